@@ -1,0 +1,1 @@
+"""Generative models in JAX and Flax: pure functions, exact numbers, one scan."""

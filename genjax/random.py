@@ -1,0 +1,82 @@
+"""Randomness that depends on (key, i) only, whatever batch, device or call example i happens to be in.
+
+One rule serves the whole library: wherever a function takes a key for a batch, it also takes an array of keys, one per
+example. A single key stands for the array ``fold_in(key, 0), fold_in(key, 1), ...``, so example i draws the same noise in
+a batch of 1, 8 or 64, and on 1, 2 or 8 devices.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from genjax.types import Key
+
+
+def per_example(key: Key, num: int, first: int | Int[Array, ""] = 0) -> Key:
+    """Keys of the examples ``first, ..., first + num - 1``; an array of ``num`` keys passes unchanged.
+
+    Args:
+      key: one key, or an array of keys [num].
+      num: how many examples.
+      first: number of the first example; must be 0 where ``key`` is an array.
+
+    Raises:
+      ValueError: ``key`` is an array of another length.
+    """
+    if key.ndim:
+        if key.shape != (num,):
+            raise ValueError(f"key: expected one key or {num} of them, one per example; got keys of shape {key.shape}")
+        return key
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(num))
+
+
+def split(keys: Key, num: int) -> tuple[Key, ...]:
+    """``num`` independent keys from each key: ``noise_keys, time_keys = split(keys, 2)``; any shape of ``keys``."""
+    streams = jax.vmap(lambda key: jax.random.split(key, num))(keys.reshape(-1))
+    return tuple(streams[:, i].reshape(keys.shape) for i in range(num))
+
+
+def normal(keys: Key, shape: tuple[int, ...], dtype=jnp.float32) -> Float[Array, "b *shape"]:
+    """Standard normal noise of ``shape`` for each of the keys [b]."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
+
+
+def permute(key: Key, index: Int[Array, " b"], size: int) -> Int[Array, " b"]:
+    """Where a random permutation of ``range(size)``, named by ``key``, sends each index, without building the permutation.
+
+    A Feistel network on the smallest power of two ≥ ``size``, walked until it lands inside (Black & Rogaway 2002,
+    "Ciphers with arbitrary finite domains", method 2). Cost O(b): a data cursor can jump anywhere in any epoch.
+
+    Args:
+      key: names the permutation.
+      index: numbers in [0, size).
+      size: length of the permutation, 1 to 2³⁰.
+    """
+    if not 1 <= size <= 1 << 30:
+        raise ValueError(f"size: expected 1 to 2**30, got {size}")
+    bits = max(2, math.ceil(math.log2(size)))
+    low = bits // 2
+    high = bits - low
+    round_keys = jax.random.bits(key, (8,), jnp.uint32)
+
+    def encipher(x):
+        for i in range(0, 8, 2):
+            left, right = x >> low, x & ((1 << low) - 1)
+            left = left ^ (_mix(right ^ round_keys[i]) & ((1 << high) - 1))
+            right = right ^ (_mix(left ^ round_keys[i + 1]) & ((1 << low) - 1))
+            x = (left << low) | right
+        return x
+
+    outside = lambda x: x >= size
+    walk = lambda x: jnp.where(outside(x), encipher(x), x)
+    first = encipher(index.astype(jnp.uint32))
+    return jax.lax.while_loop(lambda x: jnp.any(outside(x)), walk, first).astype(index.dtype)
+
+
+def _mix(x: Int[Array, " b"]) -> Int[Array, " b"]:
+    """The finaliser of MurmurHash3 (Appleby 2011): every input bit reaches every output bit."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)

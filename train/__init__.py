@@ -1,0 +1,1 @@
+"""Trainers: command line, clock, disk and pictures around the pure library."""
