@@ -1,8 +1,8 @@
 """Randomness that depends on (key, i) only, whatever batch, device or call example i happens to be in.
 
 One rule serves the whole library: wherever a function takes a key for a batch, it also takes an array of keys, one per
-example. A single key stands for the array ``fold_in(key, 0), fold_in(key, 1), ...``, so example i draws the same noise in
-a batch of 1, 8 or 64, and on 1, 2 or 8 devices.
+example. A single key stands for the array ``fold_in(key, 0), fold_in(key, 1), ...``, so example i draws the same noise
+in a batch of 1, 8 or 64, and on 1, 2 or 8 devices.
 """
 
 import math
@@ -44,7 +44,7 @@ def normal(keys: Key, shape: tuple[int, ...], dtype=jnp.float32) -> Float[Array,
 
 
 def permute(key: Key, index: Int[Array, " b"], size: int) -> Int[Array, " b"]:
-    """Where a random permutation of ``range(size)``, named by ``key``, sends each index, without building the permutation.
+    """Where a random permutation of ``range(size)``, named by ``key``, sends each index; the permutation is never built.
 
     A Feistel network on the smallest power of two ≥ ``size``, walked until it lands inside (Black & Rogaway 2002,
     "Ciphers with arbitrary finite domains", method 2). Cost O(b): a data cursor can jump anywhere in any epoch.

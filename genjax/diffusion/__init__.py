@@ -1,0 +1,32 @@
+"""The diffusion process without networks: schedules, q(x_t|x_0), its posterior, predictions, samplers.
+
+Time counts from 0 to T - 1: x_t has passed t + 1 noising steps. x_T, where a reverse chain starts, is N(0, 1).
+"""
+
+from genjax.diffusion.predictions import Prediction, from_noise, from_score, from_v, from_x0, to_score, to_v
+from genjax.diffusion.process import Posterior, diffuse, one_step, posterior
+from genjax.diffusion.samplers import ancestral, chain, ddim, timesteps
+from genjax.diffusion.schedules import Schedule, at, cosine_schedule, from_beta, linear_schedule
+
+__all__ = [
+    "Posterior",
+    "Prediction",
+    "Schedule",
+    "ancestral",
+    "at",
+    "chain",
+    "cosine_schedule",
+    "ddim",
+    "diffuse",
+    "from_beta",
+    "from_noise",
+    "from_score",
+    "from_v",
+    "from_x0",
+    "linear_schedule",
+    "one_step",
+    "posterior",
+    "timesteps",
+    "to_score",
+    "to_v",
+]

@@ -1,0 +1,52 @@
+"""What a network may predict, and how each reads as the others.
+
+x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε ties image and noise together, so any one of ε, x_0, v and the score tells both.
+Samplers and objectives work on the pair.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Float
+
+from genjax.diffusion.schedules import Schedule, Times, at
+
+Arrays = Float[Array, "b ..."]
+
+
+class Prediction(NamedTuple):
+    """A guess of the image x_0 and of the noise ε that make up x_t."""
+
+    x0: Arrays
+    noise: Arrays
+
+
+def from_noise(schedule: Schedule, noise: Arrays, x_t: Arrays, t: Times) -> Prediction:
+    """x_0 = (x_t - √(1 - ᾱ_t) ε) / √ᾱ_t (Ho et al. 2020, eq. 4 solved for x_0)."""
+    return Prediction((x_t - at(schedule.noise, t, x_t) * noise) / at(schedule.signal, t, x_t), noise)
+
+
+def from_x0(schedule: Schedule, x0: Arrays, x_t: Arrays, t: Times) -> Prediction:
+    """ε = (x_t - √ᾱ_t x_0) / √(1 - ᾱ_t)."""
+    return Prediction(x0, (x_t - at(schedule.signal, t, x_t) * x0) / at(schedule.noise, t, x_t))
+
+
+def from_v(schedule: Schedule, v: Arrays, x_t: Arrays, t: Times) -> Prediction:
+    """x_0 = √ᾱ_t x_t - √(1 - ᾱ_t) v,  ε = √(1 - ᾱ_t) x_t + √ᾱ_t v (Salimans & Ho 2022, App. D)."""
+    signal, noise = at(schedule.signal, t, x_t), at(schedule.noise, t, x_t)
+    return Prediction(signal * x_t - noise * v, noise * x_t + signal * v)
+
+
+def from_score(schedule: Schedule, score: Arrays, x_t: Arrays, t: Times) -> Prediction:
+    """ε = -√(1 - ᾱ_t) ∇ log q(x_t) (Vincent 2011; Song et al. 2021)."""
+    return from_noise(schedule, -at(schedule.noise, t, x_t) * score, x_t, t)
+
+
+def to_v(schedule: Schedule, prediction: Prediction, t: Times) -> Arrays:
+    """v = √ᾱ_t ε - √(1 - ᾱ_t) x_0 (Salimans & Ho 2022, §4)."""
+    x0, noise = prediction
+    return at(schedule.signal, t, x0) * noise - at(schedule.noise, t, x0) * x0
+
+
+def to_score(schedule: Schedule, prediction: Prediction, t: Times) -> Arrays:
+    """∇ log q(x_t) = -ε / √(1 - ᾱ_t)."""
+    return -prediction.noise / at(schedule.noise, t, prediction.noise)

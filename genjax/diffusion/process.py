@@ -1,0 +1,47 @@
+"""The forward process q and its posterior (Ho et al. 2020, §2)."""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Float
+
+from genjax.diffusion.schedules import Schedule, Times, at
+
+
+class Posterior(NamedTuple):
+    """A Gaussian over x_{t-1}: ``mean`` [b ...], and ``variance`` [b 1 ...] of every dimension."""
+
+    mean: Float[Array, "b ..."]
+    variance: Float[Array, "..."]
+
+
+def diffuse(
+    schedule: Schedule, images: Float[Array, "b ..."], t: Times, noise: Float[Array, "b ..."]
+) -> Float[Array, "b ..."]:
+    """Jump to time t: x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, a draw from q(x_t|x_0) where ε ~ N(0, 1) (Ho et al. 2020, eq. 4).
+
+    Args:
+      schedule: of T steps.
+      images: x_0.
+      t: times in [0, T), one per image or one for all.
+      noise: ε, of the images' shape.
+    """
+    return at(schedule.signal, t, images) * images + at(schedule.noise, t, images) * noise
+
+
+def one_step(
+    schedule: Schedule, images: Float[Array, "b ..."], t: Times, noise: Float[Array, "b ..."]
+) -> Float[Array, "b ..."]:
+    """One noising step: x_t = √(1 - β_t) x_{t-1} + √β_t ε, a draw from q(x_t|x_{t-1}) (Ho et al. 2020, eq. 2)."""
+    beta = at(schedule.beta, t, images)
+    return (1 - beta) ** 0.5 * images + beta**0.5 * noise
+
+
+def posterior(schedule: Schedule, x0: Float[Array, "b ..."], x_t: Float[Array, "b ..."], t: Times) -> Posterior:
+    """q(x_{t-1}|x_t, x_0) = N(c_0 x_0 + c_t x_t, β̃_t) (Ho et al. 2020, eq. 6-7).
+
+    c_0 = √ᾱ_{t-1} β_t / (1 - ᾱ_t),  c_t = √(1 - β_t) (1 - ᾱ_{t-1}) / (1 - ᾱ_t),  β̃_t = (1 - ᾱ_{t-1}) / (1 - ᾱ_t) β_t
+    """
+    beta, alpha_bar, alpha_bar_prev = schedule
+    x0_weight = at(alpha_bar_prev**0.5 * beta / (1 - alpha_bar), t, x0)
+    x_t_weight = at((1 - beta) ** 0.5 * (1 - alpha_bar_prev) / (1 - alpha_bar), t, x_t)
+    return Posterior(x0_weight * x0 + x_t_weight * x_t, at(schedule.posterior_variance, t, x_t))

@@ -1,0 +1,117 @@
+"""How much noise at which time: β_t and its product ᾱ_t = Π_{s ≤ t} (1 - β_s).
+
+The tables are numpy float64: 1 - ᾱ_t loses four digits in float32. Everything derived from them is computed in float64
+too and cast to the images' dtype last. A schedule that is traced (learned, or passed through ``jit``) works as well, in
+the precision it comes in.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+Table = Float[np.ndarray, " t"] | Float[Array, " t"]
+"""A number for each time."""
+
+Times = Int[Array, "*_"] | int
+"""One time for all examples, or one for each."""
+
+
+class Schedule(NamedTuple):
+    """A variance schedule of T steps (Ho et al. 2020, §2). Fields are [t], float64.
+
+    Fields:
+      beta: β_t, the variance added by step t, in (0, 1).
+      alpha_bar: ᾱ_t, the share of the image's variance left at time t.
+      alpha_bar_prev: ᾱ_{t-1}, with ᾱ_{-1} = 1.
+    """
+
+    beta: Table
+    alpha_bar: Table
+    alpha_bar_prev: Table
+
+    @property
+    def num_steps(self) -> int:
+        """T."""
+        return self.beta.shape[0]
+
+    @property
+    def signal(self) -> Table:
+        """√ᾱ_t: what is left of x_0 in x_t."""
+        return _sqrt(self.alpha_bar)
+
+    @property
+    def noise(self) -> Table:
+        """√(1 - ᾱ_t): the standard deviation of the noise in x_t."""
+        return _sqrt(1 - self.alpha_bar)
+
+    @property
+    def posterior_variance(self) -> Table:
+        """β̃_t = (1 - ᾱ_{t-1}) / (1 - ᾱ_t) β_t, that of q(x_{t-1}|x_t, x_0) (Ho et al. 2020, eq. 7); 0 at t = 0."""
+        return (1 - self.alpha_bar_prev) / (1 - self.alpha_bar) * self.beta
+
+
+def from_beta(beta: Float[np.ndarray, " t"]) -> Schedule:
+    """The schedule with these noise variances.
+
+    Raises:
+      ValueError: a variance outside (0, 1), or none at all.
+    """
+    beta = np.asarray(beta, np.float64)
+    if beta.ndim != 1 or not beta.size:
+        raise ValueError(f"beta: expected a vector of at least one variance, got shape {beta.shape}")
+    if not (np.all(beta > 0) and np.all(beta < 1)):
+        raise ValueError(f"beta: expected variances in (0, 1), got values from {beta.min():g} to {beta.max():g}")
+    alpha_bar = np.exp(np.cumsum(np.log1p(-beta)))
+    return Schedule(beta, alpha_bar, np.concatenate([[1.0], alpha_bar[:-1]]))
+
+
+def linear_schedule(num_steps: int, first: float = 1e-4, last: float = 0.02) -> Schedule:
+    """β_t from ``first`` to ``last`` in equal steps (Ho et al. 2020, §4: T = 1000, 1e-4, 0.02).
+
+    >>> float(linear_schedule(1000).alpha_bar[-1])  # doctest: +ELLIPSIS
+    4.0358...e-05
+
+    Raises:
+      ValueError: ``num_steps`` < 1, or not 0 < first <= last < 1.
+    """
+    _check_steps(num_steps)
+    if not 0 < first <= last < 1:
+        raise ValueError(f"first, last: expected 0 < first <= last < 1, got {first:g} and {last:g}")
+    return from_beta(np.linspace(first, last, num_steps))
+
+
+def cosine_schedule(num_steps: int, offset: float = 0.008, largest: float = 0.999) -> Schedule:
+    """ᾱ_t = f(t + 1) / f(0), f(t) = cos²(π/2 · (t/T + s) / (1 + s)), β_t ≤ ``largest`` (Nichol & Dhariwal 2021, eq. 17).
+
+    Raises:
+      ValueError: ``num_steps`` < 1, ``offset`` < 0, or ``largest`` outside (0, 1).
+    """
+    _check_steps(num_steps)
+    if offset < 0 or not 0 < largest < 1:
+        raise ValueError(f"expected offset >= 0 and 0 < largest < 1, got {offset:g} and {largest:g}")
+    angle = (np.arange(num_steps + 1) / num_steps + offset) / (1 + offset) * np.pi / 2
+    alpha_bar = np.cos(angle) ** 2
+    return from_beta(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], largest))
+
+
+def at(table: Table, t: Times, like: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The table's values at times t, in the dtype of ``like`` and shaped to multiply it; NaN past the end.
+
+    Args:
+      table: [t], float64.
+      t: one time, or one per example [b].
+      like: an array [b ...].
+    """
+    values = jnp.asarray(table, like.dtype).at[t].get(mode="fill", fill_value=jnp.nan)
+    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
+
+
+def _check_steps(num_steps: int) -> None:
+    if num_steps < 1:
+        raise ValueError(f"num_steps: expected at least 1, got {num_steps}")
+
+
+def _sqrt(table: Table) -> Table:
+    return np.sqrt(table) if isinstance(table, np.ndarray) else jnp.sqrt(table)

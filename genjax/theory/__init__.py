@@ -1,0 +1,1 @@
+"""Probability on arrays: the theory that every model stands on."""

@@ -1,0 +1,1 @@
+"""Training of any model: one state, one step, one loop."""

@@ -1,0 +1,130 @@
+"""A training step is a kernel; many of them are one chain.
+
+Step i of the run with key k uses ``fold_in(k, i)``; epoch e is permuted by ``fold_in(fold_in(k, 2³² - 1), e)``.
+So a run is a function of (key, state, data): stopped anywhere and started again, it goes on as if nothing had been.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from genjax import random
+from genjax.theory import markov
+from genjax.training.state import TrainState
+from genjax.types import Data, Draw, Kernel, Key, Loss, Metrics, Params
+
+_DATA_STREAM = 0xFFFFFFFF
+
+
+def gradient_step(
+    loss: Loss, optimizer: optax.GradientTransformation, *, ema_decay: float = 0.0, axis_name: str | None = None
+) -> Kernel:
+    """One step of gradient descent: the kernel ``(key, TrainState, batch) -> (TrainState, Metrics)``.
+
+    Args:
+      loss: the mean over a batch.
+      optimizer: from optax.
+      ema_decay: d in ema ← d · ema + (1 - d) · params; 0 keeps no average, ema is params.
+      axis_name: where set, the batch is this device's share of a global batch that is split along this axis: gradients
+        and metrics are averaged over it, and the loss gets one key per example, numbered within the global batch.
+
+    Returns:
+      The kernel. Metrics: ``loss``, ``grad_norm`` (2-norm before the optimizer) and those of the loss.
+
+    Raises:
+      ValueError: ``ema_decay`` outside [0, 1).
+    """
+    if not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay: expected 0 (no average) to below 1, got {ema_decay:g}")
+
+    def step(key: Key, state: TrainState, batch) -> tuple[TrainState, Metrics]:
+        if axis_name is not None:
+            num = jax.tree.leaves(batch)[0].shape[0]
+            key = random.per_example(key, num, first=jax.lax.axis_index(axis_name) * num)
+        (value, metrics), gradients = jax.value_and_grad(loss, argnums=1, has_aux=True)(key, state.params, batch)
+        metrics = {"loss": value, **metrics}
+        if axis_name is not None:
+            gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = optax.incremental_update(params, state.ema_params, 1 - ema_decay)
+        metrics["grad_norm"] = optax.global_norm(gradients)
+        return TrainState(state.step + 1, params, ema_params, opt_state), metrics
+
+    return step
+
+
+def rows(batch_size: int, *, axis_name: str | None = None) -> Draw:
+    """The rows that ``state.step`` points at: every epoch visits every row exactly once, in an order of its own.
+
+    Step i takes places i·b to i·b + b - 1 of the endless sequence of epochs, so an epoch need not end with a batch.
+
+    Args:
+      batch_size: b, over all devices.
+      axis_name: where set, the batch is split along this axis and each device draws its own share.
+
+    The cursor counts to 2³² examples.
+    """
+
+    def draw(key: Key, state: TrainState, data: Data):
+        size = jax.tree.leaves(data)[0].shape[0]
+        shares, share = (1, 0) if axis_name is None else (jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name))
+        local = batch_size // shares
+        place = state.step.astype(jnp.uint32) * batch_size + (share * local + jnp.arange(local)).astype(jnp.uint32)
+        index = _epoch_order(key, place, size)
+        return jax.tree.map(lambda array: array[index], data)
+
+    return draw
+
+
+def repeat(step: Kernel, draw: Draw, num_steps: int) -> Callable[[Key, TrainState, Data], tuple[TrainState, Metrics]]:
+    """``num_steps`` training steps as one scan: ``(key of the run, state, data) -> (state, metrics [num_steps])``."""
+
+    def run(key: Key, state: TrainState, data: Data) -> tuple[TrainState, Metrics]:
+        def kernel(_, state, __):
+            return step(jax.random.fold_in(key, state.step), state, draw(key, state, data))
+
+        return markov.simulate(kernel, key, state, length=num_steps)
+
+    return run
+
+
+def evaluate(loss: Loss, batch_size: int) -> Callable[[Key, Params, Data], Metrics]:
+    """The mean loss over all rows, ``(key, params, data) -> Metrics``; row i draws its noise from (key, i).
+
+    Args:
+      loss: the mean over a batch; it gets an array of keys, one per example.
+      batch_size: rows per evaluation of the loss; the result does not depend on it.
+    """
+
+    def run(key: Key, params: Params, data: Data) -> Metrics:
+        size = jax.tree.leaves(data)[0].shape[0]
+        table = (random.per_example(key, size), data)
+        whole = size // batch_size * batch_size
+
+        def mean(keys, batch):
+            value, metrics = loss(keys, params, batch)
+            return {"loss": value, **metrics}
+
+        parts = []
+        if whole:
+            batches = jax.tree.map(lambda a: a[:whole].reshape(-1, batch_size, *a.shape[1:]), table)
+            means = markov.simulate(lambda _, s, b: (s, mean(*b)), key, (), batches)[1]
+            parts.append((whole, jax.tree.map(lambda a: a.mean(axis=0), means)))
+        if size - whole:
+            parts.append((size - whole, mean(*jax.tree.map(lambda a: a[whole:], table))))
+        return jax.tree.map(
+            lambda *m: sum(n / size * a for (n, _), a in zip(parts, m, strict=True)), *[m for _, m in parts]
+        )
+
+    return run
+
+
+def _epoch_order(key: Key, place: Int[Array, " b"], size: int) -> Int[Array, " b"]:
+    """Rows at these places in the endless sequence of epochs, each a permutation of ``range(size)``."""
+    stream = jax.random.fold_in(key, _DATA_STREAM)
+    row = lambda p: random.permute(jax.random.fold_in(stream, p // size), (p % size)[None], size)[0]
+    return jax.vmap(row)(place)
