@@ -1,0 +1,60 @@
+"""Several devices, several machines: everything that knows ``pmap``.
+
+The state enters and leaves without a device axis, so that a checkpoint is a plain tree and restores on any number of
+devices. Inside, the batch is split along ``AXIS``: ``rows`` draws a device's share, ``gradient_step`` averages over it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from genjax.training.state import TrainState
+from genjax.types import Data, Key, Metrics
+
+AXIS = "devices"
+
+Run = Callable[[Key, TrainState, Data], tuple[TrainState, Metrics]]
+
+
+def spread(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
+    """The run on several devices at once, compiled; the state given to it is consumed.
+
+    Args:
+      run: made with ``axis_name=AXIS`` throughout, so that what it returns is equal on all devices.
+      devices: this machine's; all of them by default. On several machines the axis spans all of them.
+    """
+    devices = jax.local_devices() if devices is None else list(devices)
+    mapped = jax.pmap(
+        lambda _, key, state, data: run(key, state, data),
+        axis_name=AXIS,
+        in_axes=(0, None, None, None),  # pmap wants something to map: the devices' numbers
+        out_axes=(None, None),
+        donate_argnums=2,
+        devices=None if jax.process_count() > 1 else devices,
+    )
+    numbers = np.arange(len(devices))
+    return lambda key, state, data: mapped(numbers, key, state, data)
+
+
+def replicate(tree, devices: Sequence[jax.Device] | None = None):
+    """A copy of every array on every device, as the runs of ``spread`` take and return them."""
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices() if devices is None else devices), (AXIS,))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+
+def local(tree):
+    """The copy on this machine's first device."""
+    return jax.tree.map(lambda array: array.addressable_data(0), tree)
+
+
+def check_split(batch_size: int, num_devices: int) -> None:
+    """Refuse a batch that does not split evenly.
+
+    Raises:
+      ValueError: naming the nearest sizes that do.
+    """
+    if batch_size < 1 or batch_size % num_devices:
+        below, above = batch_size // num_devices * num_devices, -(-max(batch_size, 1) // num_devices) * num_devices
+        fits = f"{below} or {above}" if below > 0 else f"{above}"
+        raise ValueError(f"batch_size {batch_size} does not split over {num_devices} devices; use {fits}")

@@ -1,0 +1,146 @@
+"""Training steps: epochs, averages over devices, the moving average, evaluation."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from genjax import random
+from genjax.training import parallel, state, steps
+
+KEY = jax.random.key(0)
+ROWS = {"x": jnp.arange(23), "y": jnp.arange(23) * 2}
+
+
+def at_step(step):
+    return state.TrainState(jnp.int32(step), (), (), ())
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 23, 30])
+def test_every_epoch_visits_every_row_once(batch_size):
+    draw = jax.jit(steps.rows(batch_size))
+    seen = np.concatenate([draw(KEY, at_step(i), ROWS)["x"] for i in range(23 * 3)])[: 23 * 3]
+    epochs = seen.reshape(3, 23)
+    assert np.array_equal(np.sort(epochs), np.tile(np.arange(23), (3, 1)))
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_rows_stay_together_and_depend_on_seed_and_step_only():
+    draw = steps.rows(4)
+    batch = draw(KEY, at_step(7), ROWS)
+    assert np.array_equal(batch["y"], 2 * batch["x"])
+    assert np.array_equal(batch["x"], jax.jit(draw)(KEY, at_step(7), ROWS)["x"])
+    assert not np.array_equal(batch["x"], draw(jax.random.key(1), at_step(7), ROWS)["x"])
+
+
+def quadratic(key, params, batch):
+    noise = random.normal(random.per_example(key, len(batch["x"])), ())
+    return jnp.mean((params["w"] - batch["x"] / 10 + 0.1 * noise) ** 2), {"size": jnp.float32(len(batch["x"]))}
+
+
+def test_a_step_is_sgd_by_hand_and_ema_follows():
+    optimizer = optax.sgd(0.5)
+    start = state.create({"w": jnp.float32(3.0)}, optimizer)
+    batch = {"x": jnp.array([0.0, 10.0])}
+    after, metrics = steps.gradient_step(quadratic, optimizer, ema_decay=0.9)(KEY, start, batch)
+    noise = random.normal(random.per_example(KEY, 2), ())
+    gradient = np.mean(2 * (3.0 - np.array([0.0, 1.0]) + 0.1 * noise))
+    assert np.allclose(after.params["w"], 3.0 - 0.5 * gradient, rtol=1e-6)
+    assert np.allclose(after.ema_params["w"], 0.9 * 3.0 + 0.1 * after.params["w"], rtol=1e-6)
+    assert np.allclose(metrics["grad_norm"], abs(gradient), rtol=1e-6) and after.step == 1
+    assert set(metrics) == {"loss", "grad_norm", "size"}
+
+
+def test_without_ema_the_average_is_the_parameters():
+    optimizer = optax.adam(0.1)
+    after, _ = steps.gradient_step(quadratic, optimizer)(
+        KEY, state.create({"w": jnp.float32(3.0)}, optimizer), {"x": jnp.ones(2)}
+    )
+    assert after.ema_params["w"] == after.params["w"]
+    with pytest.raises(ValueError, match="ema_decay"):
+        steps.gradient_step(quadratic, optimizer, ema_decay=1.0)
+
+
+def test_a_run_may_be_cut_anywhere():
+    optimizer = optax.adam(0.1)
+    step, draw = steps.gradient_step(quadratic, optimizer, ema_decay=0.5), steps.rows(4)
+    run = lambda num, carry: jax.jit(steps.repeat(step, draw, num))(KEY, carry, ROWS)
+    start = state.create({"w": jnp.float32(3.0)}, optimizer)
+    whole, metrics = run(12, start)
+    half, first = run(5, start)
+    rest, second = run(7, half)
+    assert jax.tree.all(jax.tree.map(np.array_equal, whole, rest))
+    assert np.array_equal(metrics["loss"], np.concatenate([first["loss"], second["loss"]]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 23, 100])
+def test_evaluation_does_not_depend_on_the_batch_size(batch_size):
+    params = {"w": jnp.float32(0.7)}
+    got = jax.jit(steps.evaluate(quadratic, batch_size))(KEY, params, ROWS)["loss"]
+    noise = np.asarray(random.normal(random.per_example(KEY, 23), ()))
+    assert np.allclose(got, np.mean((0.7 - np.arange(23) / 10 + 0.1 * noise) ** 2), rtol=1e-5)
+
+
+def test_batches_that_do_not_split_are_refused_with_those_that_do():
+    with pytest.raises(ValueError, match="batch_size 100 does not split over 8 devices; use 96 or 104"):
+        parallel.check_split(100, 8)
+    with pytest.raises(ValueError, match="use 8"):
+        parallel.check_split(0, 8)
+    parallel.check_split(96, 8)
+
+
+ON_EIGHT_DEVICES = """
+    import json, jax, jax.numpy as jnp, numpy as np, optax, sys
+    from genjax import diffusion
+    from genjax.models import ddpm
+    from genjax.nn import unet
+    from genjax.training import parallel, state, steps
+
+    network = unet.UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.2, groups=4, image_channels=1)
+    model = ddpm.build(network, diffusion.linear_schedule(50), (8, 8, 1))
+    optimizer, key = optax.adam(1e-3), jax.random.key(0)
+    rows = {"image": jax.random.normal(key, (40, 8, 8, 1))}
+
+    def train(num_devices, forget=False):
+        devices = jax.devices()[:num_devices]
+        step = steps.gradient_step(model.loss, optimizer, ema_decay=0.9, axis_name=parallel.AXIS)
+        run = parallel.spread(steps.repeat(step, steps.rows(16, axis_name=parallel.AXIS), 10), devices)
+        carry, data = parallel.replicate((state.create(model.init(key), optimizer), rows), devices)
+        losses = []
+        for _ in range(5):
+            carry, metrics = run(key, carry, data)
+            losses.append(np.asarray(metrics["loss"]))
+        return parallel.local(carry), np.concatenate(losses)
+
+    alone = jax.jit(steps.repeat(steps.gradient_step(model.loss, optimizer, ema_decay=0.9), steps.rows(16), 50))
+    reference, metrics = alone(key, state.create(model.init(key), optimizer), rows)
+    runs = {n: train(n) for n in (1, 2, 8)}
+    spread = lambda a, b: max(float(jnp.max(jnp.abs(x - y))) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+    answer = {n: [spread(jax.device_get(s.params), jax.device_get(reference.params)), float(np.max(np.abs(l - metrics["loss"])))] for n, (s, l) in runs.items()}
+
+    if True:  # a forgotten average over devices must show
+        jax.lax.pmean, kept = (lambda tree, axis: tree), jax.lax.pmean
+        forgetful, _ = train(2)
+        jax.lax.pmean = kept
+        answer["forgotten"] = spread(jax.device_get(forgetful.params), jax.device_get(reference.params))
+    print(json.dumps(answer))
+"""
+
+
+def test_one_two_and_eight_devices_agree_and_a_forgotten_average_shows():
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(ON_EIGHT_DEVICES)], env=env, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    answer = json.loads(done.stdout.splitlines()[-1])
+    for num_devices in ("1", "2", "8"):
+        assert max(answer[num_devices]) <= 1e-5, answer
+    assert answer["forgotten"] > 1e-4

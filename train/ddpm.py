@@ -1,0 +1,184 @@
+"""Train a denoising diffusion model: ``python -m train.ddpm --config digits``."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax import data, diffusion, random
+from genjax.models import ddpm
+from genjax.nn import unet
+from genjax.training import parallel, steps
+from genjax.types import Batch, Key, Params
+from train import config, loop, optimizer, pictures, runtime
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(config.Run):
+    """Train a denoising diffusion probabilistic model (Ho et al. 2020)."""
+
+    size: int = 64
+    """Height and width that the images of a folder are brought to."""
+    channels: Literal[1, 3] = 3
+    """1 for grey, 3 for colour: images of a folder."""
+    flip: bool = False
+    """Mirror half of the training images."""
+
+    timesteps: int = 1000
+    """T, the steps of the diffusion process."""
+    noise: Literal["linear", "cosine"] = "linear"
+    """How the variance grows: linear (Ho et al. 2020) or cosine (Nichol & Dhariwal 2021)."""
+    first_beta: float = 1e-4
+    """β at time 0, of the linear schedule."""
+    last_beta: float = 0.02
+    """β at time T - 1, of the linear schedule."""
+    loss: Literal["l1", "l2", "huber"] = "l2"
+    """Distance of predicted and true noise: l1 in the notes, l2 in the paper."""
+
+    network: Literal["unet", "simple"] = "unet"
+    """The U-Net of Ho et al. 2020, or the notes' SimpleUNet."""
+    width: int = 32
+    """Channels at full resolution."""
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    """Channels at each resolution, from the full one down, as multiples of the width."""
+    blocks: int = 2
+    """Residual blocks per resolution; unet only."""
+    attention: tuple[int, ...] = (4,)
+    """Resolutions with self-attention; unet only."""
+    dropout: float = 0.0
+    """Share of activations dropped in training; unet only."""
+    norm: Literal["group", "batch"] = "group"
+    """Normalisation; simple only. With batch, as in the notes, an image depends on the others of its batch."""
+    bfloat16: bool = False
+    """Compute the network in bfloat16; parameters, optimizer and average stay float32."""
+
+    variance: Literal["small", "large"] = "small"
+    """Of the reverse steps: small is β̃_t, large is β_t."""
+    num_samples: int = 64
+    """Images drawn for the pictures of a report."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values."""
+        found = super().problems()
+        if self.timesteps < 1:
+            found.append(f"timesteps: expected at least 1, got {self.timesteps}")
+        if not 0 < self.first_beta <= self.last_beta < 1:
+            found.append(
+                f"first_beta, last_beta: expected 0 < first <= last < 1, got {self.first_beta} and {self.last_beta}"
+            )
+        if not 0 <= self.dropout < 1:
+            found.append(f"dropout: expected 0 to below 1, got {self.dropout}")
+        for name in ("size", "width", "blocks", "num_samples"):
+            if getattr(self, name) < 1:
+                found.append(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not self.multipliers or min(self.multipliers) < 1:
+            found.append(f"multipliers: expected a positive number for each resolution, got {self.multipliers}")
+        return found
+
+
+Sampler = Callable[..., diffusion.Sample]
+
+
+def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None = None) -> ddpm.DDPM:
+    """The model that the settings describe, for images of a shape (h, w, c)."""
+    return ddpm.build(
+        _network(settings, shape[-1]),
+        _schedule(settings),
+        shape,
+        distance={"l1": ddpm.l1, "l2": ddpm.l2, "huber": ddpm.huber}[settings.loss],
+        sampler=sampler or functools.partial(diffusion.ancestral, variance=settings.variance),
+    )
+
+
+def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+    """What the loop trains."""
+    if (
+        settings.network == "simple"
+        and settings.norm == "batch"
+        and len(runtime.devices(settings.devices, settings.batch_size)) > 1
+    ):
+        raise ValueError(
+            "norm batch: each device would normalise over its own share of the batch; use --devices 1 or --norm group"
+        )
+    ours = model(settings, shape)
+
+    def loss(key: Key, params: Params, batch: Batch):
+        keys = random.per_example(key, batch["image"].shape[0])
+        loss_keys, flip_keys = random.split(keys, 2)
+        images = data.scale(batch["image"])
+        return ours.loss(loss_keys, params, {"image": data.flip(flip_keys, images) if settings.flip else images})
+
+    def heldout_loss(key: Key, params: Params, batch: Batch):
+        return ours.loss(key, params, {"image": data.scale(batch["image"])})
+
+    return loop.Task(
+        init=ours.init,
+        optimizer=optimizer.adam(settings),
+        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        loss=loss,
+        heldout_loss=heldout_loss,
+        figures=_figures(settings, ours),
+    )
+
+
+def _figures(settings: Config, ours: ddpm.DDPM):
+    stages = np.linspace(0, settings.timesteps, min(10, settings.timesteps + 1)).round().astype(int).tolist()
+    key = jax.random.key(settings.seed)
+    draw = jax.jit(lambda params: jax.tree.map(data.to_uint8, ours.sample(key, params, settings.num_samples, stages)))
+
+    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        images, frames = jax.tree.map(np.asarray, draw(params))
+        sheet = pictures.tile(images, columns=round(settings.num_samples**0.5))
+        pictures.save(folder / f"{step:07d}.png", sheet)
+        pictures.save(folder / f"{step:07d}-reverse.png", pictures.strip(frames))
+        pictures.save(folder / "latest.png", sheet)
+        if not (folder / "forward.png").exists():
+            pictures.save(folder / "forward.png", pictures.strip(_noising(settings, dataset, stages)))
+
+    return figures
+
+
+def _noising(settings: Config, dataset: data.Dataset, stages: Sequence[int]) -> np.ndarray:
+    """Real images after those numbers of noising steps: uint8[stages b h w c]."""
+    images = data.scale(jnp.asarray(dataset.train["image"][:4]))
+    noise = jax.random.normal(jax.random.key(settings.seed), images.shape)
+    frames = [images if s == 0 else diffusion.diffuse(_schedule(settings), images, s - 1, noise) for s in stages]
+    return np.stack([np.asarray(data.to_uint8(frame)) for frame in frames])
+
+
+def _schedule(settings: Config) -> diffusion.Schedule:
+    if settings.noise == "cosine":
+        return diffusion.cosine_schedule(settings.timesteps)
+    return diffusion.linear_schedule(settings.timesteps, settings.first_beta, settings.last_beta)
+
+
+def _network(settings: Config, channels: int) -> nn.Module:
+    dtype = jnp.bfloat16 if settings.bfloat16 else None
+    if settings.network == "simple":
+        widths = tuple(settings.width * multiplier for multiplier in settings.multipliers)
+        return unet.SimpleUNet(channels=widths, image_channels=channels, norm=settings.norm, dtype=dtype)
+    return unet.UNet(
+        channels=settings.width,
+        multipliers=settings.multipliers,
+        blocks=settings.blocks,
+        attention=settings.attention,
+        dropout=settings.dropout,
+        groups=min(32, max(settings.width // 4, 1)),
+        image_channels=channels,
+        dtype=dtype,
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train as the command line says."""
+    loop.run("ddpm", config.parse(Config, "ddpm", argv), build)
+
+
+if __name__ == "__main__":
+    runtime.main(main)
