@@ -9,7 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer, UInt32
 
 from genjax.types import Key
 
@@ -43,8 +43,8 @@ def normal(keys: Key, shape: tuple[int, ...], dtype=jnp.float32) -> Float[Array,
     return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
 
 
-def permute(key: Key, index: Int[Array, " b"], size: int) -> Int[Array, " b"]:
-    """Where a random permutation of ``range(size)``, named by ``key``, sends each index; the permutation is never built.
+def permute(key: Key, index: Integer[Array, " b"], size: int) -> Integer[Array, " b"]:
+    """Where a random permutation of ``range(size)``, named by ``key``, sends each index, without building it.
 
     A Feistel network on the smallest power of two ≥ ``size``, walked until it lands inside (Black & Rogaway 2002,
     "Ciphers with arbitrary finite domains", method 2). Cost O(b): a data cursor can jump anywhere in any epoch.
@@ -75,7 +75,7 @@ def permute(key: Key, index: Int[Array, " b"], size: int) -> Int[Array, " b"]:
     return jax.lax.while_loop(lambda x: jnp.any(outside(x)), walk, first).astype(index.dtype)
 
 
-def _mix(x: Int[Array, " b"]) -> Int[Array, " b"]:
+def _mix(x: UInt32[Array, " b"]) -> UInt32[Array, " b"]:
     """The finaliser of MurmurHash3 (Appleby 2011): every input bit reaches every output bit."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)

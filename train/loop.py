@@ -67,23 +67,25 @@ def run(script: str, settings: config.Run, build: Build) -> None:
             )
         if settings.restart:
             record.clear(workdir)
-        run_id = record.write(workdir, script, settings, dataset)
-        with checkpoint.Checkpoints(workdir, run_id=run_id) as checkpoints, runtime.on_sigterm() as stop:
-            _train(settings, task, dataset, workdir, devices, checkpoints, stop)
+        name = record.run_id(workdir)
+        with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints, runtime.on_sigterm() as stop:
+            key = jax.random.key(settings.seed)
+            start = jax.jit(lambda: state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer[0]))
+            saved = checkpoints.restore(jax.eval_shape(start))
+            if saved and saved.step >= settings.steps:
+                return record.say(f"nothing to do: {workdir} has its {saved.step} steps; ask for more with --steps")
+            record.write(workdir, script, name, settings, dataset)
+            if saved:
+                record.say(f"going on from step {saved.step}")
+                carry, interval = saved.state, record.Interval(saved.meta["interval"])
+            else:
+                carry, interval = start(), record.Interval()
+            _train(settings, task, dataset, workdir, devices, checkpoints, stop, key, carry, interval)
 
 
-def _train(settings, task: Task, dataset, workdir, devices, checkpoints, stop) -> None:
-    key = jax.random.key(settings.seed)
+def _train(settings, task: Task, dataset, workdir, devices, checkpoints, stop, key: Key, carry, interval) -> None:
     optimizer, rate = task.optimizer
-    fresh = jax.jit(lambda: state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), optimizer))
-    saved = checkpoints.restore(jax.eval_shape(fresh))
-    carry, interval = (saved.state, record.Interval(saved.meta["interval"])) if saved else (fresh(), record.Interval())
     done = int(carry.step)
-    if done >= settings.steps:
-        return record.say(f"nothing to do: {workdir} has its {done} steps; ask for more with --steps")
-    if saved:
-        record.say(f"going on from step {done}")
-
     carry, rows = parallel.replicate((carry, dict(dataset.train)), devices)
     heldout = jax.device_put(dict(dataset.heldout), devices[0])
     step = steps.gradient_step(task.loss, optimizer, ema_decay=settings.ema, axis_name=parallel.AXIS)

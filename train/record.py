@@ -28,9 +28,12 @@ CLOCKS = ("seconds", "steps_per_second")
 
 def say(text: str) -> None:
     """A line for whoever watches; nobody need be there."""
-    if jax.process_index() == 0:
-        with contextlib.suppress(BrokenPipeError):
-            print(text, flush=True)
+    if jax.process_index() != 0:
+        return
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has left, as `| head -1` does: the run goes on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def check(workdir: pathlib.Path, settings: config.Run) -> None:
@@ -56,8 +59,14 @@ def check(workdir: pathlib.Path, settings: config.Run) -> None:
             say(f"changed since the last start: {line}")
 
 
-def write(workdir: pathlib.Path, script: str, settings: config.Run, dataset: data.Dataset) -> str:
-    """Write config.json and return the run's name, which its checkpoints carry.
+def run_id(workdir: pathlib.Path) -> str:
+    """The name of the run in the workdir, which its checkpoints carry; a new one where there is none."""
+    old = _read(workdir)
+    return old["run_id"] if old else uuid.uuid4().hex
+
+
+def write(workdir: pathlib.Path, script: str, name: str, settings: config.Run, dataset: data.Dataset) -> None:
+    """Write config.json.
 
     Raises:
       UsageError: the data set is not the one the run was started with.
@@ -69,11 +78,9 @@ def write(workdir: pathlib.Path, script: str, settings: config.Run, dataset: dat
             f"{workdir} was trained on other data: fingerprint {old['data']['fingerprint'][:12]} -> {fingerprint[:12]} "
             f"({dataset.name}). Use the old data, another --workdir, or --restart to start over"
         )
-    run_id = old["run_id"] if old else uuid.uuid4().hex
-    starts = old["starts"] if old else []
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     described = {
-        "run_id": run_id,
+        "run_id": name,
         "script": script,
         "config": dataclasses.asdict(settings),
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
@@ -90,11 +97,10 @@ def write(workdir: pathlib.Path, script: str, settings: config.Run, dataset: dat
             "train": list(dataset.train["image"].shape),
             "heldout": list(dataset.heldout["image"].shape),
         },
-        "starts": [*starts, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")],
+        "starts": [*(old["starts"] if old else []), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")],
     }
     if jax.process_index() == 0:
         _replace(workdir / "config.json", json.dumps(described, indent=2) + "\n")
-    return run_id
 
 
 def clear(workdir: pathlib.Path) -> None:

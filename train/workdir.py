@@ -16,7 +16,7 @@ _ME = {"pid": os.getpid(), "host": socket.gethostname(), "process": uuid.uuid4()
 
 
 class WorkdirError(Exception):
-    """The folder of the run cannot be used: locked by another run, not writable, or not a folder. The command exits 2."""
+    """The folder of the run cannot be used: locked by another run, not writable, or not a folder; exit code 2."""
 
 
 class Locked(WorkdirError):
@@ -37,7 +37,7 @@ def primary() -> bool:
 
 @contextlib.contextmanager
 def lock(workdir: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Makes the folder if need be, proves that it can be written to, and keeps every other run out of it.
+    """Make the folder if need be, prove that it can be written to, and keep every other run out of it.
 
     The lock is the kernel's (``flock`` on ``.lock``), so it ends with the process however the process ends. On several
     machines only the first process locks.
@@ -49,7 +49,7 @@ def lock(workdir: str | os.PathLike) -> Iterator[pathlib.Path]:
       its absolute path.
 
     Raises:
-      WorkdirError: at once, if another run holds the folder (with its pid and host), or it cannot be written to.
+      WorkdirError: at once; another run holds the folder (with its pid and host), or it cannot be written to.
     """
     path = pathlib.Path(os.path.abspath(workdir))
     if not primary():

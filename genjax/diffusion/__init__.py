@@ -5,12 +5,14 @@ Time counts from 0 to T - 1: x_t has passed t + 1 noising steps. x_T, where a re
 
 from genjax.diffusion.predictions import Prediction, from_noise, from_score, from_v, from_x0, to_score, to_v
 from genjax.diffusion.process import Posterior, diffuse, one_step, posterior
-from genjax.diffusion.samplers import ancestral, chain, ddim, timesteps
+from genjax.diffusion.samplers import Denoise, Sample, ancestral, chain, ddim, timesteps
 from genjax.diffusion.schedules import Schedule, at, cosine_schedule, from_beta, linear_schedule
 
 __all__ = [
+    "Denoise",
     "Posterior",
     "Prediction",
+    "Sample",
     "Schedule",
     "ancestral",
     "at",

@@ -83,7 +83,7 @@ def linear_schedule(num_steps: int, first: float = 1e-4, last: float = 0.02) -> 
 
 
 def cosine_schedule(num_steps: int, offset: float = 0.008, largest: float = 0.999) -> Schedule:
-    """ᾱ_t = f(t + 1) / f(0), f(t) = cos²(π/2 · (t/T + s) / (1 + s)), β_t ≤ ``largest`` (Nichol & Dhariwal 2021, eq. 17).
+    """ᾱ_t = f(t + 1) / f(0), f(t) = cos²(π/2 · (t/T + s) / (1 + s)), β_t ≤ ``largest`` (Nichol & Dhariwal 2021).
 
     Raises:
       ValueError: ``num_steps`` < 1, ``offset`` < 0, or ``largest`` outside (0, 1).

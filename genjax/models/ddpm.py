@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float
 
 from genjax import diffusion, random
-from genjax.diffusion.samplers import Denoise, Sample
+
 from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
 
 Distance = Callable[[Images, Images], Images]
@@ -61,7 +61,7 @@ def huber(prediction: Images, noise: Images) -> Images:
 
 
 def simple_loss(
-    denoise: Denoise, schedule: diffusion.Schedule, keys: Key, images: Images, distance: Distance
+    denoise: diffusion.Denoise, schedule: diffusion.Schedule, keys: Key, images: Images, distance: Distance
 ) -> Float[Array, " b"]:
     """L_simple of each image: the distance of the predicted noise from the noise, at one random time (eq. 14).
 
@@ -85,7 +85,7 @@ def build(
     shape: tuple[int, int, int],
     *,
     distance: Distance = l2,
-    sampler: Callable[[Denoise, diffusion.Schedule], Sample] = diffusion.ancestral,
+    sampler: Callable[[diffusion.Denoise, diffusion.Schedule], diffusion.Sample] = diffusion.ancestral,
 ) -> DDPM:
     """The model.
 
@@ -102,7 +102,7 @@ def build(
     """
     drops = "keys" in inspect.signature(type(network).__call__).parameters
 
-    def denoiser(params: Params, keys: Key | None = None) -> Denoise:
+    def denoiser(params: Params, keys: Key | None = None) -> diffusion.Denoise:
         extra = {"keys": keys} if drops and keys is not None else {}
         return lambda x_t, t: network.apply({"params": params}, x_t, t, **extra)
 

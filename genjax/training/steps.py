@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, UInt32
 
 from genjax import random
 from genjax.theory import markov
@@ -51,7 +51,7 @@ def gradient_step(
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema_params = optax.incremental_update(params, state.ema_params, 1 - ema_decay)
-        metrics["grad_norm"] = optax.global_norm(gradients)
+        metrics["grad_norm"] = optax.tree.norm(gradients)
         return TrainState(state.step + 1, params, ema_params, opt_state), metrics
 
     return step
@@ -123,7 +123,7 @@ def evaluate(loss: Loss, batch_size: int) -> Callable[[Key, Params, Data], Metri
     return run
 
 
-def _epoch_order(key: Key, place: Int[Array, " b"], size: int) -> Int[Array, " b"]:
+def _epoch_order(key: Key, place: UInt32[Array, " b"], size: int) -> UInt32[Array, " b"]:
     """Rows at these places in the endless sequence of epochs, each a permutation of ``range(size)``."""
     stream = jax.random.fold_in(key, _DATA_STREAM)
     row = lambda p: random.permute(jax.random.fold_in(stream, p // size), (p % size)[None], size)[0]

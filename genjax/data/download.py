@@ -1,0 +1,118 @@
+"""One file from the network: over https only, checked against its SHA-256, whole or not at all."""
+
+import hashlib
+import http.client
+import io
+import os
+import pathlib
+import threading
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+
+from genjax.data.dataset import DataError
+
+PATIENCE = 3.0
+ATTEMPTS = 3
+CHUNK = 1 << 20
+FAILURES = (OSError, http.client.HTTPException)
+
+OpenUrl = Callable[[str, float], io.BufferedIOBase]
+"""``open_url(url, seconds)`` returns the body; raises one of FAILURES, URLError included."""
+
+
+class HttpsRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to https only."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        """The request of the new address, or URLError."""
+        _demand_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def open_https(url: str, seconds: float) -> io.BufferedIOBase:
+    """The body at an https address; proxies of the environment are used.
+
+    Raises:
+      URLError: no connection, no https, or the server refuses.
+    """
+    _demand_https(url)
+    return urllib.request.build_opener(HttpsRedirects()).open(url, timeout=seconds)
+
+
+def _demand_https(url: str) -> None:
+    if not url.startswith("https://"):
+        raise urllib.error.URLError(f"{url}: only https is allowed")
+
+
+def fetch(url: str, path: pathlib.Path, sha256: str, open_url: OpenUrl = open_https) -> None:
+    """Puts the file at an address in its place, once its bytes are known to be right.
+
+    It is written beside ``path`` under a temporary name, flushed to the disk and renamed: a killed program leaves no
+    partial ``path``. Broken connections and wrong bytes are tried three times, refusals (404, ...) once.
+
+    Args:
+      url: its address.
+      path: where to; the folder is made.
+      sha256: of its content, hexadecimal.
+      open_url: how to open an address.
+
+    Raises:
+      DataError: it cannot be had; says why.
+    """
+    reason = ""
+    for _ in range(ATTEMPTS):
+        try:
+            reason = _attempt(url, path, sha256, open_url)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise DataError(f"{url}: {error}") from error
+        except FAILURES as error:
+            reason = str(error) or type(error).__name__
+        if not reason:
+            return
+    raise DataError(f"{url}: {reason}, {ATTEMPTS} times")
+
+
+def _attempt(url: str, path: pathlib.Path, sha256: str, open_url: OpenUrl) -> str:
+    """What is wrong with the bytes that came, or nothing once they are in place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with open_url(url, 30.0) as body, open(part, "xb") as file:
+            got = _copy(body, file)
+        if got != sha256:
+            return f"expected SHA-256 {sha256}, got {got} in {part.stat().st_size} bytes"
+        os.replace(part, path)
+        return ""
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _copy(body: io.BufferedIOBase, file: io.BufferedIOBase) -> str:
+    """Copies to the disk, and returns the SHA-256."""
+    digest = hashlib.sha256()
+    while chunk := body.read(CHUNK):
+        digest.update(chunk)
+        file.write(chunk)
+    file.flush()
+    os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def unreachable(url: str, open_url: OpenUrl = open_https) -> str:
+    """Why an address cannot be opened within three seconds, name resolution included; empty if it can."""
+    answers: list[str] = []
+    asking = threading.Thread(target=lambda: answers.append(_refusal(url, open_url)), daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    return answers[0] if answers else f"{url}: no answer within {PATIENCE:.0f} s"
+
+
+def _refusal(url: str, open_url: OpenUrl) -> str:
+    try:
+        open_url(url, PATIENCE).close()
+        return ""
+    except FAILURES as error:
+        return f"{url}: {error or type(error).__name__}"

@@ -1,0 +1,56 @@
+"""The IDX format of MNIST (LeCun, Cortes & Burges): two zero bytes, type, number of axes; big-endian lengths; data."""
+
+import gzip
+import io
+import math
+import pathlib
+import struct
+import zlib
+
+import numpy as np
+from jaxtyping import UInt8
+
+from genjax.data.dataset import DataError
+
+UNSIGNED_BYTE = 8
+CHUNK = 1 << 20
+
+
+def read(path: pathlib.Path) -> UInt8[np.ndarray, "..."]:
+    """The array in a file of bytes, gzipped if its name ends in ``.gz``.
+
+    What the header claims is never allocated: reading stops at the claimed length or at the end of the file.
+
+    Raises:
+      DataError: the file is truncated, damaged, longer than its header says, or no IDX file of unsigned bytes.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            return _parse(file)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise DataError(f"{path}: {error}; delete the file and fetch it again") from error
+
+
+def _parse(file: gzip.GzipFile | io.BufferedReader) -> np.ndarray:
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:3] != bytes([0, 0, UNSIGNED_BYTE]):
+        raise ValueError(
+            f"expected an IDX file of unsigned bytes, which starts 00 00 08, got {magic.hex(' ') or 'nothing'}"
+        )
+    lengths = file.read(4 * magic[3])
+    if len(lengths) < 4 * magic[3]:
+        raise ValueError("the file ends within the header")
+    shape = struct.unpack(f">{magic[3]}I", lengths)
+    size = math.prod(shape)
+    content = _at_most(file, size + 1)
+    if len(content) != size:
+        got = f"only {len(content)}" if len(content) < size else "more"
+        raise ValueError(f"the header says {size} bytes, shape {shape}; there are {got}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _at_most(file: gzip.GzipFile | io.BufferedReader, size: int) -> bytearray:
+    content = bytearray()
+    while chunk := file.read(min(CHUNK, size - len(content))):
+        content += chunk
+    return content

@@ -1,0 +1,52 @@
+"""Embeddings of time: a number becomes a vector of waves, slow to fast, that a network can read at any scale.
+
+Two variants are in use and differ in order and in the slowest wave; weights trained with one are void with the other.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Times = Int[Array, " b"] | Float[Array, " b"]
+"""Time of each example; steps, not fractions of the chain."""
+
+
+def sinusoidal(t: Times, features: int) -> Float[Array, "b features"]:
+    """[sin(ω_i t), cos(ω_i t)] with ω_i = 10000^(-i / (n - 1)), i = 0, ..., n - 1, n = features / 2.
+
+    As in the code of Ho et al. 2020 and in the lecture notes; after Vaswani et al. 2017, §3.5, whose exponent is -i / n
+    and whose sines and cosines alternate.
+
+    Args:
+      t: times [b].
+      features: 2n, even and at least 4.
+
+    Raises:
+      ValueError: ``features`` is odd or below 4.
+    """
+    angles = _angles(t, features, features // 2 - 1)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def sinusoidal_cosine_first(t: Times, features: int) -> Float[Array, "b features"]:
+    """[cos(ω_i t), sin(ω_i t)] with ω_i = 10000^(-i / n), i = 0, ..., n - 1, n = features / 2.
+
+    As in the code of Nichol & Dhariwal 2021, and of most that followed; the waves are those of Vaswani et al. 2017, §3.5.
+
+    Args:
+      t: times [b].
+      features: 2n, even and at least 4.
+
+    Raises:
+      ValueError: ``features`` is odd or below 4.
+    """
+    angles = _angles(t, features, features // 2)
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def _angles(t: Times, features: int, span: int) -> Float[Array, "b half"]:
+    if features < 4 or features % 2:
+        raise ValueError(f"features: expected an even number from 4 up, got {features}; use {max(4, features + 1)}")
+    dtype = jnp.promote_types(t.dtype, jnp.float32)
+    return t.astype(dtype)[:, None] * jnp.exp(-math.log(10000) / span * jnp.arange(features // 2, dtype=dtype))

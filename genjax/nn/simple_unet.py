@@ -1,0 +1,121 @@
+"""The U-Net of the lecture notes: two convolutions a level, one skip, no attention.
+
+After Ronneberger et al. 2015 (arXiv:1505.04597), with the time added in each block; 62,438,883 parameters for RGB.
+"""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from genjax.nn import convolution, embedding
+from genjax.types import Images, Key
+
+Norm = Literal["batch", "group"]
+"""Over what a channel is normalised: the batch and the image, or the image and its group of channels."""
+
+
+class SimpleUNet(nn.Module):
+    """``network(x_t, t) -> noise``: the "simple U-Net" of the lecture notes.
+
+    Fields:
+      channels: of each level, finest first; every level halves the image.
+      image_channels: of the image.
+      time_features: of the embedding of time.
+      norm: ``"batch"`` normalises with the statistics of the batch at hand, in sampling too, as the notes do: they never
+        leave the training mode of BatchNorm. There an image depends on its batch, and on the device it is on.
+        ``"group"`` is GroupNorm with 8 groups, as many parameters, and every image for itself.
+      dtype: of the computation; parameters, normalisation and output stay float32.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    image_channels: int = 3
+    time_features: int = 32
+    norm: Norm = "batch"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x_t: Images, t: Int[Array, " b"], keys: Key | None = None) -> Images:
+        """Predict the noise in x_t.
+
+        Args:
+          x_t: noisy images; height and width divisible by 2^(levels - 1).
+          t: time of each image.
+          keys: unused: nothing here is random.
+
+        Raises:
+          ValueError: the image does not halve often enough, or 8 groups do not divide the channels.
+        """
+        check_size(x_t, len(self.channels) - 1)
+        time = embedding.sinusoidal(t, self.time_features)
+        time = nn.relu(nn.Dense(self.time_features, dtype=self.dtype, name="time")(time))
+        x = convolution.Conv(self.channels[0], (3, 3), padding=1, dtype=self.dtype, name="conv_in")(x_t)
+        skips = []
+        for i, channels in enumerate(self.channels[1:]):
+            transform = convolution.Conv(channels, (4, 4), 2, padding=1, dtype=self.dtype, name=f"down_{i}_transform")
+            x = transform(_Block(channels, self.norm, self.dtype, name=f"down_{i}")(x, time))
+            skips.append(x)
+        for i, channels in enumerate(self.channels[-2::-1]):
+            x = jnp.concatenate([x, skips.pop()], axis=-1)
+            transform = convolution.ConvTranspose(
+                channels, (4, 4), 2, padding=2, dtype=self.dtype, name=f"up_{i}_transform"
+            )
+            x = transform(_Block(channels, self.norm, self.dtype, name=f"up_{i}")(x, time))
+        x = convolution.Conv(self.image_channels, (1, 1), dtype=self.dtype, name="conv_out")(x)
+        return x.astype(jnp.promote_types(x_t.dtype, jnp.float32))
+
+
+class BatchNorm(nn.Module):
+    """γ (x - μ) / √(σ² + ε) + β with μ, σ² of each channel over this batch (Ioffe & Szegedy 2015); no running averages.
+
+    Fields:
+      epsilon: ε.
+      dtype: of the result; None follows the input. Statistics are at least float32.
+    """
+
+    epsilon: float = 1e-5
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Images) -> Images:
+        """Normalise x."""
+        scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:])
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean, variance = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
+        y = (wide - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
+        return y.astype(self.dtype or x.dtype)
+
+
+class _Block(nn.Module):
+    """Convolution, time, convolution; each normalised after its ReLU."""
+
+    features: int
+    norm: Norm
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Images, time: Float[Array, "b time"]) -> Images:
+        conv = lambda i: convolution.Conv(self.features, (3, 3), padding=1, dtype=self.dtype, name=f"conv_{i}")
+        h = self.normalise(1)(nn.relu(conv(1)(x)))
+        h = h + nn.relu(nn.Dense(self.features, dtype=self.dtype, name="time")(time))[:, None, None]
+        return self.normalise(2)(nn.relu(conv(2)(h)))
+
+    def normalise(self, i: int) -> nn.Module:
+        if self.norm == "batch":
+            return BatchNorm(dtype=self.dtype, name=f"norm_{i}")
+        if self.features % 8:
+            raise ValueError(
+                f"channels: expected multiples of 8, the groups of GroupNorm, got {self.features}; round up"
+            )
+        return nn.GroupNorm(8, epsilon=1e-5, dtype=self.dtype, name=f"norm_{i}")
+
+
+def check_size(x: Images, halvings: int) -> None:
+    """Raise ValueError unless height and width can be halved this often."""
+    unit, size = 2**halvings, x.shape[1:3]
+    if any(n % unit for n in size):
+        near = tuple(max(1, round(n / unit)) * unit for n in size)
+        raise ValueError(f"x_t: expected height and width divisible by {unit}, got {size}; resize or pad to {near}")

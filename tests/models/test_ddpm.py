@@ -1,0 +1,117 @@
+"""The loss and the sampler of DDPM against closed forms."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from genjax import diffusion, random
+from genjax.models import ddpm
+
+KEY = jax.random.key(0)
+SCHEDULE = diffusion.linear_schedule(100)
+SHAPE = (4, 4, 1)
+
+
+class Affine(nn.Module):
+    """The smallest network: a x + b t, with a zero-noise dropout hook that shows whether keys arrive."""
+
+    @nn.compact
+    def __call__(self, x_t, t, keys=None):
+        scale, slope = self.param("scale", nn.initializers.constant(0.3), ()), self.param("slope", nn.initializers.zeros, ())
+        shift = 0.0 if keys is None else 100 * jax.vmap(jax.random.uniform)(keys)[:, None, None, None]
+        return scale * x_t + slope * t[:, None, None, None] + shift
+
+
+def losses(denoise, distance=ddpm.l2, num=20_000, mean=0.4, deviation=0.5):
+    images = mean + deviation * jax.random.normal(jax.random.key(1), (num, 1, 1, 1))
+    return np.asarray(ddpm.simple_loss(denoise, SCHEDULE, random.per_example(KEY, num), images, distance))
+
+
+def close(sample, expected):
+    """Within four standard errors."""
+    return abs(sample.mean() - expected) <= 4 * sample.std() / np.sqrt(len(sample))
+
+
+@pytest.mark.parametrize(
+    ("distance", "error"),
+    [(ddpm.l1, abs), (ddpm.l2, lambda e: e * e), (ddpm.huber, lambda e: 0.5 * e * e if abs(e) <= 1 else abs(e) - 0.5)],
+)
+def test_predicting_no_noise_costs_the_moment_of_the_normal(distance, error):
+    expected = integrate.quad(lambda e: error(e) * stats.norm.pdf(e), -9, 9)[0]
+    assert close(losses(lambda x, t: jnp.zeros_like(x), distance), expected)
+
+
+def test_the_exact_denoiser_of_a_point_has_no_loss():
+    denoise = lambda x, t: diffusion.from_x0(SCHEDULE, jnp.full_like(x, 0.4), x, t).noise
+    assert losses(denoise, deviation=0.0).max() < 1e-5
+
+
+def test_the_exact_denoiser_of_gaussian_data_has_the_least_loss():
+    """E|ε - E[ε|x_t]|² = ᾱ s² / (ᾱ s² + 1 - ᾱ); anything else costs more."""
+
+    def exact(x, t):
+        signal, noise = diffusion.at(SCHEDULE.signal, t, x), diffusion.at(SCHEDULE.noise, t, x)
+        return noise * (x - signal * 0.4) / (signal**2 * 0.25 + noise**2)
+
+    share = SCHEDULE.alpha_bar * 0.25
+    expected = np.mean(share / (share + 1 - SCHEDULE.alpha_bar))
+    assert close(losses(exact), expected)
+    assert losses(lambda x, t: 1.05 * exact(x, t)).mean() > losses(exact).mean()
+    assert not close(losses(lambda x, t: exact(x, t) + 0.2), expected)
+
+
+def test_times_are_uniform_and_reach_both_ends():
+    seen = []
+    losses(lambda x, t: seen.append(t) or x)
+    counts = np.bincount(np.asarray(seen[0]), minlength=100)
+    assert len(counts) == 100 and stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_the_loss_of_an_image_does_not_depend_on_its_batch():
+    model = ddpm.build(Affine(), SCHEDULE, SHAPE)
+    params = model.init(KEY)
+    images = jax.random.normal(KEY, (6, *SHAPE))
+    whole, _ = model.loss(KEY, params, {"image": images})
+    parts = [model.loss(random.per_example(KEY, 2, first=i), params, {"image": images[i : i + 2]})[0] for i in (0, 2, 4)]
+    assert np.allclose(whole, np.mean(parts), rtol=1e-6)
+    assert not np.allclose(whole, model.loss(jax.random.key(1), params, {"image": images})[0])
+
+
+def test_dropout_is_for_training_only():
+    model = ddpm.build(Affine(), SCHEDULE, SHAPE)
+    params = model.init(KEY)
+    assert model.loss(KEY, params, {"image": jnp.zeros((8, *SHAPE))})[0] > 100  # the keys arrived
+    assert jnp.abs(model.sample(KEY, params, 2)).max() <= 1  # and here they did not
+
+
+@pytest.mark.parametrize("sampler", [diffusion.ancestral, lambda d, s: diffusion.ddim(d, s, num_steps=5, eta=1.0)])
+def test_image_i_depends_on_key_and_i_only(sampler):
+    model = ddpm.build(Affine(), SCHEDULE, SHAPE, sampler=sampler)
+    params = model.init(KEY)
+    whole = model.sample(KEY, params, 8)
+    assert np.array_equal(whole[:1], model.sample(KEY, params, 1))
+    assert np.array_equal(whole[3:], model.sample(random.per_example(KEY, 5, first=3), params, 5))
+    assert len(np.unique(np.asarray(whole).reshape(8, -1), axis=0)) == 8
+
+
+def test_a_network_without_dropout_needs_no_keys():
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, x_t, t):
+            return nn.Dense(1)(x_t)
+
+    model = ddpm.build(Plain(), SCHEDULE, SHAPE)
+    assert np.isfinite(model.loss(KEY, model.init(KEY), {"image": jnp.zeros((2, *SHAPE))})[0])
+
+
+def test_a_network_that_returns_another_shape_is_refused():
+    class Wrong(nn.Module):
+        @nn.compact
+        def __call__(self, x_t, t):
+            return nn.Dense(2)(x_t)
+
+    with pytest.raises(ValueError, match=r"shape \(4, 4, 1\).*got \(4, 4, 2\)"):
+        ddpm.build(Wrong(), SCHEDULE, SHAPE)

@@ -1,0 +1,112 @@
+"""Configurations: files and flags, and everything that can be wrong with them."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from train import config, ddpm
+
+SHIPPED = sorted(path.stem for path in (config.CONFIGS / "ddpm").glob("*.toml"))
+
+
+def parse(*argv):
+    return config.parse(ddpm.Config, "ddpm", argv)
+
+
+def written(tmp_path, text, name="mine.toml"):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_config_says_what_it_is_and_can_be_used(name):
+    text = (config.CONFIGS / "ddpm" / f"{name}.toml").read_text(encoding="utf-8")
+    assert text.startswith("# ") and "Source:" in text and "Time:" in text
+    assert parse("--config", name).config == name
+
+
+def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
+    path = written(tmp_path, "lr = 3e-4\nsteps = 7\nmultipliers = [1, 3]\n")
+    got = parse("--config", path, "--steps", "9")
+    assert (got.lr, got.steps, got.multipliers) == (3e-4, 9, (1, 3))
+    assert got.batch_size == ddpm.Config().batch_size and got.workdir == "runs/ddpm-mine"
+    assert parse("--lr=0.5").lr == 0.5 and parse().config == "digits"
+
+
+def test_the_record_of_a_run_is_a_config(tmp_path):
+    made = dataclasses.replace(ddpm.Config(), lr=0.25, workdir="runs/old", multipliers=(1, 2, 4))
+    path = written(tmp_path, json.dumps({"config": dataclasses.asdict(made), "run_id": "x"}), "config.json")
+    again = parse("--config", path)
+    assert dataclasses.replace(again, config=made.config, workdir=made.workdir) == made
+    assert again.workdir != "runs/old"
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(st.floats(1e-8, 10), st.integers(1, 10**9), st.lists(st.integers(1, 9), min_size=1, max_size=5), st.booleans())
+def test_what_is_written_is_read_back(tmp_path_factory, lr, steps, multipliers, flip):
+    text = f"lr = {lr!r}\nsteps = {steps}\nmultipliers = {multipliers}\nflip = {str(flip).lower()}\n"
+    got = parse("--config", written(tmp_path_factory.mktemp("config"), text))
+    assert (got.lr, got.steps, list(got.multipliers), got.flip) == (lr, steps, multipliers, flip)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lerning_rate = 1e-3", ["mine.toml", "lerning_rate"]),
+        ("batchsize = 3", ["batchsize", "did you mean batch_size"]),
+        ("steps = 3.5", ["steps", "whole number", "3.5"]),
+        ("steps = true", ["steps", "whole number", "True"]),
+        ('lr = "1e-3"', ["lr", "a number", "'1e-3'"]),
+        ('loss = "l3"', ["loss", "'l1'", "'l3'"]),
+        ("flip = 1", ["flip", "true or false"]),
+        ("multipliers = 2", ["multipliers", "list"]),
+        ('multipliers = [1, "2"]', ["multipliers", "whole number"]),
+        ("steps = 1\nsteps = 2", ["mine.toml", "not a configuration"]),
+        ("steps = ", ["mine.toml", "not a configuration"]),
+        ("timesteps = 0", ["timesteps", "0"]),
+        ("first_beta = 0.0", ["first_beta"]),
+        ("last_beta = 1.0", ["last_beta"]),
+        ("first_beta = 0.5\nlast_beta = 0.1", ["first_beta"]),
+        ("lr = -1.0", ["lr"]),
+        ("lr = nan", ["lr", "nan"]),
+        ("ema = 1.0", ["ema"]),
+        ("dropout = 1.0", ["dropout"]),
+        ("batch_size = 0", ["batch_size"]),
+        ("seed = -1", ["seed"]),
+        ("multipliers = []", ["multipliers"]),
+        ("steps = 0\nlr = 0.0\nema = 2.0", ["steps", "lr", "ema"]),
+        ("stepz = 1\nflip = 3", ["stepz", "flip"]),
+    ],
+)
+def test_mistakes_in_a_file_are_named_all_at_once(tmp_path, text, words):
+    with pytest.raises(config.UsageError) as caught:
+        parse("--config", written(tmp_path, text))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_unknown_config_lists_those_there_are():
+    with pytest.raises(config.UsageError, match="did you mean mnist"):
+        parse("--config", "mnits")
+    with pytest.raises(config.UsageError, match="cifar10, digits"):
+        parse("--config", "nowhere/x.toml")
+
+
+@pytest.mark.parametrize("argv", [["--lrr", "1"], ["--lr", "abc"], ["--steps", "10.5"], ["--loss", "l3"]])
+def test_a_wrong_flag_exits_2(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(*argv)
+    assert caught.value.code == 2
+    assert argv[0] in capsys.readouterr().err
+
+
+def test_changes_are_sorted_into_allowed_and_refused():
+    old = dataclasses.asdict(ddpm.Config())
+    new = dataclasses.asdict(ddpm.Config(lr=0.5, seed=3, multipliers=(1, 4)))
+    allowed, refused = config.changes(json.loads(json.dumps(old)), new, config.FREE)
+    assert allowed == ["lr: 0.001 -> 0.5"]
+    assert refused == ["multipliers: [1, 2, 2] -> (1, 4)", "seed: 0 -> 3"]

@@ -1,0 +1,265 @@
+"""Runs of the command line: what they leave, how they resume, how they end."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from train import checkpoint, record
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = """
+timesteps = 20
+width = 8
+multipliers = [1, 2]
+blocks = 1
+attention = []
+dropout = 0.1
+flip = true
+batch_size = 16
+num_samples = 4
+ema = 0.9
+steps = 60
+every = 20
+log_every = 5
+steps_per_call = 5
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("configs") / "tiny.toml"
+    path.write_text(TINY)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def start(tiny, cache):
+    """Start ``python -m train.ddpm`` on a workdir."""
+
+    def start(workdir, *argv, script="ddpm", **env):
+        command = [sys.executable, "-m", f"train.{script}", "--workdir", str(workdir)]
+        command += ["--config", tiny] if script == "ddpm" else []
+        env = os.environ | {"XDG_CACHE_HOME": cache, "JAX_PLATFORMS": "cpu"} | env
+        pipe = subprocess.PIPE
+        return subprocess.Popen([*command, *map(str, argv)], cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+
+    return start
+
+
+@pytest.fixture
+def run(start):
+    """Run it to its end: (exit code, stdout, stderr)."""
+
+    def run(*args, **options):
+        process = start(*args, **options)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def unbroken(tiny, cache, tmp_path_factory):
+    """A run of 60 steps, straight."""
+    workdir = tmp_path_factory.mktemp("runs") / "unbroken"
+    command = [sys.executable, "-m", "train.ddpm", "--workdir", str(workdir), "--config", tiny]
+    env = os.environ | {"XDG_CACHE_HOME": cache, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def digest(workdir, step=60):
+    """The SHA-256 of step, parameters, average and optimizer, as saved."""
+    manifest = json.loads((workdir / "checkpoints" / str(step) / "manifest.json").read_text())
+    return manifest["digest"]
+
+
+def lines(workdir):
+    """metrics.jsonl without the clock."""
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in record.CLOCKS}
+        for line in (workdir / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def until(process, text):
+    """Wait for a line on its stdout."""
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"never said {text!r}: {process.stderr.read()}")
+
+
+def test_a_run_leaves_its_record_metrics_pictures_and_checkpoints(unbroken):
+    described = json.loads((unbroken / "config.json").read_text())
+    assert described["config"]["steps"] == 60 and described["script"] == "ddpm"
+    assert {"jax", "flax", "optax", "orbax-checkpoint", "python"} <= described["versions"].keys()
+    assert described["devices"]["platform"] == "cpu" and len(described["data"]["fingerprint"]) == 64
+    assert [line["step"] for line in lines(unbroken)] == list(range(5, 65, 5))
+    assert [line["step"] for line in lines(unbroken) if "heldout_loss" in line] == [20, 40, 60]
+    assert {p.name for p in (unbroken / "samples").iterdir()} >= {"0000020.png", "0000060-reverse.png", "forward.png", "latest.png"}
+    for path in [*(unbroken / "samples").glob("*.png"), unbroken / "curves.png"]:
+        assert np.asarray(Image.open(path)).std() > 0, path
+    assert not list(unbroken.rglob("*.partial"))
+    assert {p.name for p in (unbroken / "checkpoints").iterdir()} >= {"40", "60"}
+
+
+@pytest.mark.parametrize("cuts", [(30,), (1,), (59,), (20, 40)])
+def test_a_resumed_run_is_the_unbroken_run_bit_for_bit(cuts, unbroken, run, tmp_path):
+    for steps in (*cuts, 60):
+        code, _, err = run(tmp_path / "run", "--steps", steps)
+        assert code == 0, err
+    assert digest(tmp_path / "run") == digest(unbroken)
+    assert lines(tmp_path / "run") == lines(unbroken)
+
+
+def test_another_seed_is_another_run(unbroken, run, tmp_path):
+    assert run(tmp_path / "run", "--seed", 1)[0] == 0
+    assert digest(tmp_path / "run") != digest(unbroken)
+
+
+def test_a_finished_run_has_nothing_to_do_and_changes_nothing(unbroken, run):
+    before = {p: p.stat().st_mtime_ns for p in unbroken.rglob("*") if p.is_file() and p.name != ".lock"}
+    code, out, _ = run(unbroken)
+    assert code == 0 and "nothing to do" in out
+    assert before == {p: p.stat().st_mtime_ns for p in unbroken.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_goes_on_to_the_same_bits(number, unbroken, start, run, tmp_path):
+    process = start(tmp_path / "run")
+    until(process, "step 20/60")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    expected = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    assert process.returncode in (expected, 0), err  # 0: it was through before the signal came
+    assert "Traceback" not in err
+    code, _, err = run(tmp_path / "run")
+    assert code == 0, err
+    assert digest(tmp_path / "run") == digest(unbroken) and lines(tmp_path / "run") == lines(unbroken)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoints(run, tmp_path):
+    assert run(tmp_path / "run", "--steps", 20)[0] == 0
+    before = digest(tmp_path / "run", 20)
+    code, _, err = run(tmp_path / "run", "--lr", 1e30)
+    assert code == 5 and "the loss is" in err and "step 2" in err and "Traceback" not in err
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["20"] and digest(tmp_path / "run", 20) == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "env", "words"),
+    [
+        (["--data", "cifar100"], {}, ["--data cifar100", "did you mean"]),
+        (["--data", "mnist"], {}, ["did you mean tfds:mnist"]),
+        (["--batch-size", 100], {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}, ["96 or 104"]),
+        (["--batch-size", 5000], {}, ["batch_size 5000", "1600"]),
+        (["--devices", 3], {}, ["devices 3", "has 1"]),
+        (["--lr", -1], {}, ["lr"]),
+        (["--config", "nothing"], {}, ["digits"]),
+        (["--width", 10, "--multipliers", 1, 3, 7, "--attention"], {}, ["divi"]),
+        (["--multipliers", 1, 1, 1, 1, 1], {}, ["16"]),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(argv, env, words, run, tmp_path):
+    code, _, err = run(tmp_path / "run", *argv, **env)
+    assert code == 2, err
+    for word in words:
+        assert word in err
+    assert "Traceback" not in err and not list(tmp_path.rglob("*.json"))
+
+
+def test_other_settings_on_resume_are_refused_by_name(unbroken, run):
+    code, _, err = run(unbroken, "--width", 16, "--seed", 5, "--lr", 0.5, "--steps", 80)
+    assert code == 2 and "width: 8 -> 16" in err and "seed: 0 -> 5" in err
+    assert "lr:" not in err and "steps:" not in err
+
+
+def test_a_folder_that_is_none_is_refused(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = run(tmp_path / "file")
+    assert code == 2 and "expected a folder" in err
+
+
+def test_a_second_run_on_a_workdir_is_refused(start, run, tmp_path):
+    first = start(tmp_path / "run", "--steps", 100_000)
+    until(first, "step ")
+    code, _, err = run(tmp_path / "run")
+    first.kill()
+    first.communicate()
+    assert code == 2 and str(first.pid) in err
+
+
+def test_restart_starts_over(unbroken, run, tmp_path):
+    assert run(tmp_path / "run", "--seed", 1, "--steps", 20)[0] == 0
+    assert run(tmp_path / "run", "--restart")[0] == 0
+    assert digest(tmp_path / "run") == digest(unbroken) and lines(tmp_path / "run") == lines(unbroken)
+
+
+def test_training_outlives_the_reader_of_its_output(start, unbroken, tmp_path):
+    process = start(tmp_path / "run")
+    process.stdout.close()
+    assert process.wait(timeout=300) == 0, process.stderr.read()
+    process.stderr.close()
+    assert digest(tmp_path / "run") == digest(unbroken)
+
+
+def images(path):
+    with np.load(path, allow_pickle=False) as file:
+        return file["images"]
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+def test_image_i_is_the_same_in_batches_of_1_8_and_64(sampler, unbroken, run, tmp_path):
+    drawn = {}
+    for batch_size in (1, 8, 64):
+        out = tmp_path / f"{batch_size}.npz"
+        argv = ["--num", 11, "--batch-size", batch_size, "--sampler", sampler, "--steps", 5, "--eta", 0.5, "--out", out]
+        code, _, err = run(unbroken, *argv, script="sample")
+        assert code == 0, err
+        drawn[batch_size] = images(out)
+        assert drawn[batch_size].shape == (11, 8, 8, 1) and drawn[batch_size].dtype == np.uint8
+    assert np.array_equal(drawn[1], drawn[8]) and np.array_equal(drawn[8], drawn[64])
+    assert len(np.unique(drawn[1].reshape(11, -1), axis=0)) == 11
+
+
+def test_sampling_writes_a_picture_and_refuses_what_it_cannot_do(unbroken, run, tmp_path):
+    out = tmp_path / "grid.png"
+    assert run(unbroken, "--num", 9, "--out", out, script="sample")[0] == 0
+    assert Image.open(out).size[0] == Image.open(out).size[1]
+    for argv, code, word in [
+        ((unbroken, "--out", tmp_path / "x.gif"), 2, ".png or .npz"),
+        ((unbroken, "--sampler", "ddim", "--steps", 21), 2, "20"),
+        ((unbroken, "--num", 0), 2, "num"),
+        ((tmp_path / "nowhere",), 4, "no run"),
+    ]:
+        got, _, err = run(*argv, script="sample")
+        assert got == code and word in err, err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over(unbroken, run, tmp_path):
+    import shutil
+
+    shutil.copytree(unbroken, tmp_path / "run")
+    victim = max((tmp_path / "run" / "checkpoints" / "60" / "state").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 4
+    victim.write_bytes(content)
+    code, out, err = run(tmp_path / "run")
+    assert code == 0 and "damaged" in err and "step 40" in out
+    assert digest(tmp_path / "run") == digest(unbroken) and lines(tmp_path / "run") == lines(unbroken)
