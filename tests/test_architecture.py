@@ -76,13 +76,25 @@ def impurities(path, text):
     relative, tree = path.relative_to(ROOT).as_posix(), ast.parse(text)
     reads_disk = relative.startswith("genjax/data/")
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and dotted(node.func) in EFFECTS and not (reads_disk and dotted(node.func) == "open"):
+        if (
+            isinstance(node, ast.Call)
+            and dotted(node.func) in EFFECTS
+            and not (reads_disk and dotted(node.func) == "open")
+        ):
             yield f"{relative}:{node.lineno}: calls {dotted(node.func)}"
         if isinstance(node, ast.Global | ast.Nonlocal):
             yield f"{relative}:{node.lineno}: global state"
-        if isinstance(node, ast.Attribute) and dotted(node).startswith(("np.random", "numpy.random")) and not reads_disk:
+        if (
+            isinstance(node, ast.Attribute)
+            and dotted(node).startswith(("np.random", "numpy.random"))
+            and not reads_disk
+        ):
             yield f"{relative}:{node.lineno}: numpy's random state"
-        if isinstance(node, ast.Attribute) and dotted(node) in ("jax.debug.print", "jax.pure_callback", "jax.config.update"):
+        if isinstance(node, ast.Attribute) and dotted(node) in (
+            "jax.debug.print",
+            "jax.pure_callback",
+            "jax.config.update",
+        ):
             yield f"{relative}:{node.lineno}: {dotted(node)}"
     for line, name in imports(tree):
         if name.split(".")[0] in CLOCKS and not reads_disk:
@@ -163,5 +175,9 @@ def test_the_rule_would_notice(rule, file, text):
 
 
 def test_no_file_is_too_long_to_read():
-    long = {p.relative_to(ROOT).as_posix(): n for p in sources("genjax", "train") if (n := len(p.read_text().splitlines())) > 300}
+    long = {
+        p.relative_to(ROOT).as_posix(): n
+        for p in sources("genjax", "train")
+        if (n := len(p.read_text().splitlines())) > 300
+    }
     assert not long

@@ -96,15 +96,15 @@ def _train(settings, task: Task, dataset, workdir, devices, checkpoints, stop, k
     while done < settings.steps:
         num = _until_boundary(settings, done)
         with log.timed(num):
-            carry, metrics = advance(num)(key, carry, rows)
-            metrics = {name: np.asarray(values, np.float64) for name, values in metrics.items()}
+            carry, on_device = advance(num)(key, carry, rows)
+            metrics = {name: np.asarray(values, np.float64) for name, values in on_device.items()}
         _check_finite(metrics, done)
         interval.add(metrics)
         done += num
         report = done % settings.every == 0 or done == settings.steps
         score = None
         if report or done % settings.log_every == 0:
-            line = {"step": done, **interval.means(), "lr": float(rate(done - 1))}
+            line = {"step": done, **interval.means(), "lr": float(f"{rate(done - 1):.6g}")}
             if report:
                 means = evaluate(heldout_key, parallel.local(carry.ema_params), heldout)
                 line |= {f"heldout_{name}": float(value) for name, value in means.items()}
@@ -136,8 +136,8 @@ def _check_finite(metrics: dict[str, np.ndarray], done: int) -> None:
     for i, loss in enumerate(metrics["loss"]):
         if not np.isfinite(loss):
             raise runtime.NonFinite(
-                f"the loss is {loss} at step {done + i + 1} (gradient norm {metrics['grad_norm'][i]:g}). Checkpoints before it are "
-                "untouched. A smaller --lr, a --warmup or a --clip usually helps"
+                f"the loss is {loss} at step {done + i + 1} (gradient norm {metrics['grad_norm'][i]:g}). "
+                "Checkpoints before it are untouched. A smaller --lr, a --warmup or a --clip usually helps"
             )
 
 

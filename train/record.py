@@ -112,7 +112,7 @@ def clear(workdir: pathlib.Path) -> None:
 
 
 class Interval:
-    """Sums of the metrics since the last line; part of every checkpoint, so that a resumed run writes the same lines."""
+    """Sums of the metrics since the last line; part of a checkpoint, so that a resumed run writes the same lines."""
 
     def __init__(self, saved: Mapping[str, Any] | None = None):
         self.count: int = saved["count"] if saved else 0
@@ -171,23 +171,20 @@ class Log:
         if self.bar is not None:
             self.bar.update(num)
 
-    def write(self, line: Mapping[str, float]) -> None:
-        """Add a line, with the clock's fields; rank 0 only."""
+    def write(self, means: Mapping[str, float]) -> None:
+        """Add a line, with the clock's fields."""
         if self.silent:
             return
         speed = self.timed_steps / self.timed_seconds if self.timed_steps else None
-        line = {
-            **line,
-            "seconds": round(time.monotonic() - self.started, 3),
-            "steps_per_second": speed and round(speed, 3),
-        }
+        line = {**means, "seconds": round(time.monotonic() - self.started, 3)}
+        if speed:
+            line["steps_per_second"] = round(speed, 3)
         self.timed_steps, self.timed_seconds = 0, 0.0
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self.board is not None:
             for name, value in line.items():
-                if value is not None:
-                    self.board.add_scalar(name, value, line["step"])
+                self.board.add_scalar(name, value, line["step"])
         shown = {"loss": "loss", "heldout_loss": "held out"}
         text = "  ".join(f"{label} {line[name]:.4f}" for name, label in shown.items() if name in line)
         if self.bar is not None:

@@ -88,7 +88,7 @@ def remember_compilations() -> None:
 @contextlib.contextmanager
 def on_sigterm() -> Iterator[Callable[[], bool]]:
     """Inside, SIGTERM only sets a flag, which the yielded function reads; a second one ends the process at once."""
-    asked = []
+    asked: list[int] = []
 
     def handle(number, frame):
         if asked:

@@ -15,7 +15,6 @@ import optax
 from jaxtyping import Array, Float
 
 from genjax import diffusion, random
-
 from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
 
 Distance = Callable[[Images, Images], Images]
@@ -103,8 +102,8 @@ def build(
     drops = "keys" in inspect.signature(type(network).__call__).parameters
 
     def denoiser(params: Params, keys: Key | None = None) -> diffusion.Denoise:
-        extra = {"keys": keys} if drops and keys is not None else {}
-        return lambda x_t, t: network.apply({"params": params}, x_t, t, **extra)
+        extra = (keys,) if drops else ()
+        return lambda x_t, t: jnp.asarray(network.apply({"params": params}, x_t, t, *extra))
 
     def init(key: Key) -> Params:
         return network.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32))["params"]

@@ -56,14 +56,14 @@ def conv(x: Images, kernel: Kernel, strides: int | Sequence[int] = 1, padding: P
 
 
 def conv_transpose(x: Images, kernel: Kernel, strides: int | Sequence[int] = 1, padding: Padding = "SAME") -> Images:
-    """Transposed convolution: ``conv`` with stride 1 of x spread out by s - 1 zeros; equal to ``jax.lax.conv_transpose``.
+    """Transposed convolution: ``conv`` with stride 1 of x spread out by zeros; equal to ``jax.lax.conv_transpose``.
 
     Args:
       x: images.
       kernel: weights [height width c features], not flipped: PyTorch's kernel is this one flipped in space.
       strides: s, one number or (down, across).
-      padding: ``"SAME"`` (s·h rows out), ``"VALID"``, or zeros around the spread image as a number or pairs: k - 1 - p for
-        what PyTorch calls padding p.
+      padding: ``"SAME"`` (s·h rows out), ``"VALID"``, or zeros around the spread image, as a number or pairs: k - 1 - p
+        for what PyTorch calls padding p.
 
     Raises:
       ValueError: the kernel is larger than the padded image, or takes other channels than the image has.
@@ -253,10 +253,10 @@ def _pads(padding: Padding, named: Callable[[str], Sequence[tuple[int, int]]]) -
     if isinstance(padding, str):
         return tuple(named(padding))
     sides = (padding, padding) if isinstance(padding, int) else tuple(padding)
-    pads = tuple((side, side) if isinstance(side, int) else tuple(side) for side in sides)
+    pads = [(side, side) if isinstance(side, int) else tuple(side) for side in sides]
     if [len(pad) for pad in pads] != [2, 2]:
         raise ValueError(f'padding: expected "SAME", "VALID", a number or two pairs (before, after), got {padding}')
-    return pads
+    return tuple((before, after) for before, after in pads)
 
 
 def _transpose_pads(k: int, s: int, name: str) -> tuple[int, int]:

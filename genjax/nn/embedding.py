@@ -32,7 +32,7 @@ def sinusoidal(t: Times, features: int) -> Float[Array, "b features"]:
 def sinusoidal_cosine_first(t: Times, features: int) -> Float[Array, "b features"]:
     """[cos(ω_i t), sin(ω_i t)] with ω_i = 10000^(-i / n), i = 0, ..., n - 1, n = features / 2.
 
-    As in the code of Nichol & Dhariwal 2021, and of most that followed; the waves are those of Vaswani et al. 2017, §3.5.
+    As in the code of Nichol & Dhariwal 2021 and of most that followed; the waves of Vaswani et al. 2017, §3.5.
 
     Args:
       t: times [b].

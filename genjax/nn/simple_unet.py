@@ -24,9 +24,9 @@ class SimpleUNet(nn.Module):
       channels: of each level, finest first; every level halves the image.
       image_channels: of the image.
       time_features: of the embedding of time.
-      norm: ``"batch"`` normalises with the statistics of the batch at hand, in sampling too, as the notes do: they never
-        leave the training mode of BatchNorm. There an image depends on its batch, and on the device it is on.
-        ``"group"`` is GroupNorm with 8 groups, as many parameters, and every image for itself.
+      norm: ``"batch"`` normalises with the statistics of the batch at hand, in sampling too, as the notes do, which
+        never leave the training mode of BatchNorm: an image depends on its batch, and on which device has it.
+        ``"group"`` is GroupNorm with 8 groups: as many parameters, and every image for itself.
       dtype: of the computation; parameters, normalisation and output stay float32.
     """
 
@@ -54,15 +54,13 @@ class SimpleUNet(nn.Module):
         x = convolution.Conv(self.channels[0], (3, 3), padding=1, dtype=self.dtype, name="conv_in")(x_t)
         skips = []
         for i, channels in enumerate(self.channels[1:]):
-            transform = convolution.Conv(channels, (4, 4), 2, padding=1, dtype=self.dtype, name=f"down_{i}_transform")
-            x = transform(_Block(channels, self.norm, self.dtype, name=f"down_{i}")(x, time))
+            x = _Block(channels, self.norm, self.dtype, name=f"down_{i}")(x, time)
+            x = convolution.Conv(channels, (4, 4), 2, padding=1, dtype=self.dtype, name=f"down_{i}_transform")(x)
             skips.append(x)
         for i, channels in enumerate(self.channels[-2::-1]):
             x = jnp.concatenate([x, skips.pop()], axis=-1)
-            transform = convolution.ConvTranspose(
-                channels, (4, 4), 2, padding=2, dtype=self.dtype, name=f"up_{i}_transform"
-            )
-            x = transform(_Block(channels, self.norm, self.dtype, name=f"up_{i}")(x, time))
+            x = _Block(channels, self.norm, self.dtype, name=f"up_{i}")(x, time)
+            x = convolution.ConvTranspose(channels, (4, 4), 2, padding=2, dtype=self.dtype, name=f"up_{i}_transform")(x)
         x = convolution.Conv(self.image_channels, (1, 1), dtype=self.dtype, name="conv_out")(x)
         return x.astype(jnp.promote_types(x_t.dtype, jnp.float32))
 

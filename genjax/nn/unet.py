@@ -1,7 +1,7 @@
 """U-Nets that predict noise: ``SimpleUNet`` of the lecture notes and ``UNet`` of the field.
 
-``UNet`` is the network of Ho, Jain & Abbeel 2020 (arXiv:2006.11239, App. B): residual blocks with GroupNorm, attention at
-low resolution, and a skip from every block. With its defaults it is their CIFAR-10 network, 35,746,307 parameters.
+``UNet`` is the network of Ho, Jain & Abbeel 2020 (arXiv:2006.11239, App. B): residual blocks with GroupNorm, attention
+at low resolution, and a skip from every block. With its defaults it is their CIFAR-10 network, 35,746,307 parameters.
 """
 
 import functools

@@ -22,10 +22,20 @@ BODY = bytes(range(256)) * 16000
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
-class Server(http.server.BaseHTTPRequestHandler):
+class Server(http.server.ThreadingHTTPServer):
+    """Remembers the pages it was asked for."""
+
+    def __init__(self, root):
+        super().__init__(("127.0.0.1", 0), Pages)
+        self.root, self.seen, self.stop = root, [], threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Pages(http.server.BaseHTTPRequestHandler):
     """``/good``, ``/once-bad``, ... as the tests below say; ``/file/...`` serves ``root``."""
 
     protocol_version = "HTTP/1.0"
+    server: Server
 
     def do_GET(self):
         self.server.seen.append(self.path)
@@ -59,9 +69,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
-        running.seen, running.root, running.stop = [], tmp_path / "served", threading.Event()
-        running.url = f"http://127.0.0.1:{running.server_port}"
+    with Server(tmp_path / "served") as running:
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
         running.stop.set()

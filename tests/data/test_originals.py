@@ -137,7 +137,7 @@ def put_tar(path, content, extra=()):
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w:gz") as archive:
         for info, body in extra:
-            archive.addfile(info, io.BytesIO(body))
+            archive.addfile(info, io.BytesIO(body) if body else None)
         for name, record in content.items():
             archive.addfile(member(f"{cifar.FOLDER}/{name}", size=len(record)), io.BytesIO(record))
 
@@ -170,7 +170,7 @@ def test_batches_in_an_archive_must_be_plain_files_of_the_right_size(tmp_path, b
     record = content.pop("test_batch.bin")
     name = f"{cifar.FOLDER}/test_batch.bin"
     extra = {
-        "link": [(member(name, type=tarfile.SYMTYPE, linkname="/etc/passwd"), b"")],
+        "link": [(member(name, type=tarfile.SYMTYPE, linkname="/etc/passwd", size=len(record)), b"")],
         "size": [(member(name, size=len(record) + 1), record + b"x")],
         "missing": [],
     }[fault]

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import sys
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from genjax import data
 
-tfds = pytest.importorskip("tensorflow_datasets")
+tfds: Any = pytest.importorskip("tensorflow_datasets")
 
 
 def png(pixels):
@@ -165,7 +166,7 @@ def test_unknown_names_are_met_with_the_nearest(tmp_path):
 def test_with_tensorflow_a_set_is_prepared_and_the_gpus_are_left_alone(tmp_path, monkeypatch):
     hidden = []
     config = types.SimpleNamespace(set_visible_devices=lambda devices, kind: hidden.append((devices, kind)))
-    stand_in = types.ModuleType("tensorflow")
+    stand_in: Any = types.ModuleType("tensorflow")
     stand_in.__spec__ = importlib.machinery.ModuleSpec("tensorflow", None)
     stand_in.config = config
     monkeypatch.setitem(sys.modules, "tensorflow", stand_in)

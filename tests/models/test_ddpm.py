@@ -20,7 +20,10 @@ class Affine(nn.Module):
 
     @nn.compact
     def __call__(self, x_t, t, keys=None):
-        scale, slope = self.param("scale", nn.initializers.constant(0.3), ()), self.param("slope", nn.initializers.zeros, ())
+        scale, slope = (
+            self.param("scale", nn.initializers.constant(0.3), ()),
+            self.param("slope", nn.initializers.zeros, ()),
+        )
         shift = 0.0 if keys is None else 100 * jax.vmap(jax.random.uniform)(keys)[:, None, None, None]
         return scale * x_t + slope * t[:, None, None, None] + shift
 
@@ -75,7 +78,9 @@ def test_the_loss_of_an_image_does_not_depend_on_its_batch():
     params = model.init(KEY)
     images = jax.random.normal(KEY, (6, *SHAPE))
     whole, _ = model.loss(KEY, params, {"image": images})
-    parts = [model.loss(random.per_example(KEY, 2, first=i), params, {"image": images[i : i + 2]})[0] for i in (0, 2, 4)]
+    parts = [
+        model.loss(random.per_example(KEY, 2, first=i), params, {"image": images[i : i + 2]})[0] for i in (0, 2, 4)
+    ]
     assert np.allclose(whole, np.mean(parts), rtol=1e-6)
     assert not np.allclose(whole, model.loss(jax.random.key(1), params, {"image": images})[0])
 

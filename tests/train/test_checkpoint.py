@@ -8,6 +8,7 @@ import pathlib
 import random
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -54,8 +55,14 @@ def save(folder, *steps, run_id="run", **options):
     return folder / "checkpoints"
 
 
-def same(restored, step):
-    return restored.step == step and checkpoint.digest(restored.state) == checkpoint.digest(state_at(step))
+def restored(checkpoints, template):
+    found = checkpoints.restore(template)
+    assert found is not None
+    return found
+
+
+def same(found, step):
+    return found.step == step and checkpoint.digest(found.state) == checkpoint.digest(state_at(step))
 
 
 def listing(root):
@@ -121,9 +128,9 @@ def test_restore_after_save_is_the_identity(tmp_path_factory, tree, meta):
     folder = tmp_path_factory.mktemp("identity")
     with checkpoint.Checkpoints(folder, run_id="run") as checkpoints:
         checkpoints.save(7, state, meta)
-        step, restored, back = checkpoints.restore(jax.tree.map(np.zeros_like, state))
-    assert step == 7 and back == meta and jax.tree.structure(restored) == jax.tree.structure(state)
-    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(restored), strict=True):
+        step, found, back = restored(checkpoints, jax.tree.map(np.zeros_like, state))
+    assert step == 7 and back == meta and str(jax.tree.structure(found)) == str(jax.tree.structure(state))
+    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(found), strict=True):
         assert type(new) is np.ndarray and (new.dtype, new.shape) == (old.dtype, old.shape)
         assert new.tobytes() == np.asarray(old).tobytes()
 
@@ -155,8 +162,8 @@ def test_steps_are_ordinary_orbax_checkpoints(workdir):
 
 
 def test_digest_changes_with_every_bit_type_shape_and_name():
-    tree = {"a": np.zeros((2, 2), np.float32), "b": [np.zeros(0, np.int32), np.zeros((), jnp.bfloat16)]}
-    one = np.frombuffer(np.float32(0).tobytes()[:-1] + b"\x80", np.float32)[0]  # -0.0 equals 0.0, but is not the same
+    tree: dict[str, Any] = {"a": np.zeros((2, 2), np.float32), "b": [np.zeros(0, np.int32), np.zeros((), jnp.bfloat16)]}
+    one = np.float32(-0.0)  # equals 0.0, but is not the same
     others = [
         {**tree, "a": np.zeros((4, 1), np.float32)},
         {**tree, "a": np.zeros((2, 2), np.int32)},
@@ -193,8 +200,8 @@ def test_save_returns_before_the_disk_and_keeps_what_was_there_when_called(tmp_p
         assert listing(tmp_path / "checkpoints") == []
         gate.set()
         checkpoints.wait()
-        step, restored, meta = checkpoints.restore(state)
-        assert checkpoint.digest(restored) == expected != checkpoint.digest(state) and meta == {"seen": [1]}
+        step, found, meta = restored(checkpoints, state)
+        assert checkpoint.digest(found) == expected != checkpoint.digest(state) and meta == {"seen": [1]}
 
 
 def test_latest_and_best_are_kept_and_the_best_never_evict_the_latest(tmp_path):
@@ -283,14 +290,14 @@ def test_failed_save_is_reported_once_and_leaves_the_older_steps_and_nothing_els
             checkpoints.check()
             assert listing(tmp_path / "checkpoints") == ["1"]
             checkpoints.save(2, big, {})
-            while not checkpoints._last.done():
+            while (last := checkpoints._last) and not last.done():
                 time.sleep(0.01)
             with pytest.raises(checkpoint.CheckpointError, match="could not be saved"):
                 checkpoints.check()
-        assert checkpoints.restore(big).step == 1
+        assert restored(checkpoints, big).step == 1
         checkpoints.save(2, big, {})
         checkpoints.wait()
-        assert listing(tmp_path / "checkpoints") == ["1", "2"] and checkpoints.restore(big).step == 2
+        assert listing(tmp_path / "checkpoints") == ["1", "2"] and restored(checkpoints, big).step == 2
 
 
 def test_failure_of_the_last_save_ends_the_block_but_does_not_hide_another_error(tmp_path, monkeypatch):
@@ -386,7 +393,7 @@ for name, arrange in points.items():
     if os.fork() == 0:
         arrange()
         with checkpoint.Checkpoints(target / name, run_id="run") as checkpoints:
-            checkpoints.save(6, {"step": np.int32(6), "big": np.arange(1 << 20) * 0.1}, {})
+            checkpoints.save(6, {"step": np.int32(6), "big": np.arange(1 << 18) * 0.1}, {})
         os._exit(0)
     _, status = os.wait()
     print(name, os.waitstatus_to_exitcode(status))
@@ -394,7 +401,7 @@ for name, arrange in points.items():
 
 
 def killed_state(step):
-    return {"step": np.int32(step), "big": np.arange(1 << 20) * 0.1}
+    return {"step": np.int32(step), "big": np.arange(1 << 18) * 0.1}
 
 
 def test_kill_at_any_moment_of_a_save_leaves_a_whole_step_and_the_next_run_tidies_up(tmp_path):
@@ -411,7 +418,7 @@ def test_kill_at_any_moment_of_a_save_leaves_a_whole_step_and_the_next_run_tidie
         warnings: list[str] = []
         left = listing(root)
         with checkpoint.Checkpoints(root.parent, run_id="run", on_warning=warnings.append) as checkpoints:
-            found[name], state, _ = checkpoints.restore(killed_state(0))
+            found[name], state, _ = restored(checkpoints, killed_state(0))
             assert checkpoint.digest(state) == checkpoint.digest(killed_state(found[name])) and not warnings
             tidy = listing(root)
             for step in 6, 8:
@@ -420,6 +427,85 @@ def test_kill_at_any_moment_of_a_save_leaves_a_whole_step_and_the_next_run_tidie
         assert listing(root) == ["6", "8"], name
     committed = {"committed", "before-prune", "mid-prune", "pruned"}
     assert found == {name: 6 if name in committed else 4 for name in outcomes}
+
+
+@pytest.mark.slow
+def test_kill_at_random_moments_never_costs_a_committed_step(tmp_path):
+    program = """
+import sys; sys.path.insert(0, "tests/train")
+import numpy as np
+from train import checkpoint
+with checkpoint.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
+    state = {"step": np.int32(0), "big": np.zeros(1 << 21)}
+    found = checkpoints.restore(state)
+    step = found.step if found else 0
+    assert not found or (found.state["big"] == step).all() and found.state["step"] == step
+    while True:
+        step += 1
+        checkpoints.save(step, {"step": np.int32(step), "big": np.full(1 << 21, float(step))}, {})
+        checkpoints.wait()
+        print(step, flush=True)
+"""
+    generator, last = random.Random(0), 0
+    for _ in range(30):
+        run = subprocess.Popen(
+            [sys.executable, "-c", program, tmp_path],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert run.stdout is not None
+        first = int(run.stdout.readline())
+        assert first in (last + 1, last + 2)  # what was reported is there; at most one more was not reported
+        time.sleep(generator.uniform(0, 0.5))
+        run.kill()
+        out, err = run.communicate()
+        last = int(([first] + out.split())[-1])
+        assert not err and len(listing(tmp_path / "checkpoints")) <= 5
+    with checkpoint.Checkpoints(tmp_path, run_id="run"):
+        assert not [name for name in listing(tmp_path / "checkpoints") if not name.isdigit()]
+
+
+PROCESSES = """
+import sys
+import jax, numpy as np
+from train import checkpoint
+port, me, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, me)
+state = {"w": np.arange(5.0), "step": np.int32(0)}
+with checkpoint.lock(folder), checkpoint.Checkpoints(folder, run_id="run") as checkpoints:
+    found = checkpoints.restore(state)
+    step = found.step + 1 if found else 1
+    state = {"w": state["w"] + step, "step": np.int32(step)}
+    state = jax.pmap(lambda s, x: s, in_axes=(None, 0), out_axes=None)(state, np.zeros(1))
+    checkpoints.save(step, state, {})
+    checkpoints.wait()
+    print("saved", step, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_what_the_first_one_writes(tmp_path):
+    for step in 1, 2, 3:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        runs = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROCESSES, port, str(me), tmp_path / "run"],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for me in range(2)
+        ]
+        outputs = [run.communicate(timeout=120) for run in runs]
+        assert all(out.endswith(f"saved {step}\n") for out, _ in outputs), outputs
+    found = checkpoint.read(tmp_path / "run", {"w": np.zeros(5, np.float32), "step": np.int32(0)})
+    assert found.step == 3 and (found.state["w"] == np.arange(5.0) + 3).all()
 
 
 def test_leftovers_are_not_touched_without_the_lock(workdir):
@@ -508,8 +594,8 @@ def test_one_flipped_bit_anywhere_is_noticed(workdir):
 
 
 @pytest.mark.slow
-def test_any_of_a_thousand_flipped_bits_is_noticed(workdir):
-    assert flip_bits(workdir, 1000, seed=1) == []
+def test_any_of_three_hundred_flipped_bits_is_noticed(workdir):
+    assert flip_bits(workdir, 300, seed=1) == []
 
 
 def test_file_that_does_not_belong_is_noticed(workdir, opened, warnings):
@@ -628,7 +714,7 @@ def test_state_moves_from_one_device_to_eight_and_back(tmp_path):
         checkpoints.save(1, {"w": np.arange(5, dtype=np.float32), "step": np.int32(1)}, {})
     subprocess.run([sys.executable, "-c", DEVICES, tmp_path], cwd=ROOT, check=True, timeout=60)
     with checkpoint.Checkpoints(tmp_path, run_id="run") as checkpoints:
-        step, state, _ = checkpoints.restore({"w": np.zeros(5, np.float32), "step": np.int32(0)})
+        step, state, _ = restored(checkpoints, {"w": np.zeros(5, np.float32), "step": np.int32(0)})
     assert step == 2
     np.testing.assert_array_equal(jax.device_put(state, jax.devices()[0])["w"], np.arange(5) + 1)
 

@@ -6,13 +6,12 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from train import checkpoint, record
+from train import record
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = """
@@ -111,7 +110,12 @@ def test_a_run_leaves_its_record_metrics_pictures_and_checkpoints(unbroken):
     assert described["devices"]["platform"] == "cpu" and len(described["data"]["fingerprint"]) == 64
     assert [line["step"] for line in lines(unbroken)] == list(range(5, 65, 5))
     assert [line["step"] for line in lines(unbroken) if "heldout_loss" in line] == [20, 40, 60]
-    assert {p.name for p in (unbroken / "samples").iterdir()} >= {"0000020.png", "0000060-reverse.png", "forward.png", "latest.png"}
+    assert {p.name for p in (unbroken / "samples").iterdir()} >= {
+        "0000020.png",
+        "0000060-reverse.png",
+        "forward.png",
+        "latest.png",
+    }
     for path in [*(unbroken / "samples").glob("*.png"), unbroken / "curves.png"]:
         assert np.asarray(Image.open(path)).std() > 0, path
     assert not list(unbroken.rglob("*.partial"))
@@ -158,7 +162,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoints(run, t
     before = digest(tmp_path / "run", 20)
     code, _, err = run(tmp_path / "run", "--lr", 1e30)
     assert code == 5 and "the loss is" in err and "step 2" in err and "Traceback" not in err
-    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["20"] and digest(tmp_path / "run", 20) == before
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["20"] and digest(
+        tmp_path / "run", 20
+    ) == before
 
 
 @pytest.mark.parametrize(
@@ -256,7 +262,10 @@ def test_a_damaged_checkpoint_is_passed_over(unbroken, run, tmp_path):
     import shutil
 
     shutil.copytree(unbroken, tmp_path / "run")
-    victim = max((tmp_path / "run" / "checkpoints" / "60" / "state").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    victim = max(
+        (tmp_path / "run" / "checkpoints" / "60" / "state").rglob("*"),
+        key=lambda p: p.stat().st_size if p.is_file() else 0,
+    )
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 4
     victim.write_bytes(content)

@@ -26,7 +26,7 @@ with workdir.lock(sys.argv[1]):
 def another_run(folder):
     run = subprocess.Popen([sys.executable, "-c", HOLDER, folder], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
-        assert run.stdout.readline() == "locked\n"
+        assert run.stdout is not None and run.stdout.readline() == "locked\n"
         yield run
     finally:
         run.kill()
