@@ -26,7 +26,7 @@ def image_of(label, height=4, width=5):
     return np.full((height, width, 3), 10 * label, np.uint8)
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _Builder(tfds.core.GeneratorBasedBuilder):
     VERSION, pkg_dir_path = tfds.core.Version("1.10.0"), None
     SPLITS = {"train": range(20), "test": range(3)}
 
