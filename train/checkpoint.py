@@ -8,13 +8,11 @@ import concurrent.futures
 import contextlib
 import functools
 import logging
-import math
 import os
 import pathlib
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -86,9 +84,7 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         with self._resources:
             try:
                 self.wait()
@@ -124,9 +120,7 @@ class Checkpoints:
         if step == newest and manifest.read(self._root / str(step)).digest == digest(state):
             return
         if step <= newest:
-            raise CheckpointError(
-                f"step {step} is not newer than {self._root / str(newest)}; restore that, or start over"
-            )
+            raise CheckpointError(f"step {step} is not newer than {self._root / str(newest)}; restore that one first")
         self._last = self._thread.submit(self._commit, state, record)
 
     def check(self) -> None:
@@ -177,9 +171,8 @@ class Checkpoints:
             manifest.sync(self._root)
         except Exception as error:
             shelf.clean(self._root)
-            raise CheckpointError(
-                f"{final} could not be saved: {_brief(error)}; the steps before it are intact"
-            ) from error
+            reason = manifest.brief(error)
+            raise CheckpointError(f"{final} could not be saved: {reason}; the steps before it are intact") from error
         self._scores[record.step] = record.score
         self._prune()
 
@@ -253,11 +246,7 @@ def _report(damage: Mapping[int, str], found: Restored, warn: Warn) -> None:
 
 def _load(folder: pathlib.Path, template: Any, run_id: str | None, partial: bool) -> Restored:
     record = manifest.read(folder, run_id)
-    wanted = leaves.layout(template)
-    saved = {name: leaf for name, leaf in record.layout.items() if name in wanted or not partial}
-    if differing := leaves.differences(saved, wanted):
-        more = [f"and {len(differing) - 20} more"] if len(differing) > 20 else []
-        raise CheckpointError("\n  ".join([f"{folder} does not fit (saved -> expected):", *differing[:20], *more]))
+    manifest.check_fit(folder, record, leaves.layout(template), partial=partial)
     manifest.verify(folder, record)
     arrays = _read(folder, record, template)
     state = jax.tree_util.tree_map_with_path(lambda keys, _: arrays[leaves.path(keys)], template)
@@ -266,11 +255,9 @@ def _load(folder: pathlib.Path, template: Any, run_id: str | None, partial: bool
     return Restored(record.step, state, record.meta)
 
 
-# Arrays: the only lines that know orbax.
-
-
 @functools.cache
 def _orbax() -> ModuleType:
+    """The library, which only the functions from here on know."""
     import orbax.checkpoint  # half a second, so not before it is needed
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what it logs before it raises is a hundred lines
@@ -291,39 +278,22 @@ def _checkpointer() -> Any:
 def _write(folder: pathlib.Path, state: Any) -> None:
     ocp = _orbax()
     tree = leaves.nested({name: leaf for name, leaf in leaves.named(state).items() if leaf.size})
-    with _checkpointer() as checkpointer:
-        checkpointer.save(folder, args=ocp.args.Composite(state=ocp.args.PyTreeSave(tree)))
+    with _checkpointer() as orbax:
+        orbax.save(folder, args=ocp.args.Composite(state=ocp.args.PyTreeSave(tree)))
 
 
 def _read(folder: pathlib.Path, record: manifest.Manifest, template: Any) -> dict[str, np.ndarray]:
     """The leaves of the template by name. Arrays without elements are not on disk: orbax refuses them."""
     ocp = _orbax()
-    structs = {name: leaves.struct(leaf) for name, leaf in leaves.named(template).items()}
-    blank = {name: np.zeros(struct.shape, struct.dtype) for name, struct in structs.items()}
+    blank = leaves.zeros(template)
     tree = leaves.nested({name: leaf for name, leaf in blank.items() if leaf.size})
     try:
-        with _checkpointer() as checkpointer:
-            _check_stored(folder, record, checkpointer.metadata(folder).item_metadata.state.tree)
-            restore = ocp.args.PyTreeRestore(tree, partial_restore=True)
-            state = checkpointer.restore(folder, args=ocp.args.Composite(state=restore)).state
+        with _checkpointer() as orbax:
+            manifest.check_stored(folder, record, orbax.metadata(folder).item_metadata.state.tree)
+            args = ocp.args.Composite(state=ocp.args.PyTreeRestore(tree, partial_restore=True))
+            state = orbax.restore(folder, args=args).state
     except (CheckpointError, MemoryError):
         raise
     except Exception as error:
-        raise CheckpointError(f"{folder} cannot be read, although it is what was saved: {_brief(error)}") from error
+        raise CheckpointError(f"{folder} is whole but cannot be read: {manifest.brief(error)}") from error
     return blank | {name: np.asarray(leaf) for name, leaf in leaves.named(state).items()}
-
-
-def _check_stored(folder: pathlib.Path, record: manifest.Manifest, stored: Any) -> None:
-    """What orbax is about to allocate must be what the manifest says: it does not check by itself."""
-    kept = {name: leaf for name, leaf in record.layout.items() if not leaves.is_empty(leaf)}
-    chunks = [(leaf.storage.chunk_shape, leaf.shape) for leaf in leaves.named(stored).values()]
-    if leaves.layout(stored) != kept or any(math.prod(chunk) > math.prod(shape) for chunk, shape in chunks):
-        raise manifest.Damaged(f"{folder / 'state'}: orbax describes other arrays than the manifest")
-
-
-def _brief(error: BaseException) -> str:
-    """What the system said, or the first line of what may be two hundred."""
-    text = str(error)
-    if code := getattr(error, "errno", None) or re.search(r"os_error_code='(\d+)'", text):
-        return os.strerror(code if isinstance(code, int) else int(code[1]))
-    return f"{type(error).__name__}: {text.partition(chr(10))[0][:300]}"

@@ -43,6 +43,12 @@ def struct(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(value.shape, value.dtype)
 
 
+def zeros(tree: Any) -> dict[str, np.ndarray]:
+    """An array of zeros by path for every leaf, of its shape and type."""
+    structs = {name: struct(leaf) for name, leaf in named(tree).items()}
+    return {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in structs.items()}
+
+
 def layout(tree: Any) -> dict[str, str]:
     """Type and shape of every leaf by path: ``{"params/Dense_0/kernel": "float32[784,128]"}``."""
     return {name: _describe(leaf) for name, leaf in named(tree).items()}

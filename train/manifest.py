@@ -12,11 +12,14 @@ import math
 import os
 import pathlib
 import platform
+import re
 import stat
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+
+from train import leaves
 
 FORMAT = 1
 _NAME, _SEAL = "manifest.json", "manifest.sha256"
@@ -71,7 +74,7 @@ def draft(run_id: str, step: int, meta: Mapping[str, Any], score: float | None) 
 def seal(folder: pathlib.Path, record: Manifest) -> None:
     """Make every file of the folder durable, then write their manifest and its seal."""
     entries = {name: list(_measure(path, durable=True)) for name, path in _files(folder).items()}
-    text = json.dumps(record._replace(files=entries)._asdict(), indent=1, allow_nan=False).encode()
+    text = json.dumps(record._replace(files=entries)._asdict(), indent=1, allow_nan=False).encode() + b"\n"
     _write(folder / _NAME, text)
     _write(folder / _SEAL, _seal_of(text))
     for directory, _, _ in os.walk(folder, topdown=False):
@@ -111,6 +114,30 @@ def verify(folder: pathlib.Path, record: Manifest) -> None:
                 raise Damaged(f"{path}: its SHA-256 is not that of the manifest")
     except OSError as error:
         raise Damaged(f"{error.filename or folder}: {error.strerror}") from error
+
+
+def check_fit(folder: pathlib.Path, record: Manifest, wanted: Mapping[str, str], *, partial: bool) -> None:
+    """Raise CheckpointError, leaf by leaf, unless the step has the wanted layout; or, if partial, more than that."""
+    saved = {name: leaf for name, leaf in record.layout.items() if name in wanted or not partial}
+    if differing := leaves.differences(saved, wanted):
+        more = [f"and {len(differing) - 20} more"] if len(differing) > 20 else []
+        raise CheckpointError("\n  ".join([f"{folder} does not fit (saved -> expected):", *differing[:20], *more]))
+
+
+def check_stored(folder: pathlib.Path, record: Manifest, stored: Any) -> None:
+    """Raise Damaged unless orbax is about to allocate what the manifest says: it does not check by itself."""
+    kept = {name: leaf for name, leaf in record.layout.items() if not leaves.is_empty(leaf)}
+    chunks = [(leaf.storage.chunk_shape, leaf.shape) for leaf in leaves.named(stored).values()]
+    if leaves.layout(stored) != kept or any(math.prod(chunk) > math.prod(shape) for chunk, shape in chunks):
+        raise Damaged(f"{folder / 'state'}: orbax describes other arrays than the manifest")
+
+
+def brief(error: BaseException) -> str:
+    """What the system said, or the first line of what may be two hundred."""
+    text = str(error)
+    if code := getattr(error, "errno", None) or re.search(r"os_error_code='(\d+)'", text):
+        return os.strerror(code if isinstance(code, int) else int(code[1]))
+    return f"{type(error).__name__}: {text.partition(chr(10))[0][:300]}"
 
 
 def sync(folder: pathlib.Path) -> None:

@@ -21,9 +21,8 @@ _GARBAGE = re.compile(r"[0-9]+\.(partial.*|pruned)")
 
 def steps(root: pathlib.Path) -> list[int]:
     """The steps there are, the newest first, sound or not."""
-    if not root.is_dir():
-        return []
-    return sorted((int(path.name) for path in root.iterdir() if _STEP.fullmatch(path.name)), reverse=True)
+    paths = root.iterdir() if root.is_dir() else ()
+    return sorted((int(path.name) for path in paths if _STEP.fullmatch(path.name) and path.is_dir()), reverse=True)
 
 
 def scores(root: pathlib.Path, run_id: str | None) -> dict[int, float | None]:

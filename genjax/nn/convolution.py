@@ -27,8 +27,11 @@ from jaxtyping import Array, Float
 
 from genjax.types import Images
 
-Kernel = Float[Array, "height width c features"]
+Kernel = Float[Array, "height width channels features"]
 """Weights of a convolution."""
+
+Convolved = Float[Array, "b rows columns features"]
+"""What becomes of images: as many, of another size, with the features as channels."""
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -36,7 +39,7 @@ Padding = Literal["SAME", "VALID"] | int | Sequence[int | tuple[int, int]]
 """Zeros around an image: by name, one number for all sides, or (before, after) for height and for width."""
 
 
-def conv(x: Images, kernel: Kernel, strides: int | Sequence[int] = 1, padding: Padding = "SAME") -> Images:
+def conv(x: Images, kernel: Kernel, strides: int | Sequence[int] = 1, padding: Padding = "SAME") -> Convolved:
     """Convolution y_i = Σ_k w_k x_{s·i + k - p}; equal to ``jax.lax.conv_general_dilated``.
 
     Args:
@@ -55,7 +58,7 @@ def conv(x: Images, kernel: Kernel, strides: int | Sequence[int] = 1, padding: P
     return _conv(strides, pads, x, kernel)
 
 
-def conv_transpose(x: Images, kernel: Kernel, strides: int | Sequence[int] = 1, padding: Padding = "SAME") -> Images:
+def conv_transpose(x: Images, kernel: Kernel, strides: int | Sequence[int] = 1, padding: Padding = "SAME") -> Convolved:
     """Transposed convolution: ``conv`` with stride 1 of x spread out by zeros; equal to ``jax.lax.conv_transpose``.
 
     Args:
@@ -99,8 +102,8 @@ class Conv(nn.Module):
     bias_init: Callable = nn.initializers.zeros_init()
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
-        """Convolve images [b h w c] to [b h' w' features]."""
+    def __call__(self, x: Images) -> Convolved:
+        """Convolve images [b h w c] to [b rows columns features]."""
         return _layer(self, conv, x)
 
 
@@ -118,12 +121,12 @@ class ConvTranspose(nn.Module):
     bias_init: Callable = nn.initializers.zeros_init()
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
-        """Convolve images [b h w c] to [b h' w' features]."""
+    def __call__(self, x: Images) -> Convolved:
+        """Convolve images [b h w c] to [b rows columns features]."""
         return _layer(self, conv_transpose, x)
 
 
-def _layer(module: Conv | ConvTranspose, operation: Callable, x: Images) -> Images:
+def _layer(module: Conv | ConvTranspose, operation: Callable, x: Images) -> Convolved:
     shape = (*_pair(module.kernel_size, "kernel_size"), x.shape[-1], module.features)
     kernel = module.param("kernel", module.kernel_init, shape, module.param_dtype)
     bias = module.param("bias", module.bias_init, shape[-1:], module.param_dtype) if module.use_bias else None

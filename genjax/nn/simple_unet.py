@@ -95,7 +95,7 @@ class _Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Images, time: Float[Array, "b time"]) -> Images:
+    def __call__(self, x: Images, time: Float[Array, "b time"]) -> Float[Array, "b h w features"]:
         conv = lambda i: convolution.Conv(self.features, (3, 3), padding=1, dtype=self.dtype, name=f"conv_{i}")
         h = self.normalise(1)(nn.relu(conv(1)(x)))
         h = h + nn.relu(nn.Dense(self.features, dtype=self.dtype, name="time")(time))[:, None, None]

@@ -70,7 +70,7 @@ class UNet(nn.Module):
         residual = functools.partial(_Residual, norm=norm, conv=conv, dropout=self.dropout, dtype=self.dtype)
         time = self._embed(t)
 
-        def block(h: Images, level: int, name: str) -> Images:
+        def block(h: Images, level: int, name: str) -> Float[Array, "b h w features"]:
             h = residual(self.channels * self.multipliers[level], name=name)(h, time, keys)
             return _Attention(norm, self.dtype, name=f"{name}_attention")(h) if h.shape[1] in self.attention else h
 
@@ -109,7 +109,7 @@ class _Residual(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Images, time: Float[Array, "b time"], keys: Key | None) -> Images:
+    def __call__(self, x: Images, time: Float[Array, "b time"], keys: Key | None) -> Float[Array, "b h w features"]:
         dense = functools.partial(nn.Dense, self.features, dtype=self.dtype, kernel_init=_UNIFORM)
         h = self.conv(self.features, name="conv_1")(nn.silu(self.norm(name="norm_1")(x)))
         h = h + dense(name="time")(time)[:, None, None]
@@ -136,7 +136,7 @@ class _Attention(nn.Module):
         return x + dense(kernel_init=_ZERO, name="out")(mixed).reshape(x.shape)
 
 
-def _double(x: Images) -> Images:
+def _double(x: Images) -> Float[Array, "b 2*h 2*w c"]:
     """Every pixel four times: nearest-neighbour interpolation to twice the size."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)

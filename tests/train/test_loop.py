@@ -16,11 +16,9 @@ from train import record
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = """
 timesteps = 20
+network = "simple"
 width = 8
 multipliers = [1, 2]
-blocks = 1
-attention = []
-dropout = 0.1
 flip = true
 batch_size = 16
 num_samples = 4
@@ -177,7 +175,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoints(run, t
         (["--devices", 3], {}, ["devices 3", "has 1"]),
         (["--lr", -1], {}, ["lr"]),
         (["--config", "nothing"], {}, ["digits"]),
-        (["--width", 10, "--multipliers", 1, 3, 7, "--attention"], {}, ["divi"]),
+        (["--network", "unet", "--width", 37], {}, ["groups"]),
         (["--multipliers", 1, 1, 1, 1, 1], {}, ["16"]),
     ],
 )
