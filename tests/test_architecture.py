@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "genjax/theory": STANDARD,
     "genjax/diffusion": STANDARD | {"genjax.theory"},
     "genjax/nn": STANDARD | {"flax"},
-    "genjax/data": STANDARD | {"PIL", "tensorflow_datasets"},
+    "genjax/data": STANDARD | {"PIL", "tensorflow_datasets", "tensorflow"},
     "genjax/models": STANDARD | {"flax", "optax", "genjax.theory", "genjax.diffusion", "genjax.nn"},
     "genjax/training": STANDARD | {"optax", "genjax.theory"},
     "genjax": STANDARD,

@@ -70,7 +70,10 @@ def run(script: str, settings: config.Run, build: Build) -> None:
         name = record.run_id(workdir)
         with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints, runtime.on_sigterm() as stop:
             key = jax.random.key(settings.seed)
-            start = jax.jit(lambda: state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer[0]))
+            start = jax.jit(
+                lambda: state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer[0]),
+                compiler_options=runtime.run_once(),
+            )
             saved = checkpoints.restore(jax.eval_shape(start))
             if saved and saved.step >= settings.steps:
                 return record.say(f"nothing to do: {workdir} has its {saved.step} steps; ask for more with --steps")

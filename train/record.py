@@ -147,14 +147,7 @@ class Log:
         self.timed_steps, self.timed_seconds = 0, 0.0
         if self.silent:
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        steps = [json.loads(line)["step"] for line in lines if _whole(line)]
-        kept = [
-            line
-            for line, step in zip(filter(_whole, lines), steps, strict=True)
-            if step <= done and aligned(settings, step)
-        ]
-        _replace(self.path, "".join(line + "\n" for line in kept))
+        _replace(self.path, "".join(json.dumps(line) + "\n" for line in _unbroken(self.path, settings, done)))
         if sys.stdout.isatty():
             self.bar = tqdm.tqdm(total=settings.steps, initial=done, unit="step", dynamic_ncols=True)
         self.board = _tensorboard(workdir / "tensorboard")
@@ -223,12 +216,16 @@ def _replace(path: pathlib.Path, text: str) -> None:
     partial.replace(path)
 
 
-def _whole(line: str) -> bool:
-    """Whether a line was written to its end."""
-    try:
-        return "step" in json.loads(line)
-    except ValueError:
-        return False
+def _unbroken(path: pathlib.Path, settings: config.Run, done: int) -> Iterator[dict[str, float]]:
+    """The lines that a run would have written up to this step, had it never stopped."""
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except ValueError:  # cut off in the middle
+            continue
+        if line["step"] <= done and aligned(settings, line["step"]):
+            report = line["step"] % settings.every == 0  # the last step of a shorter run was one too
+            yield {name: value for name, value in line.items() if report or not name.startswith("heldout_")}
 
 
 def _tensorboard(folder: pathlib.Path):

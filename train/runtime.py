@@ -85,6 +85,14 @@ def remember_compilations() -> None:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+def run_once() -> dict[str, int]:
+    """Compiler options for a program that runs once.
+
+    On CPU, XLA unrolls random draws of small arrays, and compiling those takes many times as long as running them.
+    """
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+
+
 @contextlib.contextmanager
 def on_sigterm() -> Iterator[Callable[[], bool]]:
     """Inside, SIGTERM only sets a flag, which the yielded function reads; a second one ends the process at once."""

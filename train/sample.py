@@ -5,7 +5,7 @@ import functools
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ import tyro
 
 from genjax import data, diffusion, random
 from genjax.training import state
-from train import checkpoint, config, ddpm, optimizer, pictures, record, runtime
+from train import checkpoint, config, ddpm, pictures, record, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +59,9 @@ def draw(settings: Sample) -> np.ndarray:
         model = ddpm.model(trained, shape, _sampler(settings, trained))
     except ValueError as error:
         raise config.UsageError(str(error)) from error
-    template = jax.eval_shape(lambda key: state.create(model.init(key), optimizer.adam(trained)[0]), jax.random.key(0))
-    params = checkpoint.read(pathlib.Path(settings.workdir).absolute(), template).state.ema_params
+    absent: Any = None  # only the average is read
+    averaged = state.TrainState(absent, absent, jax.eval_shape(model.init, jax.random.key(0)), absent)
+    params = checkpoint.read(pathlib.Path(settings.workdir).absolute(), averaged).state.ema_params
 
     size = min(settings.batch_size, settings.num)
     key = jax.random.key(settings.seed)
