@@ -50,7 +50,7 @@ def run(script: str, settings: config.Run, build: Build) -> None:
     Everything that can be refused is refused before anything slow starts, and before anything is written.
     """
     if settings.distributed:
-        jax.distributed.initialize()
+        runtime.join_machines()
     sources.check(settings)
     devices = runtime.devices(settings.devices, settings.batch_size)
     workdir = pathlib.Path(settings.workdir).absolute()
@@ -93,7 +93,7 @@ def _train(settings, task: Task, dataset, workdir, devices, checkpoints, stop, k
     heldout = jax.device_put(dict(dataset.heldout), devices[0])
     step = steps.gradient_step(task.loss, optimizer, ema_decay=settings.ema, axis_name=parallel.AXIS)
     advance = functools.cache(lambda num: parallel.spread(steps.repeat(step, task.draw, num), devices))
-    evaluate = jax.jit(steps.evaluate(task.heldout_loss, min(settings.batch_size, len(dataset.heldout["image"]))))
+    evaluate = jax.jit(steps.evaluate(task.heldout_loss, settings.batch_size))
     heldout_key = jax.random.fold_in(key, _HELDOUT_STREAM)
     log = record.Log(workdir, settings, done)
     while done < settings.steps:
@@ -108,7 +108,7 @@ def _train(settings, task: Task, dataset, workdir, devices, checkpoints, stop, k
         score = None
         if report or done % settings.log_every == 0:
             line = {"step": done, **interval.means(), "lr": float(f"{rate(done - 1):.6g}")}
-            if report:
+            if report and len(dataset.heldout["image"]):  # a folder of one image holds out none
                 means = evaluate(heldout_key, parallel.local(carry.ema_params), heldout)
                 line |= {f"heldout_{name}": float(value) for name, value in means.items()}
                 score = line["heldout_loss"]

@@ -139,7 +139,7 @@ class Log:
 
     def __init__(self, workdir: pathlib.Path, settings: config.Run, done: int):
         self.path = workdir / "metrics.jsonl"
-        self.total = settings.steps
+        self.total, self.every = settings.steps, settings.every
         self.silent = jax.process_index() != 0
         self.bar = None
         self.started = time.monotonic()
@@ -182,7 +182,7 @@ class Log:
         text = "  ".join(f"{label} {line[name]:.4f}" for name, label in shown.items() if name in line)
         if self.bar is not None:
             self.bar.set_postfix_str(text)
-        elif "heldout_loss" in line:
+        elif line["step"] % self.every == 0 or line["step"] == self.total:
             pace = f"  {speed:.3g} steps/s" if speed else ""
             say(f"step {line['step']:>{len(str(self.total))}}/{self.total}  {text}{pace}")
 

@@ -85,6 +85,23 @@ def remember_compilations() -> None:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+def join_machines() -> None:
+    """Start JAX's distributed runtime.
+
+    Slurm, MPI, Kubernetes and TPU pods say who is who; elsewhere the variables JAX_COORDINATOR_ADDRESS (host:port of the
+    first machine), JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
+
+    Raises:
+      UsageError: nobody says.
+    """
+    names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    count, number = (int(os.environ[name]) if os.environ.get(name, "").isdigit() else None for name in names)
+    try:
+        jax.distributed.initialize(num_processes=count, process_id=number)
+    except ValueError as error:
+        raise UsageError(f"--distributed: {error}; set JAX_COORDINATOR_ADDRESS, {' and '.join(names)}") from error
+
+
 def run_once() -> dict[str, int]:
     """Compiler options for a program that runs once.
 

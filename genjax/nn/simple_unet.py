@@ -6,11 +6,10 @@ After Ronneberger et al. 2015 (arXiv:1505.04597), with the time added in each bl
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from genjax.nn import convolution, embedding
+from genjax.nn import convolution, embedding, normalization
 from genjax.types import Images, Key
 
 Norm = Literal["batch", "group"]
@@ -65,28 +64,6 @@ class SimpleUNet(nn.Module):
         return x.astype(jnp.promote_types(x_t.dtype, jnp.float32))
 
 
-class BatchNorm(nn.Module):
-    """γ (x - μ) / √(σ² + ε) + β with μ, σ² of each channel over this batch (Ioffe & Szegedy 2015); no running averages.
-
-    Fields:
-      epsilon: ε.
-      dtype: of the result; None follows the input. Statistics are at least float32.
-    """
-
-    epsilon: float = 1e-5
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: Images) -> Images:
-        """Normalise x."""
-        scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:])
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        mean, variance = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
-        y = (wide - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
-        return y.astype(self.dtype or x.dtype)
-
-
 class _Block(nn.Module):
     """Convolution, time, convolution; each normalised after its ReLU."""
 
@@ -103,12 +80,12 @@ class _Block(nn.Module):
 
     def normalise(self, i: int) -> nn.Module:
         if self.norm == "batch":
-            return BatchNorm(dtype=self.dtype, name=f"norm_{i}")
+            return normalization.BatchNorm(dtype=self.dtype, name=f"norm_{i}")
         if self.features % 8:
             raise ValueError(
                 f"channels: expected multiples of 8, the groups of GroupNorm, got {self.features}; round up"
             )
-        return nn.GroupNorm(8, epsilon=1e-5, dtype=self.dtype, name=f"norm_{i}")
+        return normalization.GroupNorm(8, epsilon=1e-5, dtype=self.dtype, name=f"norm_{i}")
 
 
 def check_size(x: Images, halvings: int) -> None:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from genjax.nn import convolution, dropout, embedding
+from genjax.nn import convolution, dropout, embedding, normalization
 from genjax.nn.simple_unet import SimpleUNet, check_size
 from genjax.types import Images, Key
 
@@ -65,7 +65,7 @@ class UNet(nn.Module):
         if self.channels % self.groups:
             fix = f"use groups={math.gcd(self.groups, self.channels)}, or channels divisible by {self.groups}"
             raise ValueError(f"groups: expected a divisor of channels={self.channels}, got {self.groups}; {fix}")
-        norm = functools.partial(nn.GroupNorm, self.groups, epsilon=self.epsilon, dtype=self.dtype)
+        norm = functools.partial(normalization.GroupNorm, self.groups, epsilon=self.epsilon, dtype=self.dtype)
         conv = functools.partial(convolution.Conv, kernel_size=(3, 3), dtype=self.dtype, kernel_init=_UNIFORM)
         residual = functools.partial(_Residual, norm=norm, conv=conv, dropout=self.dropout, dtype=self.dtype)
         time = self._embed(t)

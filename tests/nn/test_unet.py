@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from genjax import random
-from genjax.nn import dropout, embedding
+from genjax.nn import dropout, embedding, normalization
 from genjax.nn.unet import SimpleUNet, UNet
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})  # compiles faster
@@ -74,6 +74,20 @@ def test_dropout_of_an_example_depends_on_its_key_alone():
         Two().apply({}, x, keys[:3])
     with pytest.raises(ValueError, match="rate: expected"):
         dropout.Dropout(1.0).apply({}, x, keys)
+
+
+def test_normalisations_equal_those_of_flax():
+    x = 100 + 3 * inputs(4, 6, 8)[0]
+    params = {"params": {"scale": jnp.arange(8.0), "bias": jnp.arange(8.0) - 3}}
+    state = {"batch_stats": {"mean": jnp.zeros(8), "var": jnp.ones(8)}}
+    for ours, theirs in (
+        (normalization.GroupNorm(4), nn.GroupNorm(4, use_fast_variance=False)),
+        (normalization.BatchNorm(), nn.BatchNorm(False, epsilon=1e-5, use_fast_variance=False)),
+    ):
+        expected = theirs.apply(params | state, x, mutable=True)[0]
+        assert np.allclose(ours.apply(params, x), expected, atol=1e-4)
+    with pytest.raises(ValueError, match="groups: expected a divisor of the 8 channels, got 3"):
+        normalization.GroupNorm(3).apply(params, x)
 
 
 def test_unet_predicts_zero_at_the_start():
