@@ -88,8 +88,8 @@ def remember_compilations() -> None:
 def join_machines() -> None:
     """Start JAX's distributed runtime.
 
-    Slurm, MPI, Kubernetes and TPU pods say who is who; elsewhere the variables JAX_COORDINATOR_ADDRESS (host:port of the
-    first machine), JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
+    Slurm, MPI, Kubernetes and TPU pods say who is who; elsewhere the variables JAX_COORDINATOR_ADDRESS (host:port of
+    the first machine), JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
 
     Raises:
       UsageError: nobody says.
