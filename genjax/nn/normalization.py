@@ -32,7 +32,7 @@ class BatchNorm(nn.Module):
 class GroupNorm(nn.Module):
     """μ, σ² of each group of neighbouring channels over the image (Wu & He 2018): every example for itself.
 
-    The result of ``flax.linen.GroupNorm``, at half the time on CPU: channels first, then groups.
+    Equal to ``flax.linen.GroupNorm`` with ``use_fast_variance=False``.
 
     Fields:
       groups: how many; divides the channels.
