@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu" if "GENJAX_TEST_GPU" not in os.environ else "")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
 from jaxtyping import install_import_hook

@@ -136,10 +136,10 @@ def test_the_law_tells_a_wrong_posterior_apart(wrong, monkeypatch):
     assert max(abs(mean - 0.399995964), abs(deviation - 0.496110080)) > 1e-6
 
 
-def test_noise_at_the_last_step_would_be_seen(monkeypatch):
-    """0.496211 with large-like noise β̃_1 at t = 0, 1e-4 from the truth: why the laws above are held to 1e-9."""
-    noisy = np.sqrt(0.496110080**2 + LINEAR.beta[0])
-    assert noisy == pytest.approx(0.496211, abs=1e-6) and abs(noisy - 0.496110080) > 1e-6
+def test_the_last_step_adds_no_noise_whatever_its_variance(monkeypatch):
+    variance = LINEAR.posterior_variance.copy()
+    variance[0] = 1.0
+    assert ancestral_law(monkeypatch, variance=variance) == pytest.approx((0.399995964, 0.496110080), abs=1e-9)
 
 
 @pytest.mark.parametrize(
