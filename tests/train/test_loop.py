@@ -148,18 +148,20 @@ def test_a_finished_run_has_nothing_to_do_and_changes_nothing(unbroken, run):
     assert before == {p: p.stat().st_mtime_ns for p in unbroken.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_run_goes_on_to_the_same_bits(number, unbroken, start, run, tmp_path):
-    process = start(tmp_path / "run")
-    until(process, "step 20/60")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_stopped_run_goes_on_to_the_same_bits(number, code, start, run, tmp_path):
+    process = start(tmp_path / "run", "--steps", 100_000)  # so many that the signal cannot come too late
+    until(process, " 60/100000")  # whoever saves step 40 has waited for step 20 to be on disk
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    expected = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
-    assert process.returncode in (expected, 0), err  # 0: it was through before the signal came
-    assert "Traceback" not in err
-    code, _, err = run(tmp_path / "run")
-    assert code == 0, err
-    assert digest(tmp_path / "run") == digest(unbroken) and lines(tmp_path / "run") == lines(unbroken)
+    assert process.returncode == code and "Traceback" not in err
+    saved = max(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit())
+    assert (f"after step {saved}" in err) == (code == 75)
+    end = saved // 20 * 20 + 20
+    for workdir in (tmp_path / "run", tmp_path / "straight"):
+        assert run(workdir, "--steps", end)[0] == 0
+    assert digest(tmp_path / "run", end) == digest(tmp_path / "straight", end)
+    assert lines(tmp_path / "run") == lines(tmp_path / "straight")
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoints(run, tmp_path):
