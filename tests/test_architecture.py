@@ -11,7 +11,7 @@ STANDARD = {"jax", "jaxlib", "jaxtyping", "numpy", "scipy"}
 
 # What a part of the project may import, besides the standard library, itself, and genjax.types and genjax.random.
 MAY_IMPORT = {
-    "genjax/theory": STANDARD,
+    "genjax/theory": STANDARD | {"optax"},
     "genjax/diffusion": STANDARD | {"genjax.theory"},
     "genjax/nn": STANDARD | {"flax"},
     "genjax/data": STANDARD | {"PIL", "tensorflow_datasets", "tensorflow"},

@@ -1,0 +1,38 @@
+"""A latent-variable model that can be solved: z ~ Exp(1), x|z ~ N(z, 1).
+
+The lecture notes' example of variational inference. Completing the square in z,
+
+    p(x, z) = e^{-z} N(x; z, 1) = e^{1/2 - x} N(z; x - 1, 1)  for z ≥ 0,
+
+so the posterior is N(x - 1, 1) cut off at zero, and p(x) = e^{1/2 - x} Φ(x - 1).
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from jaxtyping import ArrayLike as Numbers
+
+from genjax.theory import gaussian
+from genjax.theory.families import TruncatedNormal
+
+
+def log_joint(z: Float[Array, "..."], x: Numbers) -> Float[Array, "..."]:
+    """log p(x, z) = -z - ½ (x - z)² - ½ log 2π, nats; -∞ for z < 0."""
+    return jnp.where(z >= 0, -z - 0.5 * ((x - z) ** 2 + gaussian.LOG_TAU), -jnp.inf)
+
+
+def log_evidence(x: Numbers) -> Float[Array, "..."]:
+    """log p(x) = ½ - x + log Φ(x - 1), nats.
+
+    >>> [round(float(log_evidence(x)), 4) for x in (-3.0, 0.0, 1.0, 4.0)]
+    [-6.8601, -1.341, -1.1931, -3.5014]
+    """
+    return 0.5 - x + gaussian.log_cdf(jnp.asarray(x) - 1.0)
+
+
+def posterior(x: Float[Array, "..."]) -> TruncatedNormal:
+    """p(z|x): N(x - 1, 1) cut off below at zero.
+
+    >>> [round(float(p), 4) for p in (posterior(jnp.zeros(1)).mean[0], posterior(jnp.zeros(1)).variance[0])]
+    [0.5251, 0.1991]
+    """
+    return TruncatedNormal(x - 1, jnp.ones_like(x))

@@ -1,0 +1,282 @@
+"""Gaussian distributions, diagonal and full (Bishop 2006, §2.3; Petersen & Pedersen 2012, §8).
+
+A Gaussian is a ``NamedTuple`` of arrays, so it can come out of a network, sit in the state of a chain, or be a batch.
+The last axis holds the dimensions of one draw; the axes before it are a batch. All functions take both kinds.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve, solve_triangular
+from jaxtyping import Array, Float, Int
+
+from genjax import random
+from genjax.types import Key
+
+LOG_TAU = math.log(2 * math.pi)
+
+
+class DiagGaussian(NamedTuple):
+    """N(μ, diag σ²).
+
+    Fields:
+      mean: μ [... d].
+      log_std: log σ [... d]; finite densities and gradients for -44 < log σ < 44 in float32.
+    """
+
+    mean: Float[Array, "... d"]
+    log_std: Float[Array, "... d"]
+
+
+class FullGaussian(NamedTuple):
+    """N(μ, L Lᵀ).
+
+    Fields:
+      mean: μ [... d].
+      scale_tril: L [... d d], lower triangular with a positive diagonal: the Cholesky factor of the covariance.
+    """
+
+    mean: Float[Array, "... d"]
+    scale_tril: Float[Array, "... d d"]
+
+    @property
+    def covariance(self) -> Float[Array, "... d d"]:
+        """Σ = L Lᵀ."""
+        return self.scale_tril @ self.scale_tril.mT
+
+
+Gaussian = DiagGaussian | FullGaussian
+
+
+def full(p: Gaussian) -> FullGaussian:
+    """The same Gaussian with its full covariance."""
+    if isinstance(p, FullGaussian):
+        return p
+    return FullGaussian(p.mean, jnp.exp(p.log_std)[..., None] * jnp.eye(p.mean.shape[-1], dtype=p.mean.dtype))
+
+
+def from_covariance(mean: Float[Array, "... d"], covariance: Float[Array, "... d d"]) -> FullGaussian:
+    """N(μ, Σ); NaN where Σ is not positive definite."""
+    return FullGaussian(mean, jnp.linalg.cholesky(covariance))
+
+
+def sample(key: Key, p: Gaussian) -> Float[Array, "... d"]:
+    """One draw for each Gaussian of the batch: z = μ + σ ⊙ ε or μ + L ε, ε ~ N(0, I) (Kingma & Welling 2014, §2.4).
+
+    Args:
+      key: one key; or an array of keys, one for each Gaussian along the leading axis (see ``genjax.random``).
+      p: the distribution; the draw is differentiable in its parameters.
+    """
+    if p.mean.ndim == 1:
+        noise = jax.random.normal(key, p.mean.shape, p.mean.dtype)
+    else:
+        noise = random.normal(random.per_example(key, p.mean.shape[0]), p.mean.shape[1:], p.mean.dtype)
+    return transport(p, noise)
+
+
+def transport(p: Gaussian, noise: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """Standard normal ε to a draw of p: μ + σ ⊙ ε, or μ + L ε."""
+    if isinstance(p, DiagGaussian):
+        return p.mean + jnp.exp(p.log_std) * noise
+    return p.mean + _times(p.scale_tril, noise)
+
+
+def log_prob(p: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "..."]:
+    """log N(x; μ, Σ) = -½ |Σ^{-½} (x - μ)|² - ½ log |Σ| - d/2 log 2π, nats (Bishop 2006, eq. 2.43).
+
+    >>> round(float(log_prob(DiagGaussian(jnp.zeros(1), jnp.zeros(1)), jnp.zeros(1))), 4)
+    -0.9189
+    """
+    whitened = _whiten(p, x - p.mean)
+    return -0.5 * jnp.sum(whitened**2 + LOG_TAU, -1) - _half_log_det(p)
+
+
+def entropy(p: Gaussian) -> Float[Array, "..."]:
+    """H = ½ log |Σ| + d/2 (1 + log 2π), nats (Cover & Thomas 2006, thm. 8.4.1)."""
+    return _half_log_det(p) + p.mean.shape[-1] * (1 + LOG_TAU) / 2
+
+
+def kl(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
+    """D(p‖q), nats.
+
+    Full: ½ (tr(Σ_q⁻¹ Σ_p) - d + (μ_q - μ_p)ᵀ Σ_q⁻¹ (μ_q - μ_p) + log |Σ_q| / |Σ_p|). Diagonal, as the notes have it:
+    Σ_i log(σ_q / σ_p) + (σ_p² + (μ_p - μ_q)²) / 2σ_q² - ½, computed as ½ Σ_i (e^s - 1 - s + ((μ_p - μ_q) / σ_q)²) with
+    s = 2 log(σ_p / σ_q), which keeps its digits where p and q almost agree.
+
+    >>> p, q = DiagGaussian(jnp.ones(1), jnp.zeros(1)), DiagGaussian(jnp.zeros(1), jnp.zeros(1))
+    >>> float(kl(p, q))
+    0.5
+    """
+    if isinstance(p, DiagGaussian) and isinstance(q, DiagGaussian):
+        shift = (p.mean - q.mean) * jnp.exp(-q.log_std)
+        return 0.5 * jnp.sum(exp_minus_line(2 * (p.log_std - q.log_std)) + shift**2, -1)
+    p, q = full(p), full(q)
+    shift = _whiten(q, p.mean - q.mean)
+    ratio = _solve(q.scale_tril, p.scale_tril)
+    s = 2 * jnp.log(_diagonal(ratio))
+    off_diagonal = jnp.sum(jnp.tril(ratio, -1) ** 2, (-2, -1))
+    return 0.5 * (jnp.sum(exp_minus_line(s) + shift**2, -1) + off_diagonal)
+
+
+def kl_standard(p: Gaussian) -> Float[Array, "..."]:
+    """D(p‖N(0, I)) = ½ Σ (σ² + μ² - 1 - log σ²), nats: the regulariser of the VAE (Kingma & Welling 2014, app. B).
+
+    >>> round(float(kl_standard(DiagGaussian(jnp.zeros(1), jnp.full(1, -10.0)))), 4)  # log σ² = -20
+    9.5
+    """
+    zero = jnp.zeros_like(p.mean)
+    return kl(p, DiagGaussian(zero, zero))
+
+
+def product(p: Gaussian, q: Gaussian) -> tuple[Gaussian, Float[Array, "..."]]:
+    """N(x; p) N(x; q) = Z N(x; r): the Gaussian r, and log Z (Petersen & Pedersen 2012, §8.1.8).
+
+    Σ_r⁻¹ = Σ_p⁻¹ + Σ_q⁻¹;  μ_r = Σ_r (Σ_p⁻¹ μ_p + Σ_q⁻¹ μ_q);  Z = N(μ_p; μ_q, Σ_p + Σ_q).
+    """
+    if isinstance(p, DiagGaussian) and isinstance(q, DiagGaussian):
+        sum_log_std = jnp.logaddexp(2 * p.log_std, 2 * q.log_std) / 2
+        weight = jnp.exp(2 * (p.log_std - sum_log_std))  # of q
+        r = DiagGaussian(p.mean + weight * (q.mean - p.mean), p.log_std + q.log_std - sum_log_std)
+        return r, log_prob(DiagGaussian(q.mean, sum_log_std), p.mean)
+    p, q = full(p), full(q)
+    total = from_covariance(q.mean, p.covariance + q.covariance)
+    gain = cho_solve((total.scale_tril, True), p.covariance).mT  # Σ_p (Σ_p + Σ_q)⁻¹
+    mean = p.mean + _times(gain, q.mean - p.mean)
+    kept = jnp.eye(mean.shape[-1], dtype=mean.dtype) - gain
+    covariance = kept @ p.covariance @ kept.mT + gain @ q.covariance @ gain.mT  # Joseph's form stays positive
+    return from_covariance(mean, covariance), log_prob(total, p.mean)
+
+
+def marginal(p: FullGaussian, index: Int[Array, " a"]) -> FullGaussian:
+    """The distribution of x[index] (Bishop 2006, eq. 2.98)."""
+    covariance = p.covariance[..., index[:, None], index]
+    return from_covariance(p.mean[..., index], covariance)
+
+
+def condition(p: FullGaussian, index: Int[Array, " a"], value: Float[Array, "... a"]) -> FullGaussian:
+    """The distribution of the other dimensions, in their order, given x[index] = value (Bishop 2006, eq. 2.81-2.82).
+
+    μ_{a|b} = μ_a + Σ_ab Σ_bb⁻¹ (x_b - μ_b);  Σ_{a|b} = Σ_aa - Σ_ab Σ_bb⁻¹ Σ_ba
+
+    >>> p = from_covariance(jnp.zeros(2), jnp.array([[1.0, 0.6], [0.6, 1.0]]))
+    >>> given = condition(p, jnp.array([1]), jnp.array([2.0]))
+    >>> round(float(given.mean[0]), 4), round(float(given.covariance[0, 0]), 4)
+    (1.2, 0.64)
+    """
+    d = p.mean.shape[-1]
+    rest = jnp.delete(jnp.arange(d), index, assume_unique_indices=True)
+    order = jnp.concatenate([index, rest])
+    known = index.shape[0]
+    joint = from_covariance(p.mean[..., order], p.covariance[..., order[:, None], order])
+    top, side, low = (
+        joint.scale_tril[..., :known, :known],
+        joint.scale_tril[..., known:, :known],
+        joint.scale_tril[..., known:, known:],
+    )
+    whitened = solve_triangular(top, (value - joint.mean[..., :known])[..., None], lower=True)[..., 0]
+    return FullGaussian(joint.mean[..., known:] + _times(side, whitened), low)
+
+
+@jax.custom_jvp
+def exp_minus_line(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """eˣ - 1 - x ≥ 0, to full precision near 0: twice the Gaussian KL per dimension, with x the log ratio of variances.
+
+    ``expm1(x) - x`` loses all digits below |x| = 1e-7 in float32, the usual ``1 + x - exp(x)`` below 1e-4.
+    """
+    near = jnp.abs(x) < 0.5
+    small = jnp.where(near, x, 0)
+    series = jnp.ones_like(small)
+    for n in range(14, 2, -1):  # x²/2 (1 + x/3 (1 + x/4 (1 + ...))), to 1e-17
+        series = 1 + small / n * series
+    return jnp.where(near, small**2 / 2 * series, jnp.expm1(x) - x)
+
+
+exp_minus_line.defjvps(lambda tangent, _, x: jnp.expm1(x) * tangent)
+
+
+@jax.custom_jvp
+def log_cdf(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """log Φ(x), of the standard normal, with a right gradient φ/Φ however far into the lower tail.
+
+    ``jax.scipy.special.log_ndtr`` has the value there, but at -1e4 its gradient is a third of the truth in float32.
+
+    >>> round(float(jax.grad(log_cdf)(-1e4)))
+    10000
+    """
+    tail, z, body = _split(x)
+    lesser = jax.scipy.special.ndtr(-jnp.abs(body))
+    return jnp.where(
+        tail,
+        -0.5 * (z**2 + LOG_TAU) - jnp.log(_upper_ratio(z)),
+        jnp.where(body > 0, jnp.log1p(-lesser), jnp.log(lesser)),
+    )
+
+
+log_cdf.defjvps(lambda tangent, _, x: inverse_mills_ratio(x) * tangent)
+
+
+def inverse_mills_ratio(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """φ(x) / Φ(x), the slope of log Φ: how far the mean of N(0, 1) moves when it is cut off below at -x."""
+    tail, z, body = _split(x)
+    density = jnp.exp(-0.5 * (body**2 + LOG_TAU))
+    return jnp.where(tail, _upper_ratio(z), density / jax.scipy.special.ndtr(body))
+
+
+def _upper_ratio(z: Float[Array, "..."]) -> Float[Array, "..."]:
+    """φ(z) / Φ(-z) for z ≥ 4, as Laplace's continued fraction z + 1/(z + 2/(z + 3/...)), to 1e-15."""
+    fraction = z
+    for n in range(60, 0, -1):
+        fraction = z + n / fraction
+    return fraction
+
+
+def _split(x: Float[Array, "..."]):
+    """Whether x is in the lower tail; -x there; x elsewhere; the last two with a harmless number where not wanted."""
+    tail = x < -4
+    return tail, jnp.where(tail, -x, 4), jnp.where(tail, 0, x)
+
+
+@jax.custom_jvp
+def inverse_log_cdf(log_p: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The x with log Φ(x) = ``log_p`` < 0: quantiles that stay exact where Φ itself underflows.
+
+    Newton's method on log Φ, which is concave, so every step from below stays below; the start is log Φ's own tail.
+    """
+    log_p = jnp.asarray(log_p)
+    upper = log_p > -math.log(2)
+    middle = jax.scipy.special.ndtri(jnp.exp(jnp.where(log_p > -10, log_p, -10)))
+    upper_x = -jax.scipy.special.ndtri(-jnp.expm1(jnp.where(upper, log_p, -1)))
+    tail = -jnp.sqrt(2 * jnp.maximum(-log_p - jnp.log(jnp.sqrt(2 * jnp.maximum(-log_p, 1)) * 2.5066), 0.5))
+    x = jnp.where(log_p > -10, middle, tail)
+    for _ in range(4):
+        x = x - (log_cdf(x) - log_p) / inverse_mills_ratio(x)
+    return jnp.where(upper, upper_x, x)
+
+
+inverse_log_cdf.defjvps(lambda tangent, x, _: tangent / inverse_mills_ratio(x))
+
+
+def _half_log_det(p: Gaussian) -> Float[Array, "..."]:
+    return jnp.sum(p.log_std if isinstance(p, DiagGaussian) else jnp.log(_diagonal(p.scale_tril)), -1)
+
+
+def _whiten(p: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    if isinstance(p, DiagGaussian):
+        return x * jnp.exp(-p.log_std)
+    return _solve(p.scale_tril, x[..., None])[..., 0]
+
+
+def _solve(tril: Float[Array, "... d d"], rhs: Float[Array, "... d m"]) -> Float[Array, "... d m"]:
+    batch = jnp.broadcast_shapes(tril.shape[:-2], rhs.shape[:-2])
+    wide = lambda a: jnp.broadcast_to(a, batch + a.shape[-2:])
+    return solve_triangular(wide(tril), wide(rhs), lower=True)
+
+
+def _diagonal(matrix: Float[Array, "... d d"]) -> Float[Array, "... d"]:
+    return jnp.diagonal(matrix, axis1=-2, axis2=-1)
+
+
+def _times(matrix: Float[Array, "... a d"], vector: Float[Array, "... d"]) -> Float[Array, "... a"]:
+    return jnp.einsum("...ad,...d->...a", matrix, vector)
