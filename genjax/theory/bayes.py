@@ -3,7 +3,7 @@
 A joint table has one axis for each variable and sums to one over all of them. A conditional table p(y|x) has the
 variables of the condition first and sums to one over the last axis.
 
-A test finds 99 of 100 of the ill and 5 of 100 of the healthy; 1 of 100 is ill. Who is found is ill with probability 1/6:
+A test finds 99 of 100 of the ill and 5 of 100 of the healthy; 1 of 100 is ill. Who is found is ill with chance 1/6:
 
 >>> prior = jnp.array([0.99, 0.01])  # healthy, ill
 >>> found = jnp.array([[0.95, 0.05], [0.01, 0.99]])  # p(test|state)

@@ -26,7 +26,8 @@ def log_evidence(x: Numbers) -> Float[Array, "..."]:
     >>> [round(float(log_evidence(x)), 4) for x in (-3.0, 0.0, 1.0, 4.0)]
     [-6.8601, -1.341, -1.1931, -3.5014]
     """
-    return 0.5 - x + gaussian.log_cdf(jnp.asarray(x) - 1.0)
+    x = jnp.asarray(x)
+    return 0.5 - x + gaussian.log_cdf(x - 1.0)
 
 
 def posterior(x: Float[Array, "..."]) -> TruncatedNormal:

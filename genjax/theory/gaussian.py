@@ -225,17 +225,17 @@ def inverse_mills_ratio(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def _upper_ratio(z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """φ(z) / Φ(-z) for z ≥ 4, as Laplace's continued fraction z + 1/(z + 2/(z + 3/...)), to 1e-15."""
+    """φ(z) / Φ(-z) for z ≥ 5, as Laplace's continued fraction z + 1/(z + 2/(z + 3/...)), to 1e-15."""
     fraction = z
-    for n in range(60, 0, -1):
+    for n in range(24, 0, -1):
         fraction = z + n / fraction
     return fraction
 
 
 def _split(x: Float[Array, "..."]):
     """Whether x is in the lower tail; -x there; x elsewhere; the last two with a harmless number where not wanted."""
-    tail = x < -4
-    return tail, jnp.where(tail, -x, 4), jnp.where(tail, 0, x)
+    tail = x < -5
+    return tail, jnp.where(tail, -x, 5), jnp.where(tail, 0, x)
 
 
 @jax.custom_jvp

@@ -1,8 +1,8 @@
 """Information theory (Shannon 1948; Cover & Thomas 2006, ch. 2): how many nats, or bits, a distribution needs.
 
 Distributions are arrays of probabilities over ``axis`` (one, or several for a joint distribution); the other axes are
-a batch. Everything is in nats, and in bits where the name ends so. 0 · log 0 = 0. Outside ``jit`` a ``ValueError`` says
-which row is no distribution.
+a batch. Everything is in nats, and in bits where the name ends so. 0 · log 0 = 0, and subnormal numbers are 0 to XLA.
+Outside ``jit`` a ``ValueError`` says which row is no distribution.
 
 Gradients are finite everywhere: where the true slope is infinite (the entropy's at p = 0) or the value itself is (KL
 where q misses mass) the term in question contributes no slope. To optimise up to that edge use the forms from logits.

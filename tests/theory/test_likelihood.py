@@ -1,0 +1,159 @@
+"""Maximum likelihood against scipy, closed forms against fits, and intervals against repeated experiments."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+
+from genjax.theory import gaussian, likelihood
+
+RNG = np.random.default_rng(0)
+
+
+def bernoulli(logit, x):
+    return jnp.where(x > 0, jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit))
+
+
+def exponential(log_rate, x):
+    return log_rate - jnp.exp(log_rate) * x
+
+
+def poisson(log_rate, x):
+    return x * log_rate - jnp.exp(log_rate) - jax.scipy.special.gammaln(x + 1)
+
+
+def normal(params, x):
+    return gaussian.log_prob(params, x[:, None])
+
+
+def test_the_notes_coin():
+    assert np.isclose(likelihood.bernoulli(30, 100), 0.3)
+    grid = np.linspace(0.001, 0.999, 999)
+    assert np.isclose(
+        grid[np.argmax(scipy.stats.binom.logpmf(30, 100, grid))], likelihood.bernoulli(30, 100), atol=1e-3
+    )
+
+
+def test_closed_forms_are_the_maximum():
+    """No neighbour is more likely, and scipy's fits agree."""
+    x = RNG.gamma(2.0, 1.5, 500)
+    assert np.isclose(likelihood.exponential(jnp.asarray(x)), 1 / scipy.stats.expon.fit(x, floc=0)[1], rtol=1e-6)
+    mean, std = scipy.stats.norm.fit(x)
+    ours = likelihood.gaussian(jnp.asarray(x)[:, None])
+    assert np.isclose(ours.mean[0], mean, rtol=1e-5) and np.isclose(jnp.exp(ours.log_std[0]), std, rtol=1e-5)
+    counts = RNG.poisson(3.3, 400)
+    around = likelihood.poisson(counts) + np.array([-1e-2, 0, 1e-2])
+    assert np.argmax([scipy.stats.poisson.logpmf(counts, m).sum() for m in around]) == 1
+    points = RNG.multivariate_normal([1, 2], [[2, 0.8], [0.8, 1]], 300)
+    full = likelihood.full_gaussian(jnp.asarray(points))
+    assert np.allclose(full.covariance, np.cov(points.T, bias=True), rtol=1e-4)
+    seen = RNG.multinomial(100, [0.2, 0.3, 0.5])
+    assert np.allclose(likelihood.categorical(seen), seen / 100)
+
+
+@pytest.mark.parametrize(
+    ("log_likelihood", "init", "data", "estimate", "standard_error"),
+    [
+        (bernoulli, 0.0, np.arange(100) < 30, np.log(0.3 / 0.7), 1 / np.sqrt(100 * 0.3 * 0.7)),
+        (exponential, 0.0, np.full(50, 0.25), np.log(4), 1 / np.sqrt(50)),
+        (poisson, 0.0, np.array([1.0, 2, 3, 4, 5, 6]), np.log(3.5), 1 / np.sqrt(21)),
+    ],
+)
+def test_by_gradient_is_the_closed_form(log_likelihood, init, data, estimate, standard_error):
+    with jax.enable_x64(True):
+        end = jax.jit(lambda x: likelihood.fit(log_likelihood, init, x))(jnp.asarray(data))
+        assert end.converged
+        assert np.isclose(end.params, estimate, atol=1e-8) and np.isclose(end.standard_error, standard_error, rtol=1e-8)
+    end = jax.jit(lambda x: likelihood.fit(log_likelihood, init, x))(jnp.asarray(data, jnp.float32))
+    assert end.converged and np.isclose(end.params, estimate, atol=1e-4)
+
+
+def test_regression_is_that_of_scipy():
+    """Logistic regression: the maximum and the standard errors, by an independent optimizer and finite differences."""
+    x = np.concatenate([np.ones((200, 1)), RNG.standard_normal((200, 2))], 1)
+    y = RNG.random(200) < scipy.special.expit(x @ [0.3, 1.0, -2.0])
+    sign = np.where(y, 1, -1)
+    loss = lambda w: np.logaddexp(0, -sign * (x @ w)).sum()
+    reference = scipy.optimize.minimize(
+        loss, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12}
+    )
+    p = scipy.special.expit(x @ reference.x)
+    covariance = np.linalg.inv((x * (p * (1 - p))[:, None]).T @ x)
+    log_likelihood = lambda w, data: jax.nn.log_sigmoid(data[1] * (data[0] @ jnp.stack([w["bias"], *w["slope"]])))
+    with jax.enable_x64(True):
+        init = {"bias": 0.0, "slope": jnp.zeros(2)}
+        end = jax.jit(lambda data: likelihood.fit(log_likelihood, init, data))((x, sign.astype(float)))
+        assert end.converged
+        assert np.allclose([end.params["bias"], *end.params["slope"]], reference.x, atol=1e-6)
+        errors = [end.standard_error["bias"], *end.standard_error["slope"]]
+        assert np.allclose(errors, np.sqrt(np.diag(covariance)), rtol=1e-6)
+        assert np.isclose(end.log_likelihood, -reference.fun, rtol=1e-10)
+
+
+def test_observed_information_is_on_average_the_variance_of_the_score():
+    """-E[∇² log p] = E[(∇ log p)²], Fisher's identity, on draws of the model itself."""
+    log_std = 0.4
+    x = jnp.asarray(RNG.standard_normal(200_000) * np.exp(log_std) + 1)
+    params = gaussian.DiagGaussian(jnp.array([1.0]), jnp.array([log_std]))
+    observed = likelihood.information(normal, params, x) / x.size
+    score = jax.vmap(jax.grad(lambda p, x: normal(p, x[None])[0]), (None, 0))(params, x)
+    outer = np.cov(np.concatenate(score, 1).T)
+    assert np.allclose(observed, outer, atol=0.03) and np.allclose(observed, np.diag([np.exp(-0.8), 2]), atol=0.03)
+
+
+def test_the_interval_covers_the_truth_95_times_of_100():
+    """10,000 experiments of 400 tosses, each with its own interval, in one program."""
+    truth = 0.4
+    tosses = jnp.asarray(RNG.random((10_000, 400)) < 1 / (1 + np.exp(-truth)))
+
+    @jax.jit
+    @jax.vmap
+    def covers(x):
+        lower, upper = likelihood.interval(likelihood.fit(bernoulli, 0.0, x))
+        return (lower < truth) & (truth < upper)
+
+    assert abs(covers(tosses).mean() - 0.95) < 0.01
+
+
+def test_the_ratio_test_is_right_as_often_as_it_says():
+    """Where both rates are equal, p-values of the test that they are, are uniform."""
+    x = jnp.asarray(RNG.exponential(2.0, (4000, 2, 300)))
+
+    @jax.jit
+    def p_value(x):
+        top = lambda x: exponential(jnp.log(likelihood.exponential(x)), x).sum()
+        return likelihood.ratio_test(top(x.reshape(-1)), top(x[0]) + top(x[1]), 1).p_value
+
+    p = np.asarray(jax.vmap(p_value)(x))
+    assert scipy.stats.kstest(p, "uniform").pvalue > 1e-3
+    assert likelihood.ratio_test(-103.0, -100.0, 2).p_value == pytest.approx(scipy.stats.chi2.sf(6, 2), rel=1e-5)
+
+
+def test_a_maximum_that_is_not_there_is_not_claimed():
+    """All heads: the likelihood rises with the logit for ever."""
+    end = likelihood.fit(lambda w, x: -jnp.exp(-w) * x, 0.0, jnp.ones(10), num_steps=10)
+    assert not end.converged
+    flat = likelihood.fit(lambda w, x: -((w[0] - x) ** 2), jnp.zeros(2), jnp.ones(10))
+    assert np.isnan(flat.standard_error).all()  # nothing is known of the second
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: likelihood.bernoulli(5, 4), "successes, trials: expected 0 <= successes <= trials"),
+        (lambda: likelihood.bernoulli(0, 0), "and a trial, got 0 of 0"),
+        (lambda: likelihood.categorical(jnp.array([1, -1, 2])), "counts: expected nothing negative"),
+        (lambda: likelihood.exponential(jnp.array([1.0, -2.0])), "x: expected nothing negative, got -2"),
+        (lambda: likelihood.full_gaussian(jnp.ones((2, 3))), "more observations than the 3 dimensions, got 2"),
+        (
+            lambda: likelihood.fit(lambda w, x: jnp.log(w) * x, 0.0, jnp.ones(3)),
+            "init: the log-likelihood there is -inf",
+        ),
+        (lambda: likelihood.ratio_test(0.0, 1.0, 0), "num_restrictions: expected at least 1"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
