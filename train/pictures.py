@@ -1,7 +1,10 @@
 """Pictures: grids of images, strips, curves. The only importer of matplotlib."""
 
+import contextlib
 import json
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,7 +27,7 @@ def tile(images: np.ndarray, columns: int, *, gap: int = 1, paper: int = 255) ->
 
 def save(path: pathlib.Path, sheet: np.ndarray, *, width: int = 640) -> None:
     """Write uint8[H W c] as a PNG, enlarged by a whole factor to about ``width`` pixels; never half-written."""
-    factor = max(1, round(width / sheet.shape[1]))
+    factor = max(1, round(width / sheet.shape[1]))  # 1 for width 0
     sheet = sheet.repeat(factor, axis=0).repeat(factor, axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
@@ -39,32 +42,82 @@ def strip(frames: np.ndarray, *, rows: int = 4) -> np.ndarray:
     return tile(frames[:, :rows].swapaxes(0, 1).reshape(rows * stages, *shape), stages)
 
 
+COLOURS = ("#3b6ea8", "#c8553d", "#4d8a57", "#b8860b", "#7d5ba6", "#888888")
+"""Of the lines of a plot, in this order."""
+
+
+@contextlib.contextmanager
+def figure(path: pathlib.Path, rows: int = 1, columns: int = 1, **settings: Any) -> Iterator[Any]:
+    """A plot in the house style: yields its axes, an array [rows columns], and writes the PNG at the end.
+
+    Args:
+      path: of the PNG; never half-written.
+      rows, columns: of panels.
+      **settings: for ``matplotlib.pyplot.subplots``.
+    """
+    size = settings.pop("figsize", (6.2 * columns, 4.2 * rows))
+    with plt.rc_context({"axes.prop_cycle": plt.cycler(color=COLOURS)}):
+        sheet, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **settings)
+        try:
+            yield axes
+            for panel in axes.flat:
+                panel.grid(alpha=0.25, which="both", linewidth=0.5)
+                panel.spines[["top", "right"]].set_visible(False)
+                if panel.get_legend_handles_labels()[1]:
+                    panel.legend(frameon=False)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            sheet.savefig(partial, dpi=130, format="png")
+            partial.replace(path)
+        finally:
+            plt.close(sheet)
+
+
 def curves(path: pathlib.Path, metrics: pathlib.Path) -> None:
     """Draw the losses in ``metrics.jsonl``: training, held-out, and the norm of the gradient below."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     if not lines:
         return
-    figure, (upper, lower) = plt.subplots(
-        2, 1, figsize=(7, 5.2), sharex=True, height_ratios=(3, 1), layout="constrained"
-    )
-    for name, label, colour, mark in (
-        ("loss", "training", "#3b6ea8", ""),
-        ("heldout_loss", "held out", "#c8553d", "o"),
-    ):
-        points = [(line["step"], line[name]) for line in lines if name in line]
-        if points:
-            upper.plot(*zip(*points, strict=True), label=label, color=colour, marker=mark, markersize=4, linewidth=1.4)
-    upper.set_yscale("log")
-    upper.set_ylabel("loss")
-    upper.legend(frameon=False)
-    lower.plot([line["step"] for line in lines], [line["grad_norm"] for line in lines], color="#888888", linewidth=1)
-    lower.set_yscale("log")
-    lower.set_ylabel("gradient norm")
-    lower.set_xlabel("step")
-    for axes in (upper, lower):
-        axes.grid(alpha=0.25, which="both", linewidth=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, dpi=130, format="png")
-    plt.close(figure)
-    partial.replace(path)
+    with figure(path, 2, figsize=(7, 5.2), sharex=True, height_ratios=(3, 1)) as axes:
+        upper, lower = axes[:, 0]
+        for name, label, mark in (("loss", "training", ""), ("heldout_loss", "held out", "o")):
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            if points:
+                upper.plot(*zip(*points, strict=True), label=label, marker=mark, markersize=4, linewidth=1.4)
+        upper.set(yscale="log", ylabel="loss")
+        lower.plot([line["step"] for line in lines], [line["grad_norm"] for line in lines], color=COLOURS[-1], lw=1)
+        lower.set(yscale="log", ylabel="gradient norm", xlabel="step")
+
+
+def compare(folder: pathlib.Path, lineup: Any, found: dict[str, np.ndarray]) -> None:
+    """Draw the held-out loss of each member, against the setting that varies: ``members.png``."""
+    with figure(folder / "members.png", figsize=(6.2, 4.2)) as ((panel,),):
+        if lineup.values is None:
+            panel.plot(lineup.seeds, found["loss"], "o", alpha=0.7)
+            panel.axhline(found["loss"].mean(), color=COLOURS[1], lw=1, label=f"mean {found['loss'].mean():.4g}")
+            panel.set(xlabel="seed", ylabel="held-out loss")
+        else:
+            values = np.unique(lineup.values)
+            panel.plot(lineup.values, found["loss"], "o", alpha=0.5)
+            panel.plot(values, [found["loss"][lineup.values == value].mean() for value in values], lw=1.4)
+            panel.set(xlabel=lineup.name, ylabel="held-out loss", xscale="log" if values.min() > 0 else "linear")
+
+
+def roc(path: pathlib.Path, curve: Any, strange: int) -> None:
+    """Draw a receiver operating characteristic (``metrics.roc.Curve``) of telling a class from the others."""
+    with figure(path, figsize=(5, 5)) as ((panel,),):
+        panel.plot(curve.false_positive, curve.true_positive, lw=1.8, label=f"area {curve.area:.3f}")
+        panel.plot([0, 1], [0, 1], color="#888888", ls="--", lw=1, label="by chance")
+        panel.set(
+            xlabel="others taken for strange", ylabel=f"share of class {strange} found", title="By reconstruction error"
+        )
+
+
+def scatter(path: pathlib.Path, points: np.ndarray, labels: np.ndarray | None) -> None:
+    """Draw points [n 2], coloured by their labels."""
+    with figure(path, figsize=(6.6, 6)) as ((panel,),):
+        for label in [None] if labels is None else np.unique(labels).tolist():
+            chosen = points if label is None else points[labels == label]
+            colour = None if label is None else plt.get_cmap("tab10")(label % 10)
+            panel.plot(*chosen.T, ".", ms=4, alpha=0.6, color=colour, label=None if label is None else f"{label}")
+        panel.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")

@@ -1,0 +1,262 @@
+"""Huffman codes: the shortest prefix codes, and files made with them (Huffman 1952).
+
+Frequencies become code words as strings of 0 and 1. They are canonical (Schwartz & Kallick 1964): words of the same
+length follow each other in the order of their symbols, so the lengths alone, which a file carries, tell all words.
+The lecture notes' four letters, in a code that wastes bits, in the best one, and in one that cannot be read:
+
+>>> letters = {"F": 0.5, "C": 0.25, "R": 0.125, "S": 0.125}
+>>> expected_length({"F": "00", "C": "01", "R": "100", "S": "101"}, letters)
+2.25
+>>> code(letters), expected_length(code(letters), letters)
+({'C': '10', 'F': '0', 'R': '110', 'S': '111'}, 1.75)
+>>> is_prefix_free({"F": "0", "C": "1", "R": "01", "S": "10"})
+False
+"""
+
+import heapq
+import math
+import numbers
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer, Shaped, UInt8
+
+MAGIC = b"GJH1"
+CHUNK = 1 << 18  # symbols, or bytes of code, handled at once
+WINDOW = 16  # bits looked up at once
+MAX_SYMBOLS = 1 << 16
+
+
+def code(frequencies: Mapping[Any, Any]) -> dict[Any, str]:
+    """The prefix code with the smallest expected length, as ``{symbol: word}`` in the order of the symbols.
+
+    It is a function of the frequencies alone, not of the order they come in, and computed exactly. Symbols of frequency
+    0 get no word. One symbol alone gets the word 0, since a word of no bits could not be counted.
+
+    Args:
+      frequencies: of symbols that can be sorted; counts, probabilities or any other numbers ≥ 0.
+
+    Raises:
+      ValueError: a frequency is negative or not finite, or the symbols cannot be sorted.
+    """
+    weights = {symbol: _exact(symbol, value) for symbol, value in frequencies.items()}
+    try:
+        symbols = sorted(symbol for symbol, weight in weights.items() if weight)
+    except TypeError as error:
+        raise ValueError(f"frequencies: expected symbols of one kind, that can be sorted: {error}") from error
+    lengths = _lengths([weights[symbol] for symbol in symbols])
+    words = _canonical(lengths)
+    return {s: format(word, f"0{n}b") for s, word, n in zip(symbols, words, lengths, strict=True)}
+
+
+def expected_length(code: Mapping[Any, str], frequencies: Mapping[Any, Any]) -> float:
+    """Σ p(s) |word(s)|, bits per symbol (Cover & Thomas 2006, eq. 5.1); frequencies are divided by their sum.
+
+    Raises:
+      ValueError: a symbol that occurs has no word, or nothing occurs.
+    """
+    weights = {symbol: _exact(symbol, value) for symbol, value in frequencies.items()}
+    total = sum(weights.values())
+    if not total:
+        raise ValueError("frequencies: expected a symbol that occurs")
+    for symbol, weight in weights.items():
+        if weight and symbol not in code:
+            raise ValueError(f"code: there is no word for {symbol!r}")
+    return float(sum(weight * len(code[symbol]) for symbol, weight in weights.items() if weight) / total)
+
+
+def kraft_sum(code: Mapping[Any, str]) -> Fraction:
+    """Σ 2^-|word|: at most 1 for a code that can be read, 1 where no bit is wasted (Kraft 1949; McMillan 1956)."""
+    return sum((Fraction(1, 2 ** len(word)) for word in code.values()), Fraction(0))
+
+
+def is_prefix_free(code: Mapping[Any, str]) -> bool:
+    """Whether no word begins another, so that each is recognised at its last bit."""
+    words = sorted(code.values())
+    return all(not b.startswith(a) for a, b in zip(words, words[1:], strict=False))
+
+
+def encode(data: bytes) -> bytes:
+    """Bytes to a file that ``decode`` reads: header, code lengths, code, checksum."""
+    return _write(np.frombuffer(data, np.uint8), b"B")
+
+
+def decode(data: bytes) -> bytes:
+    """The bytes that ``encode`` was given.
+
+    Raises:
+      ValueError: the data are not what ``encode`` made, down to the last bit.
+    """
+    return _read(data, b"B").tobytes()
+
+
+def encode_array(array: Shaped[np.ndarray, "..."]) -> bytes:
+    """An array of integers or booleans to a file that ``decode_array`` reads; the symbols are its values.
+
+    Raises:
+      ValueError: the array holds other things, or more than 65,536 different values.
+    """
+    if array.dtype.kind not in "iub":
+        raise ValueError(f"array: expected integers or booleans, got {array.dtype}")
+    return _write(array, b"A")
+
+
+def decode_array(data: bytes) -> Shaped[np.ndarray, "..."]:
+    """The array that ``encode_array`` was given, with its shape and dtype.
+
+    Raises:
+      ValueError: the data are not what ``encode_array`` made, down to the last bit.
+    """
+    return _read(data, b"A")
+
+
+def _exact(symbol: Any, value: Any) -> Fraction | int:
+    if not isinstance(value, numbers.Rational):
+        value = float(value)
+        if not math.isfinite(value):
+            raise ValueError(f"frequencies: expected a finite number for {symbol!r}, got {value}")
+        value = Fraction(value)
+    if value < 0:
+        raise ValueError(f"frequencies: expected nothing negative, got {value} for {symbol!r}")
+    return int(value) if value.denominator == 1 else Fraction(value)
+
+
+def _lengths(weights: list[Any]) -> list[int]:
+    """Depths of Huffman's tree: of equal weights the first is joined first, leaves before joints."""
+    if len(weights) < 2:
+        return [1] * len(weights)
+    heap = [(weight, i) for i, weight in enumerate(weights)]
+    heapq.heapify(heap)
+    parent: list[int] = [0] * (2 * len(weights) - 1)
+    for joint in range(len(weights), len(parent)):
+        (first, a), (second, b) = heapq.heappop(heap), heapq.heappop(heap)
+        parent[a] = parent[b] = joint
+        heapq.heappush(heap, (first + second, joint))
+    depth = [0] * len(parent)
+    for i in reversed(range(len(parent) - 1)):
+        depth[i] = depth[parent[i]] + 1
+    return depth[: len(weights)]
+
+
+def _canonical(lengths: list[int]) -> list[int]:
+    """The words as numbers: ascending by length, then by symbol (RFC 1951, §3.2.2)."""
+    words, word, last = [0] * len(lengths), -1, 0
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        word = (word + 1) << (lengths[i] - last)
+        words[i], last = word, lengths[i]
+    return words
+
+
+def _write(array: Shaped[np.ndarray, "..."], kind: bytes) -> bytes:
+    values, index, counts = np.unique(array, return_inverse=True, return_counts=True)
+    if len(values) > MAX_SYMBOLS:
+        raise ValueError(f"array: expected at most {MAX_SYMBOLS} different values, got {len(values)}")
+    lengths = _lengths(counts.tolist())
+    dtype = array.dtype.newbyteorder("<").str.encode()
+    head = [
+        MAGIC,
+        kind,
+        struct.pack("<BBIQ", len(dtype), array.ndim, len(values), int(counts @ np.array(lengths, np.int64))),
+        dtype,
+        struct.pack(f"<{array.ndim}Q", *array.shape),
+        values.astype(values.dtype.newbyteorder("<")).tobytes(),
+        bytes(lengths),
+    ]
+    body = b"".join([*head, *_pack(index.reshape(-1), np.array(lengths), np.array(_canonical(lengths), np.uint64))])
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def _pack(
+    index: Integer[np.ndarray, " n"], lengths: Integer[np.ndarray, " k"], words: Integer[np.ndarray, " k"]
+) -> Iterator[bytes]:
+    """The words of the symbols, one after the other, as bytes; the last is filled up with zeros."""
+    rest = np.zeros(0, np.uint8)
+    for start in range(0, len(index), CHUNK):
+        part = index[start : start + CHUNK]
+        length = lengths[part]
+        symbol = np.repeat(np.arange(len(part)), length)
+        from_end = (np.cumsum(length)[symbol] - 1 - np.arange(len(symbol))).astype(np.uint64)
+        bits = np.concatenate([rest, (words[part][symbol] >> from_end & np.uint64(1)).astype(np.uint8)])
+        whole = len(bits) // 8 * 8
+        rest = bits[whole:]
+        yield np.packbits(bits[:whole]).tobytes()
+    yield np.packbits(rest).tobytes()
+
+
+def _read(data: bytes, kind: bytes) -> Shaped[np.ndarray, "..."]:
+    """Check everything, then decode: the checksum first, so that what follows reads only what was written."""
+    if data[:4] != MAGIC:
+        raise ValueError("data: not a Huffman file of this kind: it does not begin with its mark")
+    if len(data) < 23 or zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
+        raise ValueError("data: damaged or cut off: the checksum does not match")
+    if data[4:5] != kind:
+        which = {b"B": "bytes: use decode", b"A": "an array: use decode_array"}.get(data[4:5], "something unknown")
+        raise ValueError(f"data: holds {which}")
+    try:
+        num_dtype, ndim, size, num_bits = struct.unpack_from("<BBIQ", data, 5)
+        place = 19 + num_dtype
+        dtype = np.dtype(data[19:place].decode())
+        shape = struct.unpack_from(f"<{ndim}Q", data, place)
+        place += 8 * ndim
+        values = np.frombuffer(data, dtype, size, place)
+        place += values.nbytes
+        lengths = np.frombuffer(data, np.uint8, size, place)
+        stream = np.frombuffer(data, np.uint8, (num_bits + 7) // 8, place + size)
+    except (struct.error, TypeError, ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"data: the header does not describe the data: {error}") from error
+    num = math.prod(shape)
+    spare = 1 if size == 1 else 0  # one symbol alone uses half of the words
+    kraft = sum(Fraction(1, 2 ** int(n)) for n in lengths) if size and lengths.min() > 0 else Fraction(0)
+    if num > num_bits or place + size + len(stream) + 4 != len(data) or (num and kraft != Fraction(1, 1 + spare)):
+        raise ValueError("data: the header does not describe the data: lengths do not add up")
+    index = _unpack(stream, lengths.tolist(), num, num_bits)
+    return values[index].astype(dtype.newbyteorder("=")).reshape(shape)
+
+
+def _unpack(stream: UInt8[np.ndarray, " n"], lengths: list[int], num: int, num_bits: int) -> Integer[np.ndarray, " n"]:
+    """The symbols: what begins at each bit is looked up for all bits at once, then one jumps from word to word."""
+    longest, words = max(lengths, default=1), _canonical(lengths)
+    table_symbol, table_length = np.zeros(1 << WINDOW, np.int32), np.zeros(1 << WINDOW, np.int32)
+    for i, (word, n) in enumerate(zip(words, lengths, strict=True)):
+        if n <= WINDOW:
+            first = word << (WINDOW - n)
+            table_symbol[first : first + (1 << (WINDOW - n))] = i
+            table_length[first : first + (1 << (WINDOW - n))] = n
+    long_words = {(n, word): i for i, (word, n) in enumerate(zip(words, lengths, strict=True)) if n > WINDOW}
+    padded = np.concatenate([stream, np.zeros(longest // 8 + 4, np.uint8)])
+    out, place, done = np.zeros(num, np.int32), 0, 0
+    for start in range(0, len(stream), CHUNK):
+        part = padded[start : start + CHUNK + 2].astype(np.uint32)
+        three = part[:-2] << 16 | part[1:-1] << 8 | part[2:]
+        windows = (three[:, None] >> np.arange(8, 0, -1, dtype=np.uint32) & 0xFFFF).reshape(-1)
+        step, end = table_length[windows].tolist(), 8 * (start + CHUNK)
+        places: list[int] = []
+        extra: dict[int, int] = {}
+        while place < end and done + len(places) < num:
+            places.append(place - 8 * start)
+            if not (length := step[place - 8 * start]):
+                length, extra[len(places) - 1] = _long_word(padded, place, longest, long_words)
+            place += length
+        found = table_symbol[windows[places]]
+        for i, symbol in extra.items():
+            found[i] = symbol
+        out[done : done + len(found)] = found
+        done += len(found)
+    if done != num or place != num_bits:
+        raise ValueError("data: the code does not end where the header says")
+    return out
+
+
+def _long_word(stream: UInt8[np.ndarray, " n"], place: int, longest: int, words: dict) -> tuple[int, int]:
+    first, last = place // 8, (place + longest) // 8 + 1
+    bits = np.unpackbits(stream[first:last])[place % 8 :]
+    word = int("".join(map(str, bits[:WINDOW])), 2)
+    for length in range(WINDOW + 1, longest + 1):
+        word = word << 1 | int(bits[length - 1])
+        if (symbol := words.get((length, word))) is not None:
+            return length, symbol
+    raise ValueError("data: the code does not end where the header says")

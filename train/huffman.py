@@ -1,0 +1,88 @@
+"""Compress a file: ``python -m train.huffman FILE``, and ``python -m train.huffman FILE.huff --restore``."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from genjax import data
+from genjax.theory import huffman, information
+from train import config, record, runtime
+
+
+@dataclasses.dataclass(frozen=True)
+class Huffman:
+    """Compress a file with a Huffman code of its bytes, or restore one; what is there is not overwritten."""
+
+    file: Annotated[str, tyro.conf.Positional]
+    """What to compress, or to restore."""
+    out: str = ""
+    """Where to. Default: FILE.huff; to restore, FILE without it."""
+    restore: bool = False
+    """Restore what was compressed."""
+    force: bool = False
+    """Overwrite what is there."""
+    traceback: bool = False
+    """Show where in the code an error arose."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Compress or restore as the command line says."""
+    settings = tyro.cli(Huffman, prog="python -m train.huffman", args=argv)
+    source = pathlib.Path(settings.file)
+    out = pathlib.Path(settings.out) if settings.out else _beside(source, settings.restore)
+    if out.exists() and not settings.force:
+        raise config.UsageError(f"{out} is there already; name another with --out, or overwrite it with --force")
+    partial = out.with_name(out.name + ".partial")
+    try:
+        content = source.read_bytes()
+        if settings.restore:
+            partial.write_bytes(_restored(source, content))
+        else:
+            packed = huffman.encode(content)
+            if huffman.decode(packed) != content:
+                raise AssertionError(f"{source}: the code does not decode to the file")
+            partial.write_bytes(packed)
+            _report(content, len(packed))
+        partial.replace(out)
+    except OSError as error:
+        raise config.UsageError(f"{error.filename or source}: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    record.say(f"{source} -> {out}")
+
+
+def _restored(source: pathlib.Path, packed: bytes) -> bytes:
+    try:
+        return huffman.decode(packed)
+    except ValueError as error:
+        raise data.DataError(f"{source}: {str(error).removeprefix('data: ')}") from error
+
+
+def _report(content: bytes, packed: int) -> None:
+    """What the code costs beside what it must."""
+    if not content:
+        return record.say("the file is empty")
+    counts = np.bincount(np.frombuffer(content, np.uint8), minlength=256)
+    frequencies = {byte: int(count) for byte, count in enumerate(counts) if count}
+    length = huffman.expected_length(huffman.code(frequencies), frequencies)
+    entropy = float(information.entropy_bits(counts / counts.sum()))
+    record.say(f"entropy of the bytes   {entropy:.4f} bits per symbol")
+    record.say(f"Huffman's code         {length:.4f} bits per symbol")
+    record.say(f"the file with header   {8 * packed / len(content):.4f} bits per symbol")
+    record.say(f"{len(content)} -> {packed} bytes ({packed / len(content):.1%}); it restores the file, byte for byte")
+
+
+def _beside(source: pathlib.Path, restore: bool) -> pathlib.Path:
+    if not restore:
+        return source.with_name(source.name + ".huff")
+    if source.suffix != ".huff":
+        raise config.UsageError(f"{source}: its name does not end in .huff; say where to restore it with --out")
+    return source.with_suffix("")
+
+
+if __name__ == "__main__":
+    runtime.main(main)
