@@ -143,7 +143,7 @@ def bound(path: pathlib.Path, key: jax.Array) -> None:
         ):
             run = jax.jit(
                 lambda key, family=family: variational.fit(
-                    log_joint, family, key, num_steps=300, num_samples=2000, optimizer=optax.adam(0.03)
+                    log_joint, family, key, num_steps=300, num_samples=500, optimizer=optax.adam(0.03)
                 )
             )
             end = run(key)

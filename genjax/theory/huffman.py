@@ -166,7 +166,8 @@ def _write(array: Shaped[np.ndarray, "..."], kind: bytes) -> bytes:
         values.astype(values.dtype.newbyteorder("<")).tobytes(),
         bytes(lengths),
     ]
-    body = b"".join([*head, *_pack(index.reshape(-1), np.array(lengths), np.array(_canonical(lengths), np.uint64))])
+    words = np.array(_canonical(lengths), np.uint64)
+    body = b"".join([*head, *_pack(index.reshape(-1), np.array(lengths, np.int64), words)])
     return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -217,7 +218,9 @@ def _read(data: bytes, kind: bytes) -> Shaped[np.ndarray, "..."]:
     return values[index].astype(dtype.newbyteorder("=")).reshape(shape)
 
 
-def _unpack(stream: UInt8[np.ndarray, " n"], lengths: list[int], num: int, num_bits: int) -> Integer[np.ndarray, " n"]:
+def _unpack(
+    stream: UInt8[np.ndarray, " bytes"], lengths: list[int], num: int, num_bits: int
+) -> Integer[np.ndarray, " n"]:
     """The symbols: what begins at each bit is looked up for all bits at once, then one jumps from word to word."""
     longest, words = max(lengths, default=1), _canonical(lengths)
     table_symbol, table_length = np.zeros(1 << WINDOW, np.int32), np.zeros(1 << WINDOW, np.int32)
@@ -251,7 +254,7 @@ def _unpack(stream: UInt8[np.ndarray, " n"], lengths: list[int], num: int, num_b
     return out
 
 
-def _long_word(stream: UInt8[np.ndarray, " n"], place: int, longest: int, words: dict) -> tuple[int, int]:
+def _long_word(stream: UInt8[np.ndarray, " bytes"], place: int, longest: int, words: dict) -> tuple[int, int]:
     first, last = place // 8, (place + longest) // 8 + 1
     bits = np.unpackbits(stream[first:last])[place % 8 :]
     word = int("".join(map(str, bits[:WINDOW])), 2)
