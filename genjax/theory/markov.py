@@ -210,7 +210,7 @@ def mixing_time(transition: Transition, distance: float = 0.25) -> int:
     _aperiodic(transition)
     table = _known(transition)
     law, start = _eigenvector(table), np.eye(len(table))
-    far = lambda power: bool(np.abs(power - law).sum(1).max() / 2 > distance)
+    far = lambda power: bool(np.abs(power - law).sum(1).max() / 2 > distance * (1 + 1e-6))  # a tie is near enough
     powers = [table]  # P, P², P⁴, ..., up to the first that is near
     while far(powers[-1]):
         if len(powers) > MAX_DOUBLINGS:

@@ -64,6 +64,7 @@ def tables(draw, size=5):
 
 RING, PATH = np.roll(np.eye(5), 1, axis=1), np.eye(5)[[1, 2, 3, 4, 4]]
 TWO_RINGS = np.eye(5)[[1, 0, 3, 4, 2]]
+TIE = np.stack([*np.eye(5)[[2, 4, 4]], [0, 0.5, 0, 0.5, 0], np.eye(5)[3]])  # its distance is 1/4 at t = 4 and 5
 
 
 def examples(num):
@@ -212,14 +213,13 @@ def test_classes_and_period_are_those_of_walking(table):
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(tables(), st.sampled_from([0.9, 0.5, 0.25, 0.01, 1e-6]))
+@example(TIE, 0.25)
 def test_mixing_time_is_that_of_trying_all_times(table, distance):
     assume(len(closed_classes(table)) == 1 and cycle(table, closed_classes(table)[0][0]) == 1)
     law, power, t = reference(table), np.eye(5), 0
-    while np.abs(power - law).sum(1).max() / 2 > distance * (1 + 1e-9):  # a tie may fall either way by rounding
+    while np.abs(power - law).sum(1).max() / 2 > distance * (1 + 1e-6):
         power, t = power @ table, t + 1
-    at = markov.mixing_time(jnp.asarray(table), distance)
-    before = np.abs(np.linalg.matrix_power(table, max(at - 1, 0)) - law).sum(1).max() / 2
-    assert at == t or (at == t + 1 and abs(before - distance) < 1e-7)
+    assert markov.mixing_time(jnp.asarray(table), distance) == t
 
 
 def test_the_distance_falls_as_the_second_eigenvalue():

@@ -90,17 +90,17 @@ def test_proposals_are_accepted_as_often_as_they_should():
 
 @pytest.mark.parametrize(
     ("kernel", "start"),
-    [(mcmc.metropolis(gamma, 4.0), mcmc.start), (mcmc.adjusted_langevin(gamma, 3.0), mcmc.start_with_gradient)],
+    [(mcmc.metropolis(gamma, 4.0), mcmc.start), (mcmc.adjusted_langevin(gamma, 2.0), mcmc.start_with_gradient)],
     ids=["metropolis", "MALA"],
 )
 def test_the_draws_follow_the_law(kernel, start):
     steps = chains(kernel, lambda: start(gamma, 3.0), KEY)
     assert check_moment(steps.x, 3) < 0.05
     check_moment((steps.x - 3) ** 2, 3)
-    assert np.all(steps.x > 0) and 0.3 < steps.accepted.mean() < 0.8
+    assert np.all(steps.x > 0) and 0.3 < steps.accepted.mean() < 0.9
     np.testing.assert_allclose(steps.accepted.mean(), steps.probability.mean(), atol=0.01)
     thinned = np.asarray(steps.x[::50]).reshape(-1)
-    assert ess(steps.x).min() > 2000 / 50  # so these are as good as independent
+    assert ess(steps.x).mean() > 3 * 2000 / 50  # so these are as good as independent
     assert scipy.stats.kstest(thinned, scipy.stats.gamma(3).cdf).pvalue > 0.001
 
 
