@@ -202,7 +202,7 @@ def log_cdf(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
     ``jax.scipy.special.log_ndtr`` has the value there, but at -1e4 its gradient is a third of the truth in float32.
 
-    >>> round(float(jax.grad(log_cdf)(-1e4)))
+    >>> round(float(jax.grad(log_cdf)(jnp.array(-1e4))))
     10000
     """
     tail, z, body = _split(x)
