@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "genjax/nn": STANDARD | {"flax"},
     "genjax/data": STANDARD | {"PIL", "tensorflow_datasets", "tensorflow"},
     "genjax/models": STANDARD | {"flax", "optax", "genjax.theory", "genjax.diffusion", "genjax.nn"},
+    "genjax/metrics": STANDARD | {"genjax.theory"},
     "genjax/training": STANDARD | {"optax", "genjax.theory"},
     "genjax": STANDARD,
     "train": STANDARD | {"flax", "optax", "tyro", "tqdm", "orbax", "matplotlib", "PIL", "tensorboardX", "genjax"},

@@ -1,7 +1,8 @@
 """The only readers of disk: data sets in memory as uint8, and their way into a model.
 
 ``data.digits()`` needs no file; ``data.tfds(name)``, ``data.folder(path, size)`` and ``data.npz(path)`` read images,
-and raise ``DataError`` for every problem with them. ``scale``, ``to_uint8`` and ``flip`` run inside the training step.
+and raise ``DataError`` for every problem with them. ``scale``, ``binarize``, ``flip`` and ``to_uint8`` run inside
+the training step.
 """
 
 from genjax.data.archives import npz
@@ -9,6 +10,18 @@ from genjax.data.catalogue import tfds
 from genjax.data.dataset import DataError, Dataset, fingerprint
 from genjax.data.embedded import digits
 from genjax.data.folders import folder
-from genjax.data.preprocess import flip, scale, to_uint8
+from genjax.data.preprocess import binarize, flip, scale, to_uint8
 
-__all__ = ["DataError", "Dataset", "digits", "fingerprint", "flip", "folder", "npz", "scale", "tfds", "to_uint8"]
+__all__ = [
+    "DataError",
+    "Dataset",
+    "binarize",
+    "digits",
+    "fingerprint",
+    "flip",
+    "folder",
+    "npz",
+    "scale",
+    "tfds",
+    "to_uint8",
+]

@@ -26,6 +26,18 @@ def to_uint8(images: Float[Array | np.ndarray, "*shape"]) -> UInt8[Array, "*shap
     return jnp.round(jnp.clip((wide + 1) * 127.5, 0, 255)).astype(jnp.uint8)
 
 
+def binarize(keys: Key, images: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Each pixel 1 with probability (x + 1) / 2, -1 otherwise: dynamic binarisation (Salakhutdinov & Murray 2008).
+
+    Args:
+      keys: one key, or one per example (see ``genjax.random``).
+      images: in [-1, 1].
+    """
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:], images.dtype))
+    drawn = uniform(random.per_example(keys, images.shape[0]))
+    return jnp.where(drawn < (images + 1) / 2, 1.0, -1.0).astype(images.dtype)
+
+
 def flip(keys: Key, images: Shaped[Array | np.ndarray, "b h w c"]) -> Shaped[Array, "b h w c"]:
     """Each image mirrored left to right with probability 1/2.
 

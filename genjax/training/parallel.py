@@ -5,16 +5,18 @@ devices. Inside, the batch is split along ``AXIS``: ``rows`` draws a device's sh
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from genjax.training.state import TrainState
-from genjax.types import Data, Key, Metrics
+from genjax.types import Data, Metrics
 
 AXIS = "devices"
 
-Run = Callable[[Key, TrainState, Data], tuple[TrainState, Metrics]]
+Run = Callable[[Any, TrainState, Data], tuple[TrainState, Metrics]]
+"""``(key, state, data) -> (state, metrics)``; in place of the key any tree of arrays."""
 
 
 def spread(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:

@@ -75,9 +75,23 @@ def rows(batch_size: int, *, axis_name: str | None = None) -> Draw:
         local = batch_size // shares
         place = state.step.astype(jnp.uint32) * batch_size + (share * local + jnp.arange(local)).astype(jnp.uint32)
         index = _epoch_order(key, place, size)
-        return jax.tree.map(lambda array: array[index], data)
+        return jax.tree.map(lambda array: jnp.asarray(array)[index], data)
 
     return draw
+
+
+def scheduled(draw: Draw, name: str, schedule: optax.Schedule) -> Draw:
+    """The batches of ``draw`` with one thing more: ``name``, [b], what the schedule says at the step.
+
+    >>> batches = scheduled(rows(2), "beta", optax.linear_schedule(0.0, 1.0, 10))  # KL warm-up of a VAE
+    """
+
+    def with_number(key: Key, state: TrainState, data: Data):
+        batch = draw(key, state, data)
+        num = jax.tree.leaves(batch)[0].shape[0]
+        return {**batch, name: jnp.broadcast_to(jnp.asarray(schedule(state.step), jnp.float32), (num,))}
+
+    return with_number
 
 
 def repeat(step: Kernel, draw: Draw, num_steps: int) -> Callable[[Key, TrainState, Data], tuple[TrainState, Metrics]]:

@@ -1,0 +1,76 @@
+"""The autoencoder (Hinton & Salakhutdinov 2006).
+
+An encoder squeezes an image into a short code, and a decoder makes the image of it again:
+    L = mean (x - x̂)² over pixels, x̂ = decode(encode(x)),
+in units where black is 0 and white is 1. What the code cannot hold comes back wrong, so the error tells strange images.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from genjax.types import Batch, Images, Key, Loss, Params
+
+
+class Autoencoder(NamedTuple):
+    """An autoencoder as pure functions.
+
+    Fields:
+      init: ``(key) -> params``.
+      loss: ``(key, params, batch) -> (scalar, metrics)``; the batch has ``image``; nothing is random.
+      encode: ``(params, images) -> codes [b d]``.
+      decode: ``(params, codes) -> images``.
+      reconstruct: ``(params, images) -> images``.
+    """
+
+    init: Callable[[Key], Params]
+    loss: Loss
+    encode: Callable[[Params, Images], Float[Array, "b d"]]
+    decode: Callable[[Params, Float[Array, "b d"]], Images]
+    reconstruct: Callable[[Params, Images], Images]
+
+
+def reconstruction_error(images: Images, reconstructions: Images) -> Float[Array, " b"]:
+    """Mean of (x - x̂)² over the pixels of each image, black being 0 and white 1: the score of how strange it is."""
+    return jnp.mean(((images - reconstructions) / 2) ** 2, (1, 2, 3))
+
+
+def build(encoder: nn.Module, decoder: nn.Module, shape: tuple[int, int, int]) -> Autoencoder:
+    """An autoencoder of two networks.
+
+    Args:
+      encoder: ``network(images) -> codes [b d]``.
+      decoder: ``network(codes) -> logits [b h w c]``; the image is 2 σ(logits) - 1.
+      shape: (h, w, c) of an image.
+
+    Raises:
+      ValueError: the networks do not take images of this shape, or do not return them.
+    """
+
+    def encode(params: Params, images: Images) -> Float[Array, "b d"]:
+        return jnp.asarray(encoder.apply({"params": params["encoder"]}, images))
+
+    def decode(params: Params, codes: Float[Array, "b d"]) -> Images:
+        return 2 * jax.nn.sigmoid(jnp.asarray(decoder.apply({"params": params["decoder"]}, codes))) - 1
+
+    def init(key: Key) -> Params:
+        encoder_key, decoder_key = jax.random.split(key)
+        images = jnp.zeros((1, *shape))
+        codes, variables = encoder.init_with_output(encoder_key, images)
+        return {"encoder": variables["params"], "decoder": decoder.init(decoder_key, codes)["params"]}
+
+    def reconstruct(params: Params, images: Images) -> Images:
+        return decode(params, encode(params, images))
+
+    def loss(key: Key, params: Params, batch: Batch):
+        return reconstruction_error(batch["image"], reconstruct(params, batch["image"])).mean(), {}
+
+    trial = lambda key: decode(params := init(key), encode(params, jnp.zeros((1, *shape))))
+    out = jax.eval_shape(trial, jax.eval_shape(lambda: jax.random.key(0)))
+    if out.shape[1:] != shape:
+        raise ValueError(f"decoder: expected images of shape {shape} back, got {out.shape[1:]}")
+    return Autoencoder(init, loss, encode, decode, reconstruct)

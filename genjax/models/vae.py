@@ -1,0 +1,207 @@
+"""The variational autoencoder (Kingma & Welling 2014; Rezende et al. 2014).
+
+Assumes z ~ N(0, I) and x|z from a decoder; an encoder gives q(z|x) = N(μ(x), diag σ²(x)). Minimises, in nats per image,
+    L = E_q[-log p(x|z)] + β D(q(z|x)‖N(0, I)),
+distortion plus rate: the negative evidence lower bound for β = 1 (other β: Higgins et al. 2017).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from genjax import random
+from genjax.theory import gaussian
+from genjax.theory.gaussian import DiagGaussian
+from genjax.theory.pixels import Likelihood
+from genjax.types import Batch, Images, Key, Loss, Params, Scalar
+
+Labels = Int[Array, " b"]
+"""A class for each image."""
+
+
+@runtime_checkable
+class Encode(Protocol):
+    """``(params, images, labels=None) -> q(z|x)``."""
+
+    def __call__(self, params: Params, images: Images, labels: Labels | None = None) -> DiagGaussian: ...  # noqa: D102
+
+
+@runtime_checkable
+class Decode(Protocol):
+    """``(params, z, labels=None) -> images``, the mean of p(x|z)."""
+
+    def __call__(  # noqa: D102
+        self, params: Params, z: Float[Array, "b d"], labels: Labels | None = None
+    ) -> Images: ...
+
+
+@runtime_checkable
+class Sample(Protocol):
+    """``(key, params, num, labels=None) -> images``."""
+
+    def __call__(self, key: Key, params: Params, num: int, labels: Labels | None = None) -> Images: ...  # noqa: D102
+
+
+class VAE(NamedTuple):
+    """A variational autoencoder as pure functions.
+
+    Fields:
+      init: ``(key) -> params``.
+      loss: ``(key, params, batch) -> (scalar, metrics)``. The batch has ``image``; ``label`` where the networks are
+        conditional; and may have ``beta`` [b], which takes the place of β. Metrics: ``distortion``, ``rate``, nats.
+      encode: ``(params, images, labels=None) -> q(z|x)``.
+      decode: ``(params, z, labels=None) -> images``: the means of p(x|z).
+      sample: ``(key, params, num, labels=None) -> images``: the means at draws of the prior; image i depends on
+        (key, i) only.
+      log_weights: ``(key, params, batch, num_samples) -> [num_samples b]``: log p(x, z) - log q(z|x) of draws of q;
+        ``variational.elbo`` and ``variational.importance_weighted_bound`` make bounds of them.
+      log_joint: ``(params, batch, z [b d]) -> [b]``: log p(x|z) + log p(z), nats.
+    """
+
+    init: Callable[[Key], Params]
+    loss: Loss
+    encode: Encode
+    decode: Decode
+    sample: Sample
+    log_weights: Callable[[Key, Params, Batch, int], Float[Array, "k b"]]
+    log_joint: Callable[[Params, Batch, Float[Array, "b d"]], Float[Array, " b"]]
+
+
+def rate(q: DiagGaussian, free_bits: float = 0.0) -> Float[Array, " b"]:
+    """D(q(z|x)‖N(0, I)) of each image, nats; each latent counts at least ``free_bits`` nats (Kingma et al. 2016, C.8).
+
+    The paper takes the maximum after averaging over a minibatch; here every image has its own, so that it does not
+    matter how images are grouped in batches and spread over devices.
+    """
+    each = gaussian.kl_standard(DiagGaussian(q.mean[..., None], q.log_std[..., None]))
+    return jnp.sum(jnp.maximum(each, free_bits) if free_bits else each, -1)
+
+
+def build(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    likelihood: Likelihood,
+    shape: tuple[int, int, int],
+    *,
+    beta: float | Scalar = 1.0,
+    free_bits: float = 0.0,
+) -> VAE:
+    """A VAE of two networks and a distribution of pixels.
+
+    Args:
+      encoder: ``network(images, labels=None) -> [b 2d]``: μ, then log σ² of d latents.
+      decoder: ``network(z, labels=None) -> [b h w c·likelihood.num_outputs]``.
+      likelihood: of ``theory.pixels``.
+      shape: (h, w, c) of an image.
+      beta: β ≥ 0.
+      free_bits: nats of each latent that cost nothing to use.
+
+    Raises:
+      ValueError: the networks' outputs do not fit.
+    """
+    num_classes = getattr(encoder, "num_classes", 0)
+    outputs = (*shape[:2], shape[2] * likelihood.num_outputs)
+
+    def encode(params: Params, images: Images, labels: Labels | None = None) -> DiagGaussian:
+        mean, log_variance = jnp.split(jnp.asarray(encoder.apply({"params": params["encoder"]}, images, labels)), 2, -1)
+        return DiagGaussian(mean, log_variance / 2)
+
+    def output(params: Params, z: Float[Array, "b d"], labels: Labels | None) -> Float[Array, "b h w m"]:
+        return jnp.asarray(decoder.apply({"params": params["decoder"]}, z, labels))
+
+    def decode(params: Params, z: Float[Array, "b d"], labels: Labels | None = None) -> Images:
+        return likelihood.mean(output(params, z, labels))
+
+    def labels_of(batch: Batch) -> Labels | None:
+        if not num_classes:
+            return None
+        if "label" not in batch:
+            raise ValueError("batch: a conditional model needs label, a class for each image; this data has none")
+        return batch["label"]
+
+    def init(key: Key) -> Params:
+        encoder_key, decoder_key = jax.random.split(key)
+        labels = jnp.zeros(1, jnp.int32) if num_classes else None
+        both, variables = encoder.init_with_output(encoder_key, jnp.zeros((1, *shape)), labels)
+        z = jnp.zeros((1, both.shape[-1] // 2))
+        return {"encoder": variables["params"], "decoder": decoder.init(decoder_key, z, labels)["params"]}
+
+    def loss(key: Key, params: Params, batch: Batch):
+        images, labels = batch["image"], labels_of(batch)
+        q = encode(params, images, labels)
+        z = gaussian.sample(random.per_example(key, images.shape[0]), q)
+        distortion = -likelihood.log_prob(output(params, z, labels), images)
+        weight = batch.get("beta", beta)
+        metrics = {"distortion": distortion.mean(), "rate": rate(q).mean()}
+        return jnp.mean(distortion + weight * rate(q, free_bits)), metrics
+
+    def sample(key: Key, params: Params, num: int, labels: Labels | None = None) -> Images:
+        keys = random.per_example(key, num)
+        return decode(params, random.normal(keys, (num_latents,)), labels)
+
+    def log_joint(params: Params, batch: Batch, z: Float[Array, "b d"]) -> Float[Array, " b"]:
+        prior = gaussian.log_prob(DiagGaussian(jnp.zeros_like(z), jnp.zeros_like(z)), z)
+        return likelihood.log_prob(output(params, z, labels_of(batch)), batch["image"]) + prior
+
+    def log_weights(key: Key, params: Params, batch: Batch, num_samples: int) -> Float[Array, "k b"]:
+        if num_samples < 1:
+            raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
+        keys = random.per_example(key, batch["image"].shape[0])
+        q = encode(params, batch["image"], labels_of(batch))
+
+        def weigh(i):
+            z = gaussian.sample(jax.vmap(jax.random.fold_in, (0, None))(keys, i), q)
+            return log_joint(params, batch, z) - gaussian.log_prob(q, z)
+
+        return jax.lax.map(weigh, jnp.arange(num_samples))
+
+    def trial(key: Key):
+        batch = {"image": jnp.zeros((1, *shape)), "label": jnp.zeros(1, jnp.int32)}
+        params = init(key)
+        q = encode(params, batch["image"], labels_of(batch))
+        return q, output(params, q.mean, labels_of(batch))
+
+    if getattr(encoder, "features", 2) < 2:
+        raise ValueError("encoder: expected at least 2 features, the mean and log-variance of a latent")
+    q, out = jax.eval_shape(trial, jax.eval_shape(lambda: jax.random.key(0)))
+    if out.shape[1:] != outputs:
+        raise ValueError(f"decoder: expected outputs of shape {outputs}, got {out.shape[1:]}")
+    num_latents = q.mean.shape[-1]
+    return VAE(init, loss, encode, decode, sample, log_weights, log_joint)
+
+
+def log_evidence(
+    model: VAE, params: Params, batch: Batch, *, num_points: int = 200, width: float = 5.0
+) -> Float[Array, " b"]:
+    """log p(x) of each image by quadrature over two latents, nats: exact but for the grid.
+
+    log p(x) = log ∫ p(x|z) N(z; 0, I) dz, by the midpoint rule on ``num_points``² cells of [-width, width]²; the error
+    falls exponentially with the points where p(x|z) is smooth.
+
+    Args:
+      model: with two latents.
+      params: of the model.
+      batch: ``image`` [b h w c], and ``label`` where the model is conditional.
+      num_points: in each direction.
+      width: of the square, in standard deviations of the prior.
+
+    Raises:
+      ValueError: the model does not have two latents.
+    """
+    num = batch["image"].shape[0]
+    latents = jax.eval_shape(model.encode, params, batch["image"], batch.get("label")).mean.shape[-1]
+    if latents != 2:
+        raise ValueError(f"model: expected two latents, for a grid over them; got {latents}")
+    cell = 2 * width / num_points
+    places = (jnp.arange(num_points) + 0.5) * cell - width
+
+    def column(x: Scalar) -> Float[Array, " b"]:
+        point = lambda y: model.log_joint(params, batch, jnp.broadcast_to(jnp.stack([x, y]), (num, 2)))
+        return jax.nn.logsumexp(jax.lax.map(point, places), 0)
+
+    return jax.nn.logsumexp(jax.lax.map(column, places), 0) + 2 * math.log(cell)

@@ -1,0 +1,175 @@
+"""Convolutional networks between images and vectors, and between images and maps of codes."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from genjax.nn import convolution, mlp
+from genjax.types import Images
+
+
+class Encoder(nn.Module):
+    """``network(images, labels=None) -> [b, features]``: strided convolutions, then one dense layer.
+
+    Each of ``channels`` halves the image. Labels enter before the dense layer.
+
+    Fields:
+      features: of the output.
+      channels: of the convolutions, finest first.
+      hidden: widths of dense layers before the last.
+      num_classes: of the labels that the output depends on; 0 for none.
+      activation: of the output; None for a linear one.
+    """
+
+    features: int
+    channels: tuple[int, ...] = (32, 64)
+    hidden: tuple[int, ...] = (256,)
+    num_classes: int = 0
+    activation: Callable[[Array], Array] | None = None
+
+    @nn.compact
+    def __call__(self, images: Images, labels: mlp.Labels | None = None) -> Float[Array, "b features"]:
+        """Encode.
+
+        Raises:
+          ValueError: the image does not halve often enough.
+        """
+        x = Down(self.channels, name="down")(images)
+        x = mlp.with_labels(x.reshape(x.shape[0], -1), labels, self.num_classes)
+        return mlp.dense(x, self.hidden, self.features, self.activation)
+
+
+class Decoder(nn.Module):
+    """``network(z, labels=None) -> [b, *shape]``: the mirror image of ``Encoder``.
+
+    Fields:
+      shape: (h, w, m) of the output.
+      channels: of the convolutions, finest first, as in the encoder.
+      hidden: widths of dense layers before the first map.
+      num_classes: of the labels that the output depends on; 0 for none.
+    """
+
+    shape: tuple[int, int, int]
+    channels: tuple[int, ...] = (32, 64)
+    hidden: tuple[int, ...] = (256,)
+    num_classes: int = 0
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "b d"], labels: mlp.Labels | None = None) -> Float[Array, "b h w m"]:
+        """Decode.
+
+        Raises:
+          ValueError: the image does not halve often enough.
+        """
+        h, w = _halved(self.shape[:2], len(self.channels))
+        x = mlp.with_labels(z, labels, self.num_classes)
+        x = mlp.dense(x, self.hidden, h * w * self.channels[-1], nn.relu)
+        x = x.reshape(x.shape[0], h, w, self.channels[-1])
+        return Up(self.channels, self.shape[-1], name="up")(x)
+
+
+class MapEncoder(nn.Module):
+    """``network(images) -> z [b h2 w2 features]``: strided convolutions and residual blocks (VQ-VAE, §4.1).
+
+    Fields:
+      features: of each vector of the map.
+      channels: of the strided convolutions, finest first.
+      blocks: residual blocks at the resolution of the map.
+    """
+
+    features: int
+    channels: tuple[int, ...] = (128, 256)
+    blocks: int = 2
+
+    @nn.compact
+    def __call__(self, images: Images) -> Float[Array, "b h2 w2 features"]:
+        """Encode.
+
+        Raises:
+          ValueError: the image does not halve often enough.
+        """
+        x = Down(self.channels, name="down")(images)
+        x = Residual(self.blocks, max(self.channels[-1] // 4, 1), name="residual")(x)
+        return convolution.Conv(self.features, (1, 1), name="out")(x)
+
+
+class MapDecoder(nn.Module):
+    """``network(z) -> [b h w outputs]``: the mirror image of ``MapEncoder``.
+
+    Fields:
+      outputs: channels of the output.
+      channels: of the convolutions, finest first, as in the encoder.
+      blocks: residual blocks at the resolution of the map.
+    """
+
+    outputs: int
+    channels: tuple[int, ...] = (128, 256)
+    blocks: int = 2
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "b h2 w2 d"]) -> Float[Array, "b h w outputs"]:
+        """Decode."""
+        x = convolution.Conv(self.channels[-1], (3, 3), padding=1, name="in")(z)
+        x = Residual(self.blocks, max(self.channels[-1] // 4, 1), name="residual")(x)
+        return Up(self.channels, self.outputs, name="up")(x)
+
+
+class Down(nn.Module):
+    """``network(images) -> maps``: a convolution of stride 2 and a ReLU for each of ``channels``."""
+
+    channels: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: Images) -> Float[Array, "b h2 w2 f"]:
+        """Halve the image as often as there are channels.
+
+        Raises:
+          ValueError: it does not halve so often.
+        """
+        _halved(x.shape[1:3], len(self.channels))
+        for i, features in enumerate(self.channels):
+            x = nn.relu(convolution.Conv(features, (4, 4), 2, padding=1, name=f"conv_{i}")(x))
+        return x
+
+
+class Up(nn.Module):
+    """``network(maps) -> [b h w m]``: the mirror image of ``Down``; the last layer has no ReLU."""
+
+    channels: tuple[int, ...]
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h2 w2 f"]) -> Float[Array, "b h w m"]:
+        """Double the maps as often as there are channels."""
+        widths = (*self.channels[-2::-1], self.outputs)
+        for i, features in enumerate(widths):
+            x = convolution.ConvTranspose(features, (4, 4), 2, padding=2, name=f"conv_{i}")(x)
+            x = nn.relu(x) if i < len(widths) - 1 else x
+        return x
+
+
+class Residual(nn.Module):
+    """x + 1×1(ReLU(3×3(ReLU(x)))), ``blocks`` times, as in the VQ-VAE (van den Oord et al. 2017, §4.1)."""
+
+    blocks: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w f"]) -> Float[Array, "b h w f"]:
+        """Refine the maps."""
+        for i in range(self.blocks):
+            y = convolution.Conv(self.width, (3, 3), padding=1, name=f"wide_{i}")(nn.relu(x))
+            x = x + convolution.Conv(x.shape[-1], (1, 1), name=f"narrow_{i}")(nn.relu(y))
+        return nn.relu(x)
+
+
+def _halved(size: tuple[int, ...], times: int) -> tuple[int, int]:
+    unit = 2**times
+    if any(n % unit for n in size):
+        near = tuple(max(1, round(n / unit)) * unit for n in size)
+        raise ValueError(
+            f"channels: {times} of them halve the image {times} times, and {size} does not go by {unit}; "
+            f"use fewer channels, or images of {near}"
+        )
+    return size[0] // unit, size[1] // unit

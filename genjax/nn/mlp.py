@@ -1,0 +1,80 @@
+"""Fully connected networks between images and vectors."""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from genjax.types import Images
+
+Labels = Int[Array, " b"]
+"""A class for each example, in [0, num_classes)."""
+
+
+class Encoder(nn.Module):
+    """``network(images, labels=None) -> [b, features]``: dense layers with ReLU between them.
+
+    Fields:
+      features: of the output.
+      hidden: widths of the hidden layers.
+      num_classes: of the labels that the output depends on; 0 for none.
+      activation: of the output; None for a linear one.
+    """
+
+    features: int
+    hidden: tuple[int, ...] = (256,)
+    num_classes: int = 0
+    activation: Callable[[Array], Array] | None = None
+
+    @nn.compact
+    def __call__(self, images: Images, labels: Labels | None = None) -> Float[Array, "b features"]:
+        """Encode; ``labels`` are wanted iff there are classes."""
+        x = with_labels(images.reshape(images.shape[0], -1), labels, self.num_classes)
+        return dense(x, self.hidden, self.features, self.activation)
+
+
+class Decoder(nn.Module):
+    """``network(z, labels=None) -> [b, *shape]``: the mirror image of ``Encoder``.
+
+    Fields:
+      shape: (h, w, m) of the output.
+      hidden: widths of the hidden layers.
+      num_classes: of the labels that the output depends on; 0 for none.
+    """
+
+    shape: tuple[int, int, int]
+    hidden: tuple[int, ...] = (256,)
+    num_classes: int = 0
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "b d"], labels: Labels | None = None) -> Float[Array, "b h w m"]:
+        """Decode; ``labels`` are wanted iff there are classes."""
+        x = dense(with_labels(z, labels, self.num_classes), self.hidden, math.prod(self.shape), None)
+        return x.reshape(x.shape[0], *self.shape)
+
+
+def with_labels(x: Float[Array, "b f"], labels: Labels | None, num_classes: int) -> Float[Array, "b g"]:
+    """The vectors with their classes, one-hot, behind them.
+
+    Raises:
+      ValueError: labels are wanted and missing, or given and not wanted.
+    """
+    if (labels is None) != (num_classes == 0):
+        wanted = (
+            f"one of {num_classes} classes for each example, as the network is conditional" if num_classes else "none"
+        )
+        raise ValueError(f"labels: expected {wanted}; got {'none' if labels is None else 'labels'}")
+    return x if labels is None else jnp.concatenate([x, jax.nn.one_hot(labels, num_classes, dtype=x.dtype)], -1)
+
+
+def dense(
+    x: Float[Array, "b f"], hidden: tuple[int, ...], features: int, activation: Callable[[Array], Array] | None
+) -> Float[Array, "b g"]:
+    """Dense layers of the widths ``hidden`` with ReLU, and one more; for use inside a compact method."""
+    for width in hidden:
+        x = nn.relu(nn.Dense(width)(x))
+    x = nn.Dense(features)(x)
+    return activation(x) if activation else x
