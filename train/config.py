@@ -63,6 +63,10 @@ class Run:
     """Decay of the moving average of the parameters that samples are drawn from; 0 takes the parameters themselves."""
     seed: int = 0
     """Of everything random."""
+    num_seeds: int = 1
+    """Train so many seeds, this one and the following, in one program."""
+    sweep: str = ""
+    """NAME=V1,V2,...: train once for each value of a number, in one program."""
     devices: int = 0
     """Devices of this machine to train on; 0 is all."""
     distributed: bool = False
@@ -73,7 +77,7 @@ class Run:
     def problems(self) -> list[str]:
         """Everything wrong with the values, one line each."""
         found = []
-        for name, low in dict(steps=1, every=1, log_every=1, steps_per_call=1, batch_size=1).items():
+        for name, low in dict(steps=1, every=1, log_every=1, steps_per_call=1, batch_size=1, num_seeds=1).items():
             if getattr(self, name) < low:
                 found.append(f"{name}: expected at least {low}, got {getattr(self, name)}")
         for name in ("warmup", "seed", "devices"):
@@ -85,9 +89,37 @@ class Run:
             found.append(f"clip: expected 0 (no clipping) or a positive number, got {self.clip}")
         if not 0 <= self.ema < 1:
             found.append(f"ema: expected 0 (no average) to below 1, got {self.ema}")
-        if self.seed >= 2**32:
-            found.append(f"seed: expected below 2**32, got {self.seed}")
+        if self.seed + self.num_seeds > 2**32:
+            found.append(f"seed: expected below 2**32, got {self.seed + self.num_seeds - 1}")
         return found
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRun(Run):
+    """What every script takes that trains on images."""
+
+    size: int = 64
+    """Height and width that the images of a folder are brought to."""
+    channels: Literal[1, 3] = 3
+    """1 for grey, 3 for colour: images of a folder."""
+    flip: bool = False
+    """Mirror half of the training images."""
+    without: int = -1
+    """A class that training never sees; the held-out split keeps it. -1 for none."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values, one line each."""
+        return super().problems() + at_least(self, size=1, without=-1)
+
+
+def at_least(settings: Run, **lowest: int) -> list[str]:
+    """What is wrong with numbers that are below what they may be."""
+    found = []
+    for name, low in lowest.items():
+        value = getattr(settings, name)
+        if min(value, default=low) < low if isinstance(value, tuple) else value < low:
+            found.append(f"{name}: expected at least {low}, got {value}")
+    return found
 
 
 # What a resumed run may be asked to do differently; anything else would not be the same run.

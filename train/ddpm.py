@@ -11,24 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax import data, diffusion, random
+from genjax import data, diffusion
 from genjax.models import ddpm
 from genjax.nn import unet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import config, loop, optimizer, pictures, runtime
+from train import config, loop, optimizer, pictures, runtime, sources
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(config.Run):
+class Config(config.ImageRun):
     """Train a denoising diffusion probabilistic model (Ho et al. 2020)."""
-
-    size: int = 64
-    """Height and width that the images of a folder are brought to."""
-    channels: Literal[1, 3] = 3
-    """1 for grey, 3 for colour: images of a folder."""
-    flip: bool = False
-    """Mirror half of the training images."""
 
     timesteps: int = 1000
     """T, the steps of the diffusion process."""
@@ -74,9 +67,7 @@ class Config(config.Run):
             )
         if not 0 <= self.dropout < 1:
             found.append(f"dropout: expected 0 to below 1, got {self.dropout}")
-        for name in ("size", "width", "blocks", "num_samples"):
-            if getattr(self, name) < 1:
-                found.append(f"{name}: expected at least 1, got {getattr(self, name)}")
+        found += config.at_least(self, width=1, blocks=1, num_samples=1)
         if not self.multipliers or min(self.multipliers) < 1:
             found.append(f"multipliers: expected a positive number for each resolution, got {self.multipliers}")
         return found
@@ -109,10 +100,8 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     ours = model(settings, shape)
 
     def loss(key: Key, params: Params, batch: Batch):
-        keys = random.per_example(key, batch["image"].shape[0])
-        loss_keys, flip_keys = random.split(keys, 2)
-        images = data.scale(batch["image"])
-        return ours.loss(loss_keys, params, {"image": data.flip(flip_keys, images) if settings.flip else images})
+        loss_keys, images = sources.training_images(settings, key, batch)
+        return ours.loss(loss_keys, params, {"image": images})
 
     def heldout_loss(key: Key, params: Params, batch: Batch):
         return ours.loss(key, params, {"image": data.scale(batch["image"])})

@@ -15,7 +15,7 @@ import optax
 from genjax import data
 from genjax.training import parallel, state, steps
 from genjax.types import Draw, Key, Loss, Params
-from train import checkpoint, config, pictures, record, runtime, sources
+from train import checkpoint, config, members, pictures, record, runtime, sources
 
 _INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside those of training/steps.py
 
@@ -29,7 +29,9 @@ class Task(NamedTuple):
       draw: where a batch comes from; made with ``axis_name=parallel.AXIS``.
       loss: on rows of the data set as they lie in memory.
       heldout_loss: the same for a report, on rows of the held-out split.
-      figures: draws the pictures of a report: ``(folder, step, params, dataset)``.
+      figures: draws the pictures of a report: ``(folder, step, params, dataset)``; of several members, for the first.
+      check: refuses a data set that does not fit the settings, with a ``UsageError``.
+      comparison: draws what many members show together: ``(folder, members, held-out metrics [m] by name)``.
     """
 
     init: Callable[[Key], Params]
@@ -38,6 +40,8 @@ class Task(NamedTuple):
     loss: Loss
     heldout_loss: Loss
     figures: Callable[[pathlib.Path, int, Params, data.Dataset], None]
+    check: Callable[[data.Dataset], None] = lambda dataset: None
+    comparison: Callable[[pathlib.Path, members.Members, dict[str, np.ndarray]], None] = pictures.compare
 
 
 Build = Callable[[Any, tuple[int, int, int]], Task]
@@ -53,14 +57,16 @@ def run(script: str, settings: config.Run, build: Build) -> None:
         runtime.join_machines()
     sources.check(settings)
     devices = runtime.devices(settings.devices, settings.batch_size)
+    lineup = members.of(settings)
     workdir = pathlib.Path(settings.workdir).absolute()
     if not settings.restart:
         record.check(workdir, settings)
     if shape := sources.shape(settings):
-        _fit(build, settings, shape)
+        _fit(build, lineup, shape)
     with checkpoint.lock(workdir):
         dataset = sources.load(settings)
-        task = _fit(build, settings, dataset.train["image"].shape[1:])
+        shape = dataset.train["image"].shape[1:]
+        _fit(build, lineup, shape).check(dataset)
         if settings.batch_size > (rows := len(dataset.train["image"])):
             raise config.UsageError(
                 f"batch_size {settings.batch_size}: {dataset.name} has {rows} training examples; use fewer"
@@ -69,11 +75,7 @@ def run(script: str, settings: config.Run, build: Build) -> None:
             record.clear(workdir)
         name = record.run_id(workdir)
         with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints, runtime.on_sigterm() as stop:
-            key = jax.random.key(settings.seed)
-            start = jax.jit(
-                lambda: state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer[0]),
-                compiler_options=runtime.run_once(),
-            )
+            start = jax.jit(lambda: _start(build, lineup, shape), compiler_options=runtime.run_once())
             saved = checkpoints.restore(jax.eval_shape(start))
             if saved and saved.step >= settings.steps:
                 return record.say(f"nothing to do: {workdir} has its {saved.step} steps; ask for more with --steps")
@@ -83,41 +85,47 @@ def run(script: str, settings: config.Run, build: Build) -> None:
                 carry, interval = saved.state, record.Interval(saved.meta["interval"])
             else:
                 carry, interval = start(), record.Interval()
-            _train(settings, task, dataset, workdir, devices, checkpoints, stop, key, carry, interval)
+            _train(build, lineup, dataset, workdir, devices, checkpoints, stop, carry, interval)
 
 
-def _train(settings, task: Task, dataset, workdir, devices, checkpoints, stop, key: Key, carry, interval) -> None:
-    optimizer, rate = task.optimizer
-    done = int(carry.step)
+def _train(build: Build, lineup, dataset, workdir, devices, checkpoints, stop, carry, interval) -> None:
+    settings, shape = lineup.settings, dataset.train["image"].shape[1:]
+    task = build(settings, shape)
+    rate = task.optimizer[1]
+    done = int(lineup.first(carry.step))
     carry, rows = parallel.replicate((carry, dict(dataset.train)), devices)
     heldout = jax.device_put(dict(dataset.heldout), devices[0])
-    step = steps.gradient_step(task.loss, optimizer, ema_decay=settings.ema, axis_name=parallel.AXIS)
-    advance = functools.cache(lambda num: parallel.spread(steps.repeat(step, task.draw, num), devices))
-    evaluate = jax.jit(steps.evaluate(task.heldout_loss, settings.batch_size))
-    heldout_key = jax.random.fold_in(key, _HELDOUT_STREAM)
+    advance = functools.cache(lambda num: parallel.spread(_advance(build, lineup, shape, num), devices))
+    evaluate = jax.jit(_evaluate(build, lineup, shape))
+    who = (lineup.keys, lineup.values)
     log = record.Log(workdir, settings, done)
     while done < settings.steps:
         num = _until_boundary(settings, done)
         with log.timed(num):
-            carry, on_device = advance(num)(key, carry, rows)
-            metrics = {name: np.asarray(values, np.float64) for name, values in on_device.items()}
-        _check_finite(metrics, done)
-        interval.add(metrics)
+            carry, on_device = advance(num)(who, carry, rows)
+            metrics = {name: np.asarray(values, np.float64).reshape(num, -1) for name, values in on_device.items()}
+        _check_finite(metrics, done, lineup)
+        interval.add({name: values.mean(axis=1) for name, values in metrics.items()})
         done += num
         report = done % settings.every == 0 or done == settings.steps
         score = None
         if report or done % settings.log_every == 0:
             line = {"step": done, **interval.means(), "lr": float(f"{rate(done - 1):.6g}")}
             if report and len(dataset.heldout["image"]):  # a folder of one image holds out none
-                means = evaluate(heldout_key, parallel.local(carry.ema_params), heldout)
-                line |= {f"heldout_{name}": float(value) for name, value in means.items()}
+                means = evaluate(*who, parallel.local(carry.ema_params), heldout)
+                found = {name: np.asarray(values, np.float64).reshape(-1) for name, values in means.items()}
+                line |= {f"heldout_{name}": float(values.mean()) for name, values in found.items()}
                 score = line["heldout_loss"]
+                if lineup.many:
+                    line["heldout_members"] = {name: values.tolist() for name, values in found.items()}
             log.write(line)
             if record.aligned(settings, done):
                 interval = record.Interval()
         if report and jax.process_index() == 0:
-            task.figures(workdir / "samples", done, parallel.local(carry.ema_params), dataset)
+            task.figures(workdir / "samples", done, lineup.first(parallel.local(carry.ema_params)), dataset)
             pictures.curves(workdir / "curves.png", log.path)
+            if lineup.many and score is not None:
+                task.comparison(workdir, lineup, found)
         stopping = stop()
         if report or stopping:
             checkpoints.save(done, carry, {"interval": interval.to_json()}, score=score)
@@ -135,17 +143,52 @@ def _until_boundary(settings: config.Run, done: int) -> int:
     return min(settings.steps - done, *(period - done % period for period in periods))
 
 
-def _check_finite(metrics: dict[str, np.ndarray], done: int) -> None:
-    for i, loss in enumerate(metrics["loss"]):
-        if not np.isfinite(loss):
+def _check_finite(metrics: dict[str, np.ndarray], done: int, lineup: members.Members) -> None:
+    for i, losses in enumerate(metrics["loss"]):
+        if not np.isfinite(losses).all():
+            m = int(np.argmin(np.isfinite(losses)))
+            place = f"step {done + i + 1}" + (f" for {lineup.describe(m)}" if lineup.many else "")
             raise runtime.NonFinite(
-                f"the loss is {loss} at step {done + i + 1} (gradient norm {metrics['grad_norm'][i]:g}). "
+                f"the loss is {losses[m]} at {place} (gradient norm {metrics['grad_norm'][i, m]:g}). "
                 "Checkpoints before it are untouched. A smaller --lr, a --warmup or a --clip usually helps"
             )
 
 
-def _fit(build: Build, settings: config.Run, shape: tuple[int, int, int]) -> Task:
+def _start(build: Build, lineup: members.Members, shape):
+    def start(key: Key, value: Any) -> state.TrainState:
+        task = build(lineup.with_value(value), shape)
+        return state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer[0])
+
+    return lineup.lift(start, ())(lineup.keys, lineup.values)
+
+
+def _advance(build: Build, lineup: members.Members, shape, num: int) -> parallel.Run:
+    def advance(key: Key, value: Any, carry: state.TrainState, rows):
+        task = build(lineup.with_value(value), shape)
+        step = steps.gradient_step(task.loss, task.optimizer[0], ema_decay=lineup.settings.ema, axis_name=parallel.AXIS)
+        return steps.repeat(step, task.draw, num)(key, carry, rows)
+
+    lifted = lineup.lift(advance, (0, None), (0, 1))
+    return lambda who, carry, rows: lifted(*who, carry, rows)
+
+
+def _evaluate(build: Build, lineup: members.Members, shape):
+    def evaluate(key: Key, value: Any, params: Params, rows):
+        task = build(lineup.with_value(value), shape)
+        score = steps.evaluate(task.heldout_loss, lineup.settings.batch_size)
+        return score(jax.random.fold_in(key, _HELDOUT_STREAM), params, rows)
+
+    return lineup.lift(evaluate, (0, None))
+
+
+def _fit(build: Build, lineup: members.Members, shape: tuple[int, int, int]) -> Task:
+    """Refuse settings that do not fit the images, or cannot vary within a program, before anything is computed."""
     try:
-        return build(settings, shape)
+        task = build(lineup.settings, shape)
+        if lineup.many:
+            jax.eval_shape(lambda: _start(build, lineup, shape))
+        return task
+    except members.WRONG_TYPE as error:
+        raise members.refuse(lineup) from error
     except ValueError as error:
         raise config.UsageError(str(error)) from error

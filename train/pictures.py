@@ -84,7 +84,8 @@ def curves(path: pathlib.Path, metrics: pathlib.Path) -> None:
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:
                 upper.plot(*zip(*points, strict=True), label=label, marker=mark, markersize=4, linewidth=1.4)
-        upper.set(yscale="log", ylabel="loss")
+        positive = all(line.get(name, 1) > 0 for line in lines for name in ("loss", "heldout_loss"))
+        upper.set(yscale="log" if positive else "linear", ylabel="loss")
         lower.plot([line["step"] for line in lines], [line["grad_norm"] for line in lines], color=COLOURS[-1], lw=1)
         lower.set(yscale="log", ylabel="gradient norm", xlabel="step")
 
@@ -121,3 +122,9 @@ def scatter(path: pathlib.Path, points: np.ndarray, labels: np.ndarray | None) -
             colour = None if label is None else plt.get_cmap("tab10")(label % 10)
             panel.plot(*chosen.T, ".", ms=4, alpha=0.6, color=colour, label=None if label is None else f"{label}")
         panel.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+
+
+def colours(indices: np.ndarray, num: int) -> np.ndarray:
+    """Maps of numbers in [0, num) as colours: uint8[... 3]."""
+    table = plt.get_cmap("turbo")(np.linspace(0, 1, max(num, 2)))[:, :3]
+    return np.rint(255 * table).astype(np.uint8)[indices]

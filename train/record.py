@@ -20,7 +20,7 @@ import numpy as np
 import tqdm
 
 from genjax import data
-from train import checkpoint, config
+from train import checkpoint, config, members
 
 CLOCKS = ("seconds", "steps_per_second")
 """The fields of metrics.jsonl that differ between a run and its repetition."""
@@ -164,7 +164,7 @@ class Log:
         if self.bar is not None:
             self.bar.update(num)
 
-    def write(self, means: Mapping[str, float]) -> None:
+    def write(self, means: Mapping[str, Any]) -> None:
         """Add a line, with the clock's fields."""
         if self.silent:
             return
@@ -177,9 +177,12 @@ class Log:
             file.write(json.dumps(line) + "\n")
         if self.board is not None:
             for name, value in line.items():
-                self.board.add_scalar(name, value, line["step"])
+                if not isinstance(value, dict):
+                    self.board.add_scalar(name, value, line["step"])
         shown = {"loss": "loss", "heldout_loss": "held out"}
         text = "  ".join(f"{label} {line[name]:.4f}" for name, label in shown.items() if name in line)
+        if each := line.get("heldout_members", {}).get("loss"):
+            text += f" ± {members.standard_error(np.array(each)):.2g} over {len(each)} members"
         if self.bar is not None:
             self.bar.set_postfix_str(text)
         elif line["step"] % self.every == 0 or line["step"] == self.total:

@@ -3,7 +3,10 @@
 import difflib
 from typing import Any
 
-from genjax import data
+import numpy as np
+
+from genjax import data, random
+from genjax.types import Batch, Images, Key
 from train.config import UsageError
 
 FORMS = "digits, tfds:NAME, folder:PATH or npz:PATH[#KEY]"
@@ -40,15 +43,53 @@ def shape(settings: Any) -> tuple[int, int, int] | None:
     return SHAPES.get(settings.data)
 
 
+def images(settings: Any, key: Key, rows: Batch) -> tuple[Key, Images]:
+    """Rows as a model wants them: keys, one per example, and images in [-1, 1], drawn black or white if asked."""
+    keys = random.per_example(key, rows["image"].shape[0])
+    if getattr(settings, "binarization", "none") != "dynamic":
+        return keys, data.scale(rows["image"])
+    model_keys, pixel_keys = random.split(keys, 2)
+    return model_keys, data.binarize(pixel_keys, data.scale(rows["image"]))
+
+
+def training_images(settings: Any, key: Key, rows: Batch) -> tuple[Key, Images]:
+    """The same for a training step, mirrored if asked."""
+    image_keys, flip_keys = random.split(random.per_example(key, rows["image"].shape[0]), 2)
+    return images(
+        settings, image_keys, {**rows, "image": data.flip(flip_keys, rows["image"])} if settings.flip else rows
+    )
+
+
 def load(settings: Any) -> data.Dataset:
-    """The data set.
+    """The data set, without the class that ``without`` names.
 
     Args:
       settings: of the script: ``data``, ``data_dir``, and the ``size`` and ``channels`` of images from a folder.
 
     Raises:
       genjax.data.DataError: it is missing, broken or out of reach.
+      UsageError: there is no such class, or nothing but it.
     """
+    whole = _load(settings)
+    if getattr(settings, "binarization", "none") == "static":
+        for split in (whole.train, whole.heldout):
+            if len(levels := np.unique(split["image"])) > 2 or not {*levels.tolist()} <= {0, 255}:
+                raise UsageError(
+                    f"--binarization static: {whole.name} has {len(levels)} levels, not black and white alone; "
+                    "use --data tfds:binarized_mnist, or --binarization dynamic"
+                )
+    if settings.without < 0:
+        return whole
+    if "label" not in whole.train:
+        raise UsageError(f"--without {settings.without}: {whole.name} has no labels")
+    kept = whole.train["label"] != settings.without
+    if kept.all() or not kept.any():
+        classes = np.unique(whole.train["label"]).tolist()
+        raise UsageError(f"--without {settings.without}: expected one of the classes {classes} of {whole.name}")
+    return whole._replace(train={name: array[kept] for name, array in whole.train.items()})
+
+
+def _load(settings: Any) -> data.Dataset:
     kind, _, rest = settings.data.partition(":")
     if kind == "tfds":
         return data.tfds(rest, settings.data_dir or None, size=None if settings.data in SHAPES else settings.size)

@@ -1,0 +1,127 @@
+"""Many runs in one program: each is what it would be alone."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from genjax.training import state, steps
+from train import ae, config, ddpm, members, vae, vqvae
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = {"steps": 30, "every": 15, "log_every": 5, "steps_per_call": 15, "batch_size": 16}
+
+
+def train(script, workdir, *argv, tiny=TINY):
+    flags = [part for name, value in tiny.items() for part in ("--" + name.replace("_", "-"), str(value))]
+    done = subprocess.run(
+        [sys.executable, "-m", f"train.{script}", "--workdir", str(workdir), *flags, *map(str, argv)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"},
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+SCRIPTS = {
+    "ae": (ae, ae.Config(), {}),
+    "vae": (vae, vae.Config(), {"beta": 3.0}),
+    "vqvae": (vqvae, vqvae.Config(codebook=8, features=4, filters=(8,), blocks=0), {"commitment": 0.5}),
+    "ddpm": (ddpm, ddpm.Config(timesteps=10, network="simple", width=8, multipliers=(1, 2)), {}),
+}
+
+
+@pytest.mark.parametrize("name", ["ae", "vae", "vqvae", pytest.param("ddpm", marks=pytest.mark.slow)])
+def test_every_member_of_every_model_is_the_run_alone(name):
+    """Parameters after 12 steps with Adam, vmapped over seeds and a setting, against the same run by itself."""
+    script, settings, more = SCRIPTS[name]
+    shape = (8, 8, 1)
+    change = {"lr": 3e-3} | more
+    swept = next(iter(more), "lr")
+    base = config.dataclasses.replace(
+        settings, batch_size=16, num_seeds=2, sweep=f"{swept}={getattr(settings, swept)},{change[swept]}"
+    )
+    lineup = members.of(base)
+    rows = {"image": np.random.default_rng(0).integers(0, 256, (64, *shape), np.uint8)}
+
+    def end(key, value):
+        task = script.build(lineup.with_value(value), shape)
+        step = steps.gradient_step(task.loss, task.optimizer[0])
+        start = state.create(task.init(key), task.optimizer[0])
+        draw = steps.rows(16)
+        return steps.repeat(step, draw, 12)(key, start, rows)[0].params
+
+    together = jax.jit(lambda: lineup.lift(end, ())(lineup.keys, lineup.values))()
+    for i in (0, 3):
+        value = float(lineup.values[i])
+        alone = jax.jit(lambda i=i, value=value: end(jax.random.key(int(lineup.seeds[i])), value))()
+        for a, b in zip(*map(jax.tree.leaves, (jax.tree.map(lambda x, i=i: x[i], together), alone)), strict=True):
+            assert np.allclose(a, b, atol=1e-5 if name != "ddpm" else 1e-4), (name, i)
+    first, last = (jax.tree.leaves(together)[0][i] for i in (0, 3))
+    assert not np.allclose(first, last, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("members") / "run"
+    code, out, err = train("vae", workdir, "--sweep", "beta=0.5,2", "--num-seeds", 2, "--seed", 5)
+    assert code == 0, err
+    return workdir, out
+
+
+def test_the_command_trains_every_value_with_every_seed(swept, tmp_path):
+    workdir, out = swept
+    assert "over 4 members" in out and "±" in out
+    report = lines(workdir)[-1]
+    losses = report["heldout_members"]["loss"]
+    assert len(losses) == 4 and np.isclose(np.mean(losses), report["heldout_loss"])
+    code, _, err = train("vae", tmp_path / "alone", "--seed", 6, "--beta", 2)
+    assert code == 0, err
+    alone = lines(tmp_path / "alone")[-1]
+    assert np.isclose(losses[3], alone["heldout_loss"], rtol=1e-5) and "heldout_members" not in alone
+    for name in ("members.png", "rate-distortion.png", "curves.png"):
+        with Image.open(workdir / name) as image:
+            assert image.size[0] > 400
+
+
+def test_members_resume_to_the_same_lines(swept, tmp_path):
+    argv = ("--sweep", "beta=0.5,2", "--num-seeds", 2, "--seed", 5)
+    assert train("vae", tmp_path / "run", *argv, "--steps", 15)[0] == 0
+    code, out, err = train("vae", tmp_path / "run", *argv)
+    assert code == 0 and "going on from step 15" in out, err
+    clean = lambda found: [
+        {k: v for k, v in line.items() if k not in ("seconds", "steps_per_second")} for line in found
+    ]
+    assert clean(lines(tmp_path / "run")) == clean(lines(swept[0]))
+    code, _, err = train("vae", tmp_path / "run", "--num-seeds", 3, "--sweep", "beta=0.5,2", "--seed", 5, "--steps", 60)
+    assert code == 2 and "num_seeds: 2 -> 3" in err
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ("nothing=1,2", "expected NAME=V1,V2,... where NAME is one of"),
+        ("steps=1,2", "where NAME is one of"),
+        ("beta=1,much", "expected numbers after beta=, separated by commas"),
+        ("beta=1,inf", "expected finite numbers, got inf"),
+        ("beta=1,-2", "beta: expected at least 0, got -2"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(sweep, message):
+    with pytest.raises(config.UsageError, match=message):
+        members.of(vae.Config(sweep=sweep))
+
+
+def test_a_number_that_decides_the_program_cannot_vary_within_it(tmp_path):
+    code, _, err = train("ddpm", tmp_path / "run", "--noise", "linear", "--sweep", "last_beta=0.01,0.02")
+    assert code == 2 and "--sweep last_beta: this number decides which program is run" in err
+    assert not (tmp_path / "run" / "config.json").exists()

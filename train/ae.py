@@ -1,0 +1,105 @@
+"""Train an autoencoder: ``python -m train.ae --config digits``."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import numpy as np
+from PIL import Image
+
+from genjax import data
+from genjax.metrics import roc
+from genjax.models import autoencoder
+from genjax.nn import convnet, mlp
+from genjax.training import parallel, steps
+from genjax.types import Batch, Key, Params
+from train import config, loop, optimizer, pictures, runtime, sources
+
+COLUMNS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(config.ImageRun):
+    """Train an autoencoder."""
+
+    code: int = 20
+    """Numbers in the code of an image."""
+    code_activation: Literal["relu", "linear"] = "relu"
+    """relu as in the notes, where about half of the numbers of a code are 0; linear uses all of them."""
+    network: Literal["dense", "conv"] = "dense"
+    """Dense layers as in the notes, or strided convolutions."""
+    hidden: tuple[int, ...] = (256,)
+    """Widths of the dense layers from image to code; the decoder has them the other way round."""
+    filters: tuple[int, ...] = (32, 64)
+    """Channels of the convolutions, each of which halves the image; conv only."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values."""
+        return super().problems() + config.at_least(self, code=1, hidden=1, filters=1)
+
+
+def model(settings: Config, shape: tuple[int, int, int]) -> autoencoder.Autoencoder:
+    """The model that the settings describe, for images of a shape (h, w, c)."""
+    activation = nn.relu if settings.code_activation == "relu" else None
+    if settings.network == "conv":
+        encoder: nn.Module = convnet.Encoder(settings.code, settings.filters, settings.hidden, activation=activation)
+        decoder: nn.Module = convnet.Decoder(shape, settings.filters, settings.hidden[::-1])
+    else:
+        encoder = mlp.Encoder(settings.code, settings.hidden, activation=activation)
+        decoder = mlp.Decoder(shape, settings.hidden[::-1])
+    return autoencoder.build(encoder, decoder, shape)
+
+
+def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+    """What the loop trains."""
+    ours = model(settings, shape)
+
+    def loss(key: Key, params: Params, batch: Batch):
+        keys, images = sources.training_images(settings, key, batch)
+        return ours.loss(keys, params, {"image": images})
+
+    return loop.Task(
+        init=ours.init,
+        optimizer=optimizer.adam(settings),
+        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        loss=loss,
+        heldout_loss=lambda key, params, batch: ours.loss(key, params, {"image": data.scale(batch["image"])}),
+        figures=_figures(settings, ours),
+    )
+
+
+def _figures(settings: Config, ours: autoencoder.Autoencoder):
+    @jax.jit
+    def reconstruct(params: Params, images):
+        again = ours.reconstruct(params, data.scale(images))
+        return data.to_uint8(again), autoencoder.reconstruction_error(data.scale(images), again)
+
+    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
+        originals = rows["image"][:COLUMNS]
+        now = np.asarray(reconstruct(params, originals)[0])
+        first = folder / "first.png"
+        if not first.exists():
+            pictures.save(first, pictures.tile(now, len(now)), width=0)
+        with Image.open(first) as stored:
+            start = np.atleast_3d(np.asarray(stored))
+        sheet = np.concatenate([pictures.tile(originals, len(now)), start, pictures.tile(now, len(now))])
+        pictures.save(folder / f"{step:07d}.png", sheet, width=900)
+        pictures.save(folder / "latest.png", sheet, width=900)
+        if settings.without >= 0:
+            scores = np.asarray(reconstruct(params, rows["image"])[1], np.float64)
+            pictures.roc(folder / "anomaly.png", roc.curve(scores, rows["label"] == settings.without), settings.without)
+
+    return figures
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train as the command line says."""
+    loop.run("ae", config.parse(Config, "ae", argv), build)
+
+
+if __name__ == "__main__":
+    runtime.main(main)

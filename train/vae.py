@@ -1,0 +1,185 @@
+"""Train a variational autoencoder: ``python -m train.vae --config digits``."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.scipy.special import ndtri
+
+from genjax import data
+from genjax.models import vae
+from genjax.nn import convnet, mlp
+from genjax.theory import pixels
+from genjax.training import parallel, steps
+from genjax.types import Batch, Key, Params
+from train import config, loop, members, optimizer, pictures, runtime, sources
+
+NUM_CLASSES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(config.ImageRun):
+    """Train a variational autoencoder (Kingma & Welling 2014)."""
+
+    latents: int = 2
+    """Dimensions of z."""
+    network: Literal["dense", "conv"] = "dense"
+    """Dense layers as in the notes, or strided convolutions."""
+    hidden: tuple[int, ...] = (256,)
+    """Widths of the dense layers from image to latents; the decoder has them the other way round."""
+    filters: tuple[int, ...] = (32, 64)
+    """Channels of the convolutions, each of which halves the image; conv only."""
+    conditional: bool = False
+    """Give the label to both networks."""
+    likelihood: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli"
+    """p(x|z) of a pixel: bernoulli for binary ones (of grey ones, the notes' cross-entropy), gaussian of a fixed
+    standard deviation, or a discretised logistic over 256 levels."""
+    std: float = 0.25
+    """Standard deviation of the gaussian likelihood, where pixels reach from -1 to 1."""
+    binarization: Literal["none", "dynamic", "static"] = "none"
+    """none takes pixels as they are; dynamic draws black and white anew at every step; static wants data that is."""
+    beta: float = 1.0
+    """Weight of the rate D(q‖p); other than 1 it is a β-VAE."""
+    beta_warmup: int = 0
+    """Steps over which the weight of the rate rises from 0."""
+    free_bits: float = 0.0
+    """Nats of each latent that cost nothing."""
+    num_samples: int = 64
+    """Images drawn for the pictures of a report."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values."""
+        found = super().problems() + config.at_least(
+            self, latents=1, hidden=1, filters=1, beta=0, beta_warmup=0, free_bits=0, num_samples=1
+        )
+        if not self.std > 0:
+            found.append(f"std: expected a positive standard deviation, got {self.std}")
+        if self.binarization != "none" and self.likelihood != "bernoulli":
+            found.append(f"binarization: {self.binarization} pixels want --likelihood bernoulli, not {self.likelihood}")
+        return found
+
+
+def model(settings: Config, shape: tuple[int, int, int]) -> vae.VAE:
+    """The model that the settings describe, for images of a shape (h, w, c)."""
+    likelihood = _likelihood(settings)
+    classes = NUM_CLASSES if settings.conditional else 0
+    features, outputs = 2 * settings.latents, (*shape[:2], shape[2] * likelihood.num_outputs)
+    if settings.network == "conv":
+        encoder: nn.Module = convnet.Encoder(features, settings.filters, settings.hidden, classes)
+        decoder: nn.Module = convnet.Decoder(outputs, settings.filters, settings.hidden[::-1], classes)
+    else:
+        encoder = mlp.Encoder(features, settings.hidden, classes)
+        decoder = mlp.Decoder(outputs, settings.hidden[::-1], classes)
+    return vae.build(encoder, decoder, likelihood, shape, beta=settings.beta, free_bits=settings.free_bits)
+
+
+def _likelihood(settings: Config) -> pixels.Likelihood:
+    if settings.likelihood == "gaussian":
+        return pixels.gaussian(settings.std)
+    return pixels.bernoulli() if settings.likelihood == "bernoulli" else pixels.discretized_logistic()
+
+
+def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+    """What the loop trains."""
+    ours = model(settings, shape)
+    draw = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
+    if settings.beta_warmup:
+        rise = optax.linear_schedule(0.0, 1.0, settings.beta_warmup)
+        draw = steps.scheduled(draw, "beta", lambda step: settings.beta * rise(step))
+
+    def loss(key: Key, params: Params, batch: Batch):
+        keys, images = sources.training_images(settings, key, batch)
+        return ours.loss(keys, params, {**batch, "image": images})
+
+    def heldout_loss(key: Key, params: Params, batch: Batch):
+        keys, images = sources.images(settings, key, batch)
+        metrics = ours.loss(keys, params, {**batch, "image": images})[1]
+        return metrics["distortion"] + metrics["rate"], metrics
+
+    return loop.Task(
+        init=ours.init,
+        optimizer=optimizer.adam(settings),
+        draw=draw,
+        loss=loss,
+        heldout_loss=heldout_loss,
+        figures=_figures(settings, ours),
+        comparison=_rate_distortion,
+        check=functools.partial(_check, settings),
+    )
+
+
+def _check(settings: Config, dataset: data.Dataset) -> None:
+    if settings.conditional and "label" not in dataset.train:
+        raise config.UsageError(f"conditional: {dataset.name} has no labels; leave --conditional out")
+    if settings.conditional and (most := int(dataset.train["label"].max())) >= NUM_CLASSES:
+        raise config.UsageError(f"conditional: expected labels from 0 to {NUM_CLASSES - 1}, {dataset.name} has {most}")
+
+
+def _figures(settings: Config, ours: vae.VAE):
+    key = jax.random.key(settings.seed)
+    num = settings.num_samples
+    labels = jnp.arange(num) % NUM_CLASSES if settings.conditional else None
+    draw = jax.jit(lambda params: data.to_uint8(ours.sample(key, params, num, labels)))
+    encode = jax.jit(lambda params, batch: ours.encode(params, *_inputs(settings, key, batch)))
+    decode = jax.jit(lambda params, z, labels: data.to_uint8(ours.decode(params, z, labels)))
+
+    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        sheet = pictures.tile(np.asarray(draw(params)), columns=round(num**0.5))
+        pictures.save(folder / f"{step:07d}.png", sheet)
+        pictures.save(folder / "latest.png", sheet)
+        rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
+        some = {name: array[:16] for name, array in rows.items()}
+        q, given = encode(params, some), some.get("label") if settings.conditional else None
+        again = np.asarray(decode(params, q.mean, given))
+        both = np.concatenate([some["image"], again])
+        pictures.save(folder / f"{step:07d}-reconstruction.png", pictures.tile(both, len(again)), width=900)
+        between = jnp.linspace(0, 1, 10)[:, None, None]
+        ends = q.mean[:8].reshape(4, 2, -1)
+        line = ends[:, 0] + between * (ends[:, 1] - ends[:, 0])  # [10 4 d]
+        first = None if given is None else jnp.tile(given[:8:2], 10)
+        path = np.asarray(decode(params, line.reshape(-1, line.shape[-1]), first))
+        pictures.save(folder / "interpolation.png", pictures.strip(path.reshape(10, 4, *path.shape[1:])))
+        if settings.latents == 2 and not settings.conditional:
+            pictures.save(folder / "manifold.png", _manifold(decode, params), width=900)
+            pictures.scatter(folder / "latents.png", np.asarray(encode(params, rows).mean), rows.get("label"))
+
+    return figures
+
+
+def _manifold(decode, params: Params) -> np.ndarray:
+    """Means at the quantiles 5 % to 95 % of both latents, 20 by 20, as the notes have it."""
+    places = ndtri(jnp.linspace(0.05, 0.95, 20))
+    x, y = jnp.meshgrid(places, places[::-1])
+    return pictures.tile(np.asarray(decode(params, jnp.stack([x, y], -1).reshape(-1, 2), None)), 20, gap=0)
+
+
+def _inputs(settings: Config, key: Key, batch: Batch):
+    """Images and labels as the encoder takes them."""
+    return sources.images(settings, key, batch)[1], batch["label"] if settings.conditional else None
+
+
+def _rate_distortion(folder: pathlib.Path, lineup: members.Members, found: dict[str, np.ndarray]) -> None:
+    pictures.compare(folder, lineup, found)
+    if lineup.name == "beta" and lineup.values is not None:
+        with pictures.figure(folder / "rate-distortion.png", figsize=(6.2, 4.6)) as ((panel,),):
+            panel.plot(found["rate"], found["distortion"], "o", alpha=0.6)
+            for beta in np.unique(lineup.values):
+                x, y = (found[name][lineup.values == beta].mean() for name in ("rate", "distortion"))
+                panel.annotate(f"β = {beta:g}", (x, y), (7, 5), textcoords="offset points")
+            panel.set(xlabel="rate D(q‖p), nats", ylabel="distortion E[-log p(x|z)], nats", title="Held-out images")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train as the command line says."""
+    loop.run("vae", config.parse(Config, "vae", argv), build)
+
+
+if __name__ == "__main__":
+    runtime.main(main)

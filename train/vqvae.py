@@ -1,0 +1,136 @@
+"""Train a vector-quantised autoencoder: ``python -m train.vqvae --config digits``."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import numpy as np
+
+from genjax import data
+from genjax.models import vqvae
+from genjax.nn import convnet
+from genjax.theory import pixels
+from genjax.training import parallel, steps
+from genjax.types import Batch, Key, Params
+from train import config, loop, optimizer, pictures, runtime, sources
+
+COLUMNS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(config.ImageRun):
+    """Train a vector-quantised variational autoencoder (van den Oord et al. 2017)."""
+
+    codebook: int = 64
+    """Entries of the codebook."""
+    features: int = 16
+    """Numbers in an entry."""
+    learn: Literal["ema", "gradient"] = "ema"
+    """How entries move: as running means of what is nearest to them, or by their own gradient."""
+    decay: float = 0.99
+    """Of the running means; ema only."""
+    dead: float = 0.03
+    """An entry used less than this part of its fair share begins anew beside a much used one; 0 never. ema only."""
+    commitment: float = 0.25
+    """Weight of the encoder's distance from the entries."""
+    filters: tuple[int, ...] = (32,)
+    """Channels of the strided convolutions, each of which halves the image."""
+    blocks: int = 2
+    """Residual blocks beside the codebook."""
+    likelihood: Literal["gaussian", "logistic", "bernoulli"] = "gaussian"
+    """p(x|indices) of a pixel: a gaussian of a fixed standard deviation, a discretised logistic, or black and white."""
+    std: float = 0.25
+    """Standard deviation of the gaussian likelihood, where pixels reach from -1 to 1."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values."""
+        found = super().problems() + config.at_least(self, codebook=1, features=1, filters=1, blocks=0, commitment=0)
+        if not 0 < self.decay < 1:
+            found.append(f"decay: expected a number in (0, 1), such as 0.99; got {self.decay}")
+        if not 0 <= self.dead < 1:
+            found.append(f"dead: expected 0 (never) to below 1, a part of the fair share; got {self.dead}")
+        if not self.std > 0:
+            found.append(f"std: expected a positive standard deviation, got {self.std}")
+        return found
+
+
+def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
+    """The model that the settings describe, for images of a shape (h, w, c)."""
+    if settings.likelihood == "gaussian":
+        likelihood = pixels.gaussian(settings.std)
+    else:
+        likelihood = pixels.bernoulli() if settings.likelihood == "bernoulli" else pixels.discretized_logistic()
+    if settings.learn == "ema":
+        codebook = vqvae.ema_codebook(settings.codebook, decay=settings.decay, restart=settings.dead)
+    else:
+        codebook = vqvae.gradient_codebook(settings.codebook)
+    encoder = convnet.MapEncoder(settings.features, settings.filters, settings.blocks)
+    decoder = convnet.MapDecoder(shape[-1] * likelihood.num_outputs, settings.filters, settings.blocks)
+    return vqvae.build(encoder, decoder, codebook, likelihood, shape, commitment=settings.commitment)
+
+
+def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+    """What the loop trains."""
+    ours = model(settings, shape)
+    adam, rate = optimizer.adam(settings)
+
+    def loss(key: Key, params: Params, batch: Batch):
+        keys, images = sources.training_images(settings, key, batch)
+        return ours.loss(keys, params, {"image": images})
+
+    def heldout_loss(key: Key, params: Params, batch: Batch):
+        metrics = ours.loss(key, params, {"image": data.scale(batch["image"])})[1]
+        return metrics["distortion"], metrics
+
+    return loop.Task(
+        init=ours.init,
+        optimizer=(vqvae.optimizer(adam, settings.decay if settings.learn == "ema" else None), rate),
+        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        loss=loss,
+        heldout_loss=heldout_loss,
+        figures=_figures(settings, ours),
+        check=functools.partial(_check, settings, shape),
+    )
+
+
+def _check(settings: Config, shape: tuple[int, int, int], dataset: data.Dataset) -> None:
+    unit = 2 ** len(settings.filters)
+    vectors = len(dataset.train["image"]) * (shape[0] // unit) * (shape[1] // unit)
+    if settings.codebook > vectors:
+        raise config.UsageError(
+            f"codebook {settings.codebook}: {dataset.name} has {vectors} vectors to choose from; use fewer entries"
+        )
+
+
+def _figures(settings: Config, ours: vqvae.VQVAE):
+    @jax.jit
+    def reconstruct(params: Params, images):
+        indices = ours.encode(params, data.scale(images))
+        return indices, data.to_uint8(ours.decode(params, indices))
+
+    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
+        originals = rows["image"][:COLUMNS]
+        indices, again = map(np.asarray, reconstruct(params, originals))
+        maps = pictures.colours(indices, settings.codebook)
+        scale = originals.shape[1] // maps.shape[1]
+        maps = maps.repeat(scale, axis=1).repeat(scale, axis=2)
+        wide = lambda images: np.broadcast_to(images, (*images.shape[:-1], 3))
+        both = np.concatenate([wide(originals), maps, wide(again)])
+        sheet = pictures.tile(both, len(originals))
+        pictures.save(folder / f"{step:07d}.png", sheet, width=900)
+        pictures.save(folder / "latest.png", sheet, width=900)
+
+    return figures
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train as the command line says."""
+    loop.run("vqvae", config.parse(Config, "vqvae", argv), build)
+
+
+if __name__ == "__main__":
+    runtime.main(main)
