@@ -2,23 +2,21 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 import tyro
 
 from genjax import data, diffusion, random
-from genjax.training import state
-from train import checkpoint, config, ddpm, pictures, record, runtime
+from train import config, ddpm, pictures, record, runtime, trained, vae
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Draw images from a trained run. Image i depends on the run, the seed and i only."""
+    """Draw images from a trained run of train.ddpm or train.vae. Image i depends on the run, the seed and i only."""
 
     workdir: str
     """Folder of the run."""
@@ -28,6 +26,8 @@ class Sample:
     """How many images."""
     seed: int = 0
     """Of the noise."""
+    member: int = 0
+    """Which of the models of a run that trained many."""
     sampler: Literal["ancestral", "ddim"] = "ancestral"
     """Reverse chain: ancestral takes all T steps, ddim as many as --steps says."""
     steps: int = 50
@@ -44,6 +44,9 @@ class Sample:
     """Show where in the code an error arose."""
 
 
+SCRIPTS = {"ddpm": ddpm, "vae": vae}
+
+
 def draw(settings: Sample) -> np.ndarray:
     """The images, uint8 [num h w c].
 
@@ -54,20 +57,28 @@ def draw(settings: Sample) -> np.ndarray:
     for name in ("num", "batch_size"):
         if getattr(settings, name) < 1:
             raise config.UsageError(f"{name}: expected at least 1, got {getattr(settings, name)}")
-    trained, shape = _trained(pathlib.Path(settings.workdir).absolute())
+    run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS)
     try:
-        model = ddpm.model(trained, shape, _sampler(settings, trained))
+        sample, init = _sampler(settings, run)
     except ValueError as error:
         raise config.UsageError(str(error)) from error
-    absent: Any = None  # only the average is read
-    averaged = state.TrainState(absent, absent, jax.eval_shape(model.init, jax.random.key(0)), absent)
-    params = checkpoint.read(pathlib.Path(settings.workdir).absolute(), averaged).state.ema_params
-
+    params = trained.params(run, init, settings.member)
     size = min(settings.batch_size, settings.num)
     key = jax.random.key(settings.seed)
-    batch = jax.jit(lambda first: data.to_uint8(model.sample(random.per_example(key, size, first), params, size)))
+    batch = jax.jit(lambda first: data.to_uint8(sample(random.per_example(key, size, first), params, size, first)))
     parts = [np.asarray(batch(first)) for first in range(0, settings.num, size)]
     return np.concatenate(parts)[: settings.num]
+
+
+def _sampler(settings: Sample, run: trained.Record):
+    """``(keys, params, num, first) -> images``, and the model's ``init``."""
+    if run.script == "vae":
+        classes = vae.NUM_CLASSES if run.settings.conditional else 0
+        autoencoder = vae.model(run.settings, run.shape)
+        labels = lambda num, first: (first + jax.numpy.arange(num)) % classes if classes else None
+        return (lambda k, p, num, first: autoencoder.sample(k, p, num, labels(num, first))), autoencoder.init
+    model = ddpm.model(run.settings, run.shape, _chain(settings, run.settings))
+    return (lambda keys, params, num, first: model.sample(keys, params, num)), model.init
 
 
 def main(argv: Sequence[str]) -> None:
@@ -89,29 +100,12 @@ def main(argv: Sequence[str]) -> None:
     record.say(f"{len(images)} images in {out}")
 
 
-def _trained(workdir: pathlib.Path) -> tuple[ddpm.Config, tuple[int, int, int]]:
-    """The settings of the run, and the shape of its images."""
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise checkpoint.CheckpointError(
-            f"{workdir} holds no run: there is no config.json; train one with python -m train.ddpm"
-        )
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        script, shape = described["script"], tuple(described["data"]["train"][1:])
-    except (ValueError, KeyError, TypeError) as error:
-        raise checkpoint.CheckpointError(f"{path} is not a run's record: {error}") from error
-    if script != "ddpm":
-        raise checkpoint.CheckpointError(f"{workdir} was trained by train.{script}; expected a run of train.ddpm")
-    return config.read(ddpm.Config, "ddpm", str(path)), shape
-
-
-def _sampler(settings: Sample, trained: ddpm.Config):
+def _chain(settings: Sample, run: ddpm.Config):
     if settings.sampler == "ancestral":
-        return functools.partial(diffusion.ancestral, variance=trained.variance)
-    if not 1 <= settings.steps <= trained.timesteps:
+        return functools.partial(diffusion.ancestral, variance=run.variance)
+    if not 1 <= settings.steps <= run.timesteps:
         raise config.UsageError(
-            f"steps: expected 1 to {trained.timesteps}, the steps of the run's process; got {settings.steps}"
+            f"steps: expected 1 to {run.timesteps}, the steps of the run's process; got {settings.steps}"
         )
     if not 0 <= settings.eta <= 1:
         raise config.UsageError(f"eta: expected 0 to 1, got {settings.eta}")

@@ -17,6 +17,7 @@ SHAPES = {
     "digits": (8, 8, 1),
     "tfds:mnist": (28, 28, 1),
     "tfds:fashion_mnist": (28, 28, 1),
+    "tfds:binarized_mnist": (28, 28, 1),
     "tfds:cifar10": (32, 32, 3),
 }
 

@@ -169,10 +169,13 @@ def _rate_distortion(folder: pathlib.Path, lineup: members.Members, found: dict[
     pictures.compare(folder, lineup, found)
     if lineup.name == "beta" and lineup.values is not None:
         with pictures.figure(folder / "rate-distortion.png", figsize=(6.2, 4.6)) as ((panel,),):
-            panel.plot(found["rate"], found["distortion"], "o", alpha=0.6)
-            for beta in np.unique(lineup.values):
-                x, y = (found[name][lineup.values == beta].mean() for name in ("rate", "distortion"))
-                panel.annotate(f"β = {beta:g}", (x, y), (7, 5), textcoords="offset points")
+            panel.plot(found["rate"], found["distortion"], "o", alpha=0.5)
+            mean = lambda name: [found[name][lineup.values == beta].mean() for beta in np.unique(lineup.values)]
+            rates, distortions = mean("rate"), mean("distortion")
+            panel.plot(rates, distortions, lw=1.2)
+            for beta, *place in zip(np.unique(lineup.values), rates, distortions, strict=True):
+                panel.annotate(f"β = {beta:g}", place, (7, 5), textcoords="offset points")
+            panel.margins(x=0.12)
             panel.set(xlabel="rate D(q‖p), nats", ylabel="distortion E[-log p(x|z)], nats", title="Held-out images")
 
 

@@ -18,10 +18,11 @@ def tfds(
 
     What is tried, in this order:
 
-    1. ``mnist``, ``fashion_mnist``, ``cifar10``: the published files, in ``data_dir/name/`` or ``data_dir/``: the four
-       IDX files, gzipped or not; ``cifar-10-binary.tar.gz``, its ``.bin`` files, or lossless mosaics (``data.cifar``).
+    1. ``mnist``, ``fashion_mnist``, ``cifar10``, ``binarized_mnist``: the published files, in ``data_dir/name/`` or
+       ``data_dir/``: the four IDX files, gzipped or not; ``cifar-10-binary.tar.gz``, its ``.bin`` files, or lossless
+       mosaics (``data.cifar``); the text files, or their bits packed (``data.binarized``).
     2. Any set that tensorflow-datasets has prepared in ``data_dir/name/`` as ``array_record``.
-    3. The three sets of 1.: their published files are downloaded to ``data_dir/name/``, checked by SHA-256.
+    3. The sets of 1.: their published files are downloaded to ``data_dir/name/``, checked by SHA-256.
        All others: tensorflow-datasets prepares them, if TensorFlow is installed.
 
     The same images come in another order, and with another fingerprint, from 1. than from 2.

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10 from their published files, told by name and SHA-256."""
+"""MNIST, static binarised MNIST, Fashion-MNIST and CIFAR-10 from their published files, told by name and SHA-256."""
 
 import hashlib
 import pathlib
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genjax.data import cifar, dataset, download, idx
+from genjax.data import binarized, cifar, dataset, download, idx
 from genjax.data.dataset import DataError, Dataset
 
 IDX_FILES = (
@@ -20,6 +20,7 @@ IDX_FILES = (
 MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 FASHION_MNIST_URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/"
+BINARIZED_MNIST_URL = "https://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
 
 
 class Original(NamedTuple):
@@ -130,5 +131,13 @@ SETS: dict[str, Original] = {
         {cifar.ARCHIVE: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
         cifar.load,
         ("It must be this binary version: the Python version is made of pickles, which are never read.",),
+    ),
+    "binarized_mnist": Original(
+        BINARIZED_MNIST_URL,
+        {
+            binarized.FILES["train"]: "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+            binarized.FILES["test"]: "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+        },
+        binarized.load,
     ),
 }

@@ -61,6 +61,7 @@ class VAE(NamedTuple):
       log_weights: ``(key, params, batch, num_samples) -> [num_samples b]``: log p(x, z) - log q(z|x) of draws of q;
         ``variational.elbo`` and ``variational.importance_weighted_bound`` make bounds of them.
       log_joint: ``(params, batch, z [b d]) -> [b]``: log p(x|z) + log p(z), nats.
+      num_latents: d.
     """
 
     init: Callable[[Key], Params]
@@ -70,6 +71,7 @@ class VAE(NamedTuple):
     sample: Sample
     log_weights: Callable[[Key, Params, Batch, int], Float[Array, "k b"]]
     log_joint: Callable[[Params, Batch, Float[Array, "b d"]], Float[Array, " b"]]
+    num_latents: int
 
 
 def rate(q: DiagGaussian, free_bits: float = 0.0) -> Float[Array, " b"]:
@@ -172,7 +174,7 @@ def build(
     if out.shape[1:] != outputs:
         raise ValueError(f"decoder: expected outputs of shape {outputs}, got {out.shape[1:]}")
     num_latents = q.mean.shape[-1]
-    return VAE(init, loss, encode, decode, sample, log_weights, log_joint)
+    return VAE(init, loss, encode, decode, sample, log_weights, log_joint, num_latents)
 
 
 def log_evidence(
@@ -194,9 +196,8 @@ def log_evidence(
       ValueError: the model does not have two latents.
     """
     num = batch["image"].shape[0]
-    latents = jax.eval_shape(model.encode, params, batch["image"], batch.get("label")).mean.shape[-1]
-    if latents != 2:
-        raise ValueError(f"model: expected two latents, for a grid over them; got {latents}")
+    if model.num_latents != 2:
+        raise ValueError(f"model: expected two latents, for a grid over them; got {model.num_latents}")
     cell = 2 * width / num_points
     places = (jnp.arange(num_points) + 0.5) * cell - width
 

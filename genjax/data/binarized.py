@@ -1,0 +1,60 @@
+"""Static binarised MNIST (Salakhutdinov & Murray 2008; the split of Larochelle & Murray 2011): 50,000, 10,000, 10,000.
+
+Each pixel was drawn black or white once and for all. A published file is text, 784 digits 0 or 1 to a line.
+"""
+
+import pathlib
+
+import numpy as np
+from jaxtyping import UInt8
+
+from genjax.data.dataset import DataError, Dataset
+
+SPLITS = {"train": 50_000, "valid": 10_000, "test": 10_000}
+FILES = {split: f"binarized_mnist_{split}.amat" for split in SPLITS}
+PACKED = "binarized_mnist.npz"
+LINE = 2 * 784
+
+
+def load(folder: pathlib.Path) -> Dataset | None:
+    """Levels 0 and 255, without labels: to train on the 50,000, held out the 10,000 of the test split.
+
+    The folder holds the published text files ``binarized_mnist_train.amat`` and ``..._test.amat``; or
+    ``binarized_mnist.npz`` with the arrays train and test, ``np.packbits(axis=1)`` of the same pixels. The validation
+    split is not used.
+
+    Raises:
+      DataError: a file is damaged.
+    """
+    if (folder / PACKED).exists():
+        train, heldout = (_unpack(folder / PACKED, split) for split in ("train", "test"))
+    elif all((folder / FILES[split]).exists() for split in ("train", "test")):
+        train, heldout = (_parse(folder / FILES[split], SPLITS[split]) for split in ("train", "test"))
+    else:
+        return None
+    return Dataset(folder.name, {"image": train}, {"image": heldout})
+
+
+def _parse(path: pathlib.Path, rows: int) -> UInt8[np.ndarray, "n 28 28 1"]:
+    text = np.fromfile(path, np.uint8)
+    if text.size != rows * LINE:
+        raise DataError(f"{path} has {text.size} bytes, expected {rows * LINE}; download it again")
+    bits = text.reshape(rows, 784, 2)
+    if not (np.all((bits[..., 0] == ord("0")) | (bits[..., 0] == ord("1"))) and np.all(bits[:, -1, 1] == ord("\n"))):
+        raise DataError(f"{path}: expected lines of 784 digits 0 or 1; download it again")
+    return _images(bits[..., 0] - ord("0"))
+
+
+def _unpack(path: pathlib.Path, split: str) -> UInt8[np.ndarray, "n 28 28 1"]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            packed = stored[split]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: {error}; download it again") from error
+    if packed.dtype != np.uint8 or packed.shape != (SPLITS[split], 98):
+        raise DataError(f"{path}: expected {split} to be uint8[{SPLITS[split]} 98], got {packed.dtype}{packed.shape}")
+    return _images(np.unpackbits(packed, axis=1))
+
+
+def _images(bits: UInt8[np.ndarray, "n 784"]) -> UInt8[np.ndarray, "n 28 28 1"]:
+    return (255 * bits).reshape(-1, 28, 28, 1)

@@ -1,0 +1,92 @@
+"""What a trained VAE is asked afterwards: its likelihood, and images."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def command(script, *argv):
+    done = subprocess.run(
+        [sys.executable, "-m", f"train.{script}", *map(str, argv)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vae")
+    tiny = ("--steps", 200, "--every", 200, "--log-every", 50)
+    for name, flags in {
+        "two": ("--binarization", "dynamic"),
+        "many": ("--latents", 4, "--conditional", "--num-seeds", 2),
+    }.items():
+        code, _, err = command("vae", "--workdir", folder / name, *tiny, *flags)
+        assert code == 0, err
+    return folder
+
+
+def test_bounds_are_in_order_and_the_pixels_are_named(runs, tmp_path):
+    out = tmp_path / "row.json"
+    code, told, err = command("evaluate", "--workdir", runs / "two", "--samples", 300, "--num", 60, "--out", out)
+    assert code == 0, err
+    row = json.loads(out.read_text())
+    assert row["pixels"] == "binarised dynamically, one draw" and "60 of 197" in row["split"] and "quadrature" in told
+    elbo, bound, exact = (row[name]["nats"] for name in ("elbo", "bound", "exact"))
+    assert elbo < bound < exact + 0.02 and abs(bound - exact) < 0.1
+    for name in ("elbo", "bound", "exact"):
+        assert np.isclose(row[name]["bits_per_dim"], -row[name]["nats"] / np.log(2) / 64)
+        assert 0 < row[name]["standard_error"] < 3
+
+
+def test_a_member_is_scored_and_drawn_from(runs, tmp_path):
+    found = []
+    for member in (0, 1):
+        out = tmp_path / f"{member}.npz"
+        code, _, err = command("sample", "--workdir", runs / "many", "--member", member, "--num", 12, "--out", out)
+        assert code == 0, err
+        found.append(np.load(out)["images"])
+        assert found[-1].shape == (12, 8, 8, 1)
+    assert not np.array_equal(*found)
+    code, told, err = command("evaluate", "--workdir", runs / "many", "--member", 1, "--samples", 5, "--num", 20)
+    assert code == 0 and "grey, cross-entropy: no likelihood" in told and "quadrature" not in told, err
+    code, _, err = command("evaluate", "--workdir", runs / "many", "--member", 2)
+    assert code == 2 and "member 2:" in err and "has 2, numbered from 0" in err
+
+
+@pytest.mark.parametrize(
+    ("script", "argv", "code", "message"),
+    [
+        ("evaluate", ("--samples", 0), 2, "samples: expected at least 1, got 0"),
+        ("vae", ("--latents", 0), 2, "latents: expected at least 1, got 0"),
+        ("vae", ("--binarization", "static"), 2, "has 17 levels, not black and white alone"),
+        (
+            "vae",
+            ("--binarization", "dynamic", "--likelihood", "logistic"),
+            2,
+            "dynamic pixels want --likelihood bernoulli",
+        ),
+        ("vqvae", ("--codebook", 100_000), 2, "has 25600 vectors to choose from; use fewer entries"),
+        ("ae", ("--without", 12), 2, r"--without 12: expected one of the classes"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_slow(script, argv, code, message, runs, tmp_path):
+    workdir = runs / "two" if script == "evaluate" else tmp_path / "run"
+    got, _, err = command(script, "--workdir", workdir, *argv)
+    assert got == code and message in err and "Traceback" not in err
+
+
+def test_a_conditional_model_wants_labels(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1)).astype(np.uint8)
+    np.savez(tmp_path / "unlabelled.npz", images=images)
+    code, _, err = command(
+        "vae", "--workdir", tmp_path / "run", "--conditional", "--data", f"npz:{tmp_path}/unlabelled.npz"
+    )
+    assert code == 2 and "has no labels; leave --conditional out" in err
