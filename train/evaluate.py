@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ class Evaluate:
     """How many held-out images, chosen at random; 0 for all."""
     member: int = 0
     """Which of the models of a run that trained many."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """The last checkpoint, or the one with the lowest held-out loss."""
     seed: int = 0
     """Of the choice of images, of their binarisation, and of z."""
     data_dir: str = ""
@@ -53,7 +55,7 @@ def scores(settings: Evaluate) -> dict[str, Any]:
     run = trained.record(pathlib.Path(settings.workdir).absolute(), {"vae": vae})
     told = dataclasses.replace(run.settings, data_dir=settings.data_dir or run.settings.data_dir)
     model = vae.model(told, run.shape)
-    params = trained.params(run, model.init, settings.member)
+    params = trained.params(run, model.init, settings.member, settings.checkpoint)
     rows = sources.load(told).heldout
     size = len(rows["image"])
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(size)[: settings.num or size])

@@ -28,6 +28,8 @@ class Sample:
     """Of the noise."""
     member: int = 0
     """Which of the models of a run that trained many."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """The last checkpoint, or the one with the lowest held-out loss."""
     sampler: Literal["ancestral", "ddim"] = "ancestral"
     """Reverse chain: ancestral takes all T steps, ddim as many as --steps says."""
     steps: int = 50
@@ -62,7 +64,7 @@ def draw(settings: Sample) -> np.ndarray:
         sample, init = _sampler(settings, run)
     except ValueError as error:
         raise config.UsageError(str(error)) from error
-    params = trained.params(run, init, settings.member)
+    params = trained.params(run, init, settings.member, settings.checkpoint)
     size = min(settings.batch_size, settings.num)
     key = jax.random.key(settings.seed)
     batch = jax.jit(lambda first: data.to_uint8(sample(random.per_example(key, size, first), params, size, first)))

@@ -4,7 +4,7 @@ import json
 import pathlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
@@ -50,13 +50,16 @@ def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType]) -> Record:
     return Record(workdir, script, config.read(scripts[script].Config, script, str(path)), shape)
 
 
-def params(run: Record, init: Callable[[Key], Params], member: int = 0) -> Params:
-    """The averaged parameters of the last checkpoint.
+def params(
+    run: Record, init: Callable[[Key], Params], member: int = 0, which: Literal["latest", "best"] = "latest"
+) -> Params:
+    """The averaged parameters of a checkpoint.
 
     Args:
       run: of ``record``.
       init: of its model.
       member: which, where the run trained many.
+      which: the last checkpoint, or the one with the lowest held-out loss.
 
     Raises:
       UsageError: there are not so many members.
@@ -67,5 +70,5 @@ def params(run: Record, init: Callable[[Key], Params], member: int = 0) -> Param
         raise config.UsageError(f"member {member}: {run.workdir} has {len(lineup.seeds)}, numbered from 0")
     absent: Any = None  # only the average is read
     shapes = jax.eval_shape(lambda: lineup.lift(lambda key, value: init(key), ())(lineup.keys, lineup.values))
-    found = checkpoint.read(run.workdir, state.TrainState(absent, absent, shapes, absent)).state.ema_params
+    found = checkpoint.read(run.workdir, state.TrainState(absent, absent, shapes, absent), step=which).state.ema_params
     return jax.tree.map(lambda array: array[member], found) if lineup.many else found
