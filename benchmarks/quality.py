@@ -94,8 +94,9 @@ def score(row: Row, settings: Quality) -> dict[str, Any]:
     wanted = int(flags[-1 - flags[::-1].index("--steps") + 1]) if "--steps" in flags else told["config"]["steps"]
     last = next(line for line in lines if line["step"] == wanted)
     losses = last.get("heldout_members", {}).get("loss", [last["heldout_loss"]])
+    shown = f"python -m train.{row.script} {' '.join(flags)} --num-seeds {settings.num_seeds}"
     found: dict[str, Any] = {
-        "name": row.name, "command": f"python -m train.{row.script} {' '.join(command)}", "steps": wanted,
+        "name": row.name, "command": shown, "steps": wanted,
         "elbo": _mean(np.negative(losses)), "published": row.published,
         "devices": told["devices"], "versions": told["versions"],
     }  # fmt: skip

@@ -84,8 +84,8 @@ def curves(path: pathlib.Path, metrics: pathlib.Path) -> None:
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:
                 upper.plot(*zip(*points, strict=True), label=label, marker=mark, markersize=4, linewidth=1.4)
-        positive = all(line.get(name, 1) > 0 for line in lines for name in ("loss", "heldout_loss"))
-        upper.set(yscale="log" if positive else "linear", ylabel="loss")
+        values = [line[name] for line in lines for name in ("loss", "heldout_loss") if name in line]
+        upper.set(yscale="log" if 0 < 10 * min(values) < max(values) else "linear", ylabel="loss")
         lower.plot([line["step"] for line in lines], [line["grad_norm"] for line in lines], color=COLOURS[-1], lw=1)
         lower.set(yscale="log", ylabel="gradient norm", xlabel="step")
 
@@ -96,7 +96,7 @@ def compare(folder: pathlib.Path, lineup: Any, found: dict[str, np.ndarray]) -> 
         if lineup.values is None:
             panel.plot(lineup.seeds, found["loss"], "o", alpha=0.7)
             panel.axhline(found["loss"].mean(), color=COLOURS[1], lw=1, label=f"mean {found['loss'].mean():.4g}")
-            panel.set(xlabel="seed", ylabel="held-out loss")
+            panel.set(xlabel="seed", ylabel="held-out loss", xticks=lineup.seeds)
         else:
             values = np.unique(lineup.values)
             panel.plot(lineup.values, found["loss"], "o", alpha=0.5)

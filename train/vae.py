@@ -148,7 +148,10 @@ def _figures(settings: Config, ours: vae.VAE):
         pictures.save(folder / "interpolation.png", pictures.strip(path.reshape(10, 4, *path.shape[1:])))
         if settings.latents == 2 and not settings.conditional:
             pictures.save(folder / "manifold.png", _manifold(decode, params), width=900)
-            pictures.scatter(folder / "latents.png", np.asarray(encode(params, rows).mean), rows.get("label"))
+            many = {
+                name: array[:5000] for name, array in (rows if len(rows["image"]) >= 1000 else dataset.train).items()
+            }
+            pictures.scatter(folder / "latents.png", np.asarray(encode(params, many).mean), many.get("label"))
 
     return figures
 
