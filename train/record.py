@@ -47,7 +47,8 @@ def check(workdir: pathlib.Path, settings: config.Run) -> None:
     if old is None:
         return
     free = config.FREE - ({"steps"} if settings.schedule == "cosine" else set())
-    allowed, refused = config.changes(old["config"], dataclasses.asdict(settings), free)
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # of settings younger than the run
+    allowed, refused = config.changes(defaults | old["config"], dataclasses.asdict(settings), free)
     if refused and not settings.override_resume:
         raise config.UsageError(
             f"{workdir} holds a run with other settings:\n  " + "\n  ".join(refused) + "\n"

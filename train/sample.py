@@ -75,7 +75,7 @@ def draw(settings: Sample) -> np.ndarray:
 def _sampler(settings: Sample, run: trained.Record):
     """``(keys, params, num, first) -> images``, and the model's ``init``."""
     if run.script == "vae":
-        classes = vae.NUM_CLASSES if run.settings.conditional else 0
+        classes = run.settings.classes
         autoencoder = vae.model(run.settings, run.shape)
         labels = lambda num, first: (first + jax.numpy.arange(num)) % classes if classes else None
         return (lambda k, p, num, first: autoencoder.sample(k, p, num, labels(num, first))), autoencoder.init

@@ -21,8 +21,6 @@ from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
 from train import config, loop, members, optimizer, pictures, runtime, sources
 
-NUM_CLASSES = 10
-
 
 @dataclasses.dataclass(frozen=True)
 class Config(config.ImageRun):
@@ -36,8 +34,8 @@ class Config(config.ImageRun):
     """Widths of the dense layers from image to latents; the decoder has them the other way round."""
     filters: tuple[int, ...] = (32, 64)
     """Channels of the convolutions, each of which halves the image; conv only."""
-    conditional: bool = False
-    """Give the label to both networks."""
+    classes: int = 0
+    """Give the label, one of so many classes, to both networks; 0 makes a model without labels."""
     likelihood: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli"
     """p(x|z) of a pixel: bernoulli for binary ones (of grey ones, the notes' cross-entropy), gaussian of a fixed
     standard deviation, or a discretised logistic over 256 levels."""
@@ -57,7 +55,7 @@ class Config(config.ImageRun):
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
         found = super().problems() + config.at_least(
-            self, latents=1, hidden=1, filters=1, beta=0, beta_warmup=0, free_bits=0, num_samples=1
+            self, latents=1, hidden=1, filters=1, classes=0, beta=0, beta_warmup=0, free_bits=0, num_samples=1
         )
         if not self.std > 0:
             found.append(f"std: expected a positive standard deviation, got {self.std}")
@@ -69,14 +67,13 @@ class Config(config.ImageRun):
 def model(settings: Config, shape: tuple[int, int, int]) -> vae.VAE:
     """The model that the settings describe, for images of a shape (h, w, c)."""
     likelihood = _likelihood(settings)
-    classes = NUM_CLASSES if settings.conditional else 0
     features, outputs = 2 * settings.latents, (*shape[:2], shape[2] * likelihood.num_outputs)
     if settings.network == "conv":
-        encoder: nn.Module = convnet.Encoder(features, settings.filters, settings.hidden, classes)
-        decoder: nn.Module = convnet.Decoder(outputs, settings.filters, settings.hidden[::-1], classes)
+        encoder: nn.Module = convnet.Encoder(features, settings.filters, settings.hidden, settings.classes)
+        decoder: nn.Module = convnet.Decoder(outputs, settings.filters, settings.hidden[::-1], settings.classes)
     else:
-        encoder = mlp.Encoder(features, settings.hidden, classes)
-        decoder = mlp.Decoder(outputs, settings.hidden[::-1], classes)
+        encoder = mlp.Encoder(features, settings.hidden, settings.classes)
+        decoder = mlp.Decoder(outputs, settings.hidden[::-1], settings.classes)
     return vae.build(encoder, decoder, likelihood, shape, beta=settings.beta, free_bits=settings.free_bits)
 
 
@@ -116,16 +113,18 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
 
 def _check(settings: Config, dataset: data.Dataset) -> None:
-    if settings.conditional and "label" not in dataset.train:
-        raise config.UsageError(f"conditional: {dataset.name} has no labels; leave --conditional out")
-    if settings.conditional and (most := int(dataset.train["label"].max())) >= NUM_CLASSES:
-        raise config.UsageError(f"conditional: expected labels from 0 to {NUM_CLASSES - 1}, {dataset.name} has {most}")
+    if settings.classes and "label" not in dataset.train:
+        raise config.UsageError(f"classes {settings.classes}: {dataset.name} has no labels; leave --classes out")
+    if settings.classes and (most := int(dataset.train["label"].max())) >= settings.classes:
+        raise config.UsageError(
+            f"classes {settings.classes}: {dataset.name} has a label {most}; use {most + 1} or more"
+        )
 
 
 def _figures(settings: Config, ours: vae.VAE):
     key = jax.random.key(settings.seed)
     num = settings.num_samples
-    labels = jnp.arange(num) % NUM_CLASSES if settings.conditional else None
+    labels = jnp.arange(num) % settings.classes if settings.classes else None
     draw = jax.jit(lambda params: data.to_uint8(ours.sample(key, params, num, labels)))
     encode = jax.jit(lambda params, batch: ours.encode(params, *_inputs(settings, key, batch)))
     decode = jax.jit(lambda params, z, labels: data.to_uint8(ours.decode(params, z, labels)))
@@ -136,7 +135,7 @@ def _figures(settings: Config, ours: vae.VAE):
         pictures.save(folder / "latest.png", sheet)
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         some = {name: array[:16] for name, array in rows.items()}
-        q, given = encode(params, some), some.get("label") if settings.conditional else None
+        q, given = encode(params, some), some.get("label") if settings.classes else None
         again = np.asarray(decode(params, q.mean, given))
         both = np.concatenate([some["image"], again])
         pictures.save(folder / f"{step:07d}-reconstruction.png", pictures.tile(both, len(again)), width=900)
@@ -146,7 +145,7 @@ def _figures(settings: Config, ours: vae.VAE):
         first = None if given is None else jnp.tile(given[:8:2], 10)
         path = np.asarray(decode(params, line.reshape(-1, line.shape[-1]), first))
         pictures.save(folder / "interpolation.png", pictures.strip(path.reshape(10, 4, *path.shape[1:])))
-        if settings.latents == 2 and not settings.conditional:
+        if settings.latents == 2 and not settings.classes:
             pictures.save(folder / "manifold.png", _manifold(decode, params), width=900)
             many = {
                 name: array[:5000] for name, array in (rows if len(rows["image"]) >= 1000 else dataset.train).items()
@@ -165,7 +164,7 @@ def _manifold(decode, params: Params) -> np.ndarray:
 
 def _inputs(settings: Config, key: Key, batch: Batch):
     """Images and labels as the encoder takes them."""
-    return sources.images(settings, key, batch)[1], batch["label"] if settings.conditional else None
+    return sources.images(settings, key, batch)[1], batch["label"] if settings.classes else None
 
 
 def _rate_distortion(folder: pathlib.Path, lineup: members.Members, found: dict[str, np.ndarray]) -> None:

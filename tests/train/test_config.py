@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train import config, ddpm
+from train import ae, config, ddpm, record, sources, vae, vqvae
 
-SHIPPED = sorted(path.stem for path in (config.CONFIGS / "ddpm").glob("*.toml"))
+SCRIPTS = {"ae": ae, "ddpm": ddpm, "vae": vae, "vqvae": vqvae}
+SHIPPED = sorted((path.parent.name, path.stem) for path in config.CONFIGS.glob("*/*.toml"))
 
 
 def parse(*argv):
@@ -22,11 +23,14 @@ def written(tmp_path, text, name="mine.toml"):
     return str(path)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_every_shipped_config_says_what_it_is_and_can_be_used(name):
-    text = (config.CONFIGS / "ddpm" / f"{name}.toml").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("script", "name"), SHIPPED)
+def test_every_shipped_config_says_what_it_is_and_can_be_used(script, name):
+    text = (config.CONFIGS / script / f"{name}.toml").read_text(encoding="utf-8")
     assert text.startswith("# ") and "Source:" in text and "Time:" in text
-    assert parse("--config", name).config == name
+    settings = config.parse(SCRIPTS[script].Config, script, ["--config", name])
+    assert settings.config == name and settings.workdir == f"runs/{script}-{name}"
+    shape = sources.shape(settings)
+    assert SCRIPTS[script].build(settings, shape).draw
 
 
 def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
@@ -110,3 +114,14 @@ def test_changes_are_sorted_into_allowed_and_refused():
     allowed, refused = config.changes(json.loads(json.dumps(old)), new, config.FREE)
     assert allowed == ["lr: 0.001 -> 0.5"]
     assert refused == ["multipliers: [1, 2, 2] -> (1, 4)", "seed: 0 -> 3"]
+
+
+def test_a_run_older_than_a_setting_goes_on(tmp_path):
+    """What its record lacks had the default."""
+    then = dataclasses.asdict(ddpm.Config())
+    del then["num_seeds"], then["without"]
+    described = {"run_id": "x", "config": then, "data": {}, "starts": []}
+    written(tmp_path, json.dumps(described), "config.json")
+    record.check(tmp_path, ddpm.Config())
+    with pytest.raises(config.UsageError, match="num_seeds: 1 -> 2"):
+        record.check(tmp_path, ddpm.Config(num_seeds=2))

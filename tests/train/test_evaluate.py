@@ -26,7 +26,7 @@ def runs(tmp_path_factory):
     tiny = ("--steps", 200, "--every", 200, "--log-every", 50)
     for name, flags in {
         "two": ("--binarization", "dynamic"),
-        "many": ("--latents", 4, "--conditional", "--num-seeds", 2),
+        "many": ("--latents", 4, "--classes", 10, "--num-seeds", 2),
     }.items():
         code, _, err = command("vae", "--workdir", folder / name, *tiny, *flags)
         assert code == 0, err
@@ -87,6 +87,6 @@ def test_a_conditional_model_wants_labels(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1)).astype(np.uint8)
     np.savez(tmp_path / "unlabelled.npz", images=images)
     code, _, err = command(
-        "vae", "--workdir", tmp_path / "run", "--conditional", "--data", f"npz:{tmp_path}/unlabelled.npz"
+        "vae", "--workdir", tmp_path / "run", "--classes", 10, "--data", f"npz:{tmp_path}/unlabelled.npz"
     )
-    assert code == 2 and "has no labels; leave --conditional out" in err
+    assert code == 2 and "has no labels; leave --classes out" in err
