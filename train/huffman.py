@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+import tempfile
+import time
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -33,26 +35,41 @@ def main(argv: Sequence[str]) -> None:
     """Compress or restore as the command line says."""
     settings = tyro.cli(Huffman, prog="python -m train.huffman", args=argv)
     source = pathlib.Path(settings.file)
+    if source.is_dir():
+        raise config.UsageError(f"{source} is a folder; name a file")
     out = pathlib.Path(settings.out) if settings.out else _beside(source, settings.restore)
-    if out.exists() and not settings.force:
-        raise config.UsageError(f"{out} is there already; name another with --out, or overwrite it with --force")
-    partial = out.with_name(out.name + ".partial")
+    _check_out(out, settings.force)
+    started = time.monotonic()
     try:
         content = source.read_bytes()
         if settings.restore:
-            partial.write_bytes(_restored(source, content))
+            _write(out, _restored(source, content))
         else:
             packed = huffman.encode(content)
-            if huffman.decode(packed) != content:
-                raise AssertionError(f"{source}: the code does not decode to the file")
-            partial.write_bytes(packed)
-            _report(content, len(packed))
-        partial.replace(out)
+            _write(out, packed, restores=content)
+            _report(content, len(packed), time.monotonic() - started)
     except OSError as error:
         raise config.UsageError(f"{error.filename or source}: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     record.say(f"{source} -> {out}")
+
+
+def _check_out(out: pathlib.Path, force: bool) -> None:
+    if out.is_dir():
+        raise config.UsageError(f"--out {out}: is a folder; name a file")
+    if out.exists() and not force:
+        raise config.UsageError(f"{out} is there already; name another with --out, or overwrite it with --force")
+    if not out.absolute().parent.is_dir():
+        raise config.UsageError(f"--out {out}: there is no folder {out.absolute().parent}")
+
+
+def _write(out: pathlib.Path, result: bytes, restores: bytes | None = None) -> None:
+    """All of the file or nothing: written in a folder of its own beside, read back, then moved."""
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".huffman-") as folder:
+        partial = pathlib.Path(folder) / out.name
+        partial.write_bytes(result)
+        if restores is not None and huffman.decode(partial.read_bytes()) != restores:
+            raise AssertionError(f"{out}: what was written does not decode to the file; nothing is kept")
+        partial.replace(out)
 
 
 def _restored(source: pathlib.Path, packed: bytes) -> bytes:
@@ -62,10 +79,10 @@ def _restored(source: pathlib.Path, packed: bytes) -> bytes:
         raise data.DataError(f"{source}: {str(error).removeprefix('data: ')}") from error
 
 
-def _report(content: bytes, packed: int) -> None:
+def _report(content: bytes, packed: int, seconds: float) -> None:
     """What the code costs beside what it must."""
     if not content:
-        return record.say("the file is empty")
+        return record.say(f"the file is empty: 0 -> {packed} bytes; it restores the file")
     counts = np.bincount(np.frombuffer(content, np.uint8), minlength=256)
     frequencies = {byte: int(count) for byte, count in enumerate(counts) if count}
     length = huffman.expected_length(huffman.code(frequencies), frequencies)
@@ -73,7 +90,8 @@ def _report(content: bytes, packed: int) -> None:
     record.say(f"entropy of the bytes   {entropy:.4f} bits per symbol")
     record.say(f"Huffman's code         {length:.4f} bits per symbol")
     record.say(f"the file with header   {8 * packed / len(content):.4f} bits per symbol")
-    record.say(f"{len(content)} -> {packed} bytes ({packed / len(content):.1%}); it restores the file, byte for byte")
+    share = f"{packed / len(content):.1%}, {len(content) / packed:.2f} to 1"
+    record.say(f"{len(content)} -> {packed} bytes ({share}) in {seconds:.2f} s; it restores the file, byte for byte")
 
 
 def _beside(source: pathlib.Path, restore: bool) -> pathlib.Path:

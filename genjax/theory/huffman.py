@@ -13,9 +13,12 @@ The lecture notes' four letters, in a code that wastes bits, in the best one, an
 False
 """
 
+import collections
+import decimal
 import heapq
 import math
 import numbers
+import operator
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,8 +28,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
-MAGIC = b"GJH1"
-CHUNK = 1 << 18  # symbols, or bytes of code, handled at once
+MAGIC = b"GJH"
+VERSION = b"1"
+DTYPES = (b"|b1", b"|i1", b"|u1", b"<i2", b"<u2", b"<i4", b"<u4", b"<i8", b"<u8")  # all that a file may name
+CHUNK = 1 << 15  # symbols, or bytes of code, handled at once
 WINDOW = 16  # bits looked up at once
 MAX_SYMBOLS = 1 << 16
 
@@ -35,13 +40,14 @@ def code(frequencies: Mapping[Any, Any]) -> dict[Any, str]:
     """The prefix code with the smallest expected length, as ``{symbol: word}`` in the order of the symbols.
 
     It is a function of the frequencies alone, not of the order they come in, and computed exactly. Symbols of frequency
-    0 get no word. One symbol alone gets the word 0, since a word of no bits could not be counted.
+    0 cannot occur and get no word, for it would lengthen another's. One symbol alone gets the word 0, since words of no
+    bits could not be counted. No symbols, no words.
 
     Args:
       frequencies: of symbols that can be sorted; counts, probabilities or any other numbers ≥ 0.
 
     Raises:
-      ValueError: a frequency is negative or not finite, or the symbols cannot be sorted.
+      ValueError: a frequency is no number, negative or not finite, or the symbols cannot be sorted.
     """
     weights = {symbol: _exact(symbol, value) for symbol, value in frequencies.items()}
     try:
@@ -80,6 +86,25 @@ def is_prefix_free(code: Mapping[Any, str]) -> bool:
     return all(not b.startswith(a) for a, b in zip(words, words[1:], strict=False))
 
 
+def is_uniquely_decodable(code: Mapping[Any, str]) -> bool:
+    """Whether no two texts give the same bits (Sardinas & Patterson 1953); a reader may have to wait for the last bit.
+
+    Collects by what tails one reading of the same bits can be ahead of another; where a tail is a word, both meet.
+
+    >>> is_uniquely_decodable({"F": "0", "C": "01", "R": "11"}), is_uniquely_decodable({"F": "0", "C": "1", "R": "01"})
+    (True, False)
+    """
+    words = set(code.values())
+    if len(words) < len(code) or "" in words:
+        return False
+    beyond = lambda ahead, word: ahead[len(word) :] if ahead.startswith(word) else ""
+    tails, seen = {beyond(a, b) for a in words for b in words} - {""}, set[str]()
+    while tails and not tails & words:
+        seen |= tails
+        tails = {beyond(a, b) or beyond(b, a) for a in tails for b in words} - seen - {""}
+    return not tails
+
+
 def encode(data: bytes) -> bytes:
     """Bytes to a file that ``decode`` reads: header, code lengths, code, checksum."""
     return _write(np.frombuffer(data, np.uint8), b"B")
@@ -106,7 +131,7 @@ def encode_array(array: Shaped[np.ndarray, "..."]) -> bytes:
 
 
 def decode_array(data: bytes) -> Shaped[np.ndarray, "..."]:
-    """The array that ``encode_array`` was given, with its shape and dtype.
+    """The array that ``encode_array`` was given, with its shape and dtype, in this machine's byte order.
 
     Raises:
       ValueError: the data are not what ``encode_array`` made, down to the last bit.
@@ -116,10 +141,10 @@ def decode_array(data: bytes) -> Shaped[np.ndarray, "..."]:
 
 def _exact(symbol: Any, value: Any) -> Fraction | int:
     if not isinstance(value, numbers.Rational):
-        value = float(value)
-        if not math.isfinite(value):
-            raise ValueError(f"frequencies: expected a finite number for {symbol!r}, got {value}")
-        value = Fraction(value)
+        try:
+            value = Fraction(value) if isinstance(value, decimal.Decimal) else Fraction(float(value))
+        except (TypeError, ValueError, OverflowError) as error:  # no number, NaN, infinity
+            raise ValueError(f"frequencies: expected a finite number for {symbol!r}, got {value}") from error
     if value < 0:
         raise ValueError(f"frequencies: expected nothing negative, got {value} for {symbol!r}")
     return int(value) if value.denominator == 1 else Fraction(value)
@@ -151,34 +176,34 @@ def _canonical(lengths: list[int]) -> list[int]:
     return words
 
 
+def _count(symbols: Shaped[np.ndarray, " n"]) -> dict[int, int]:
+    """How often each value occurs, in the order of the values."""
+    counts: collections.Counter[int] = collections.Counter()
+    for start in range(0, len(symbols), CHUNK):
+        values, times = np.unique(symbols[start : start + CHUNK], return_counts=True)
+        counts.update(dict(zip(values.tolist(), times.tolist(), strict=True)))
+        if len(counts) > MAX_SYMBOLS:
+            raise ValueError(f"array: expected at most {MAX_SYMBOLS} different values, got at least {len(counts)}")
+    return dict(sorted(counts.items()))
+
+
 def _write(array: Shaped[np.ndarray, "..."], kind: bytes) -> bytes:
-    values, index, counts = np.unique(array, return_inverse=True, return_counts=True)
-    if len(values) > MAX_SYMBOLS:
-        raise ValueError(f"array: expected at most {MAX_SYMBOLS} different values, got {len(values)}")
-    lengths = _lengths(counts.tolist())
-    dtype = array.dtype.newbyteorder("<").str.encode()
-    head = [
-        MAGIC,
-        kind,
-        struct.pack("<BBIQ", len(dtype), array.ndim, len(values), int(counts @ np.array(lengths, np.int64))),
-        dtype,
-        struct.pack(f"<{array.ndim}Q", *array.shape),
-        values.astype(values.dtype.newbyteorder("<")).tobytes(),
-        bytes(lengths),
-    ]
-    words = np.array(_canonical(lengths), np.uint64)
-    body = b"".join([*head, *_pack(index.reshape(-1), np.array(lengths, np.int64), words)])
+    symbols = array.reshape(-1)
+    counts = _count(symbols)
+    values, lengths = np.array(list(counts), array.dtype.newbyteorder("<")), _lengths(list(counts.values()))
+    dtype, num_bits = values.dtype.str.encode(), sum(map(operator.mul, counts.values(), lengths))
+    head = MAGIC + VERSION + kind + struct.pack("<BBIQ", len(dtype), array.ndim, len(values), num_bits) + dtype
+    shape = struct.pack(f"<{array.ndim}Q", *array.shape)
+    body = b"".join([head, shape, values.tobytes(), bytes(lengths), *_pack(symbols, values, lengths)])
     return body + struct.pack("<I", zlib.crc32(body))
 
 
-def _pack(
-    index: Integer[np.ndarray, " n"], lengths: Integer[np.ndarray, " k"], words: Integer[np.ndarray, " k"]
-) -> Iterator[bytes]:
+def _pack(symbols: Shaped[np.ndarray, " n"], values: Shaped[np.ndarray, " k"], lengths: list[int]) -> Iterator[bytes]:
     """The words of the symbols, one after the other, as bytes; the last is filled up with zeros."""
-    rest = np.zeros(0, np.uint8)
-    for start in range(0, len(index), CHUNK):
-        part = index[start : start + CHUNK]
-        length = lengths[part]
+    words, widths, rest = np.array(_canonical(lengths), np.uint64), np.array(lengths, np.int64), np.zeros(0, np.uint8)
+    for start in range(0, len(symbols), CHUNK):
+        part = np.searchsorted(values, symbols[start : start + CHUNK])
+        length = widths[part]
         symbol = np.repeat(np.arange(len(part)), length)
         from_end = (np.cumsum(length)[symbol] - 1 - np.arange(len(symbol))).astype(np.uint64)
         bits = np.concatenate([rest, (words[part][symbol] >> from_end & np.uint64(1)).astype(np.uint8)])
@@ -190,32 +215,40 @@ def _pack(
 
 def _read(data: bytes, kind: bytes) -> Shaped[np.ndarray, "..."]:
     """Check everything, then decode: the checksum first, so that what follows reads only what was written."""
-    if data[:4] != MAGIC:
+    if data[:3] != MAGIC:
         raise ValueError("data: not a Huffman file of this kind: it does not begin with its mark")
+    if data[3:4] != VERSION:
+        raise ValueError(f"data: expected format {VERSION.decode()}, got {data[3:4].decode('latin1')!r}")
     if len(data) < 23 or zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
         raise ValueError("data: damaged or cut off: the checksum does not match")
     if data[4:5] != kind:
         which = {b"B": "bytes: use decode", b"A": "an array: use decode_array"}.get(data[4:5], "something unknown")
         raise ValueError(f"data: holds {which}")
     try:
-        num_dtype, ndim, size, num_bits = struct.unpack_from("<BBIQ", data, 5)
-        place = 19 + num_dtype
-        dtype = np.dtype(data[19:place].decode())
-        shape = struct.unpack_from(f"<{ndim}Q", data, place)
-        place += 8 * ndim
-        values = np.frombuffer(data, dtype, size, place)
-        place += values.nbytes
-        lengths = np.frombuffer(data, np.uint8, size, place)
-        stream = np.frombuffer(data, np.uint8, (num_bits + 7) // 8, place + size)
-    except (struct.error, TypeError, ValueError, UnicodeDecodeError) as error:
+        values, lengths, shape, stream, num_bits = _parse(data)
+        if kind == b"B" and (values.dtype != np.uint8 or len(shape) != 1):
+            raise ValueError("bytes of another type or shape")
+        return values[_unpack(stream, lengths.tolist(), math.prod(shape), num_bits)].reshape(shape)
+    except (struct.error, OverflowError, ValueError) as error:
         raise ValueError(f"data: the header does not describe the data: {error}") from error
-    num = math.prod(shape)
-    spare = 1 if size == 1 else 0  # one symbol alone uses half of the words
-    kraft = sum(Fraction(1, 2 ** int(n)) for n in lengths) if size and lengths.min() > 0 else Fraction(0)
-    if num > num_bits or place + size + len(stream) + 4 != len(data) or (num and kraft != Fraction(1, 1 + spare)):
-        raise ValueError("data: the header does not describe the data: lengths do not add up")
-    index = _unpack(stream, lengths.tolist(), num, num_bits)
-    return values[index].astype(dtype.newbyteorder("=")).reshape(shape)
+
+
+def _parse(data: bytes) -> tuple[Any, Any, tuple[int, ...], Any, int]:
+    """Symbols, their code lengths, shape, code and its number of bits; nothing that is longer than the data."""
+    num_dtype, ndim, size, num_bits = struct.unpack_from("<BBIQ", data, 5)
+    dtype = data[19 : 19 + num_dtype]
+    if dtype not in DTYPES:
+        raise ValueError("unknown type of symbols")
+    shape = struct.unpack_from(f"<{ndim}Q", data, 19 + num_dtype)
+    values = np.frombuffer(data, dtype.decode(), size, 19 + num_dtype + 8 * ndim)
+    place = 19 + num_dtype + 8 * ndim + values.nbytes
+    lengths = np.frombuffer(data, np.uint8, size, place)
+    stream = np.frombuffer(data, np.uint8, (num_bits + 7) // 8, place + size)
+    kraft = sum(Fraction(int(count), 2**n) for n, count in enumerate(np.bincount(lengths)))
+    whole = Fraction(1, 2) if size == 1 else int(size > 0)  # one symbol alone uses half of the words
+    if math.prod(shape) > num_bits or place + size + len(stream) + 4 != len(data) or kraft != whole:
+        raise ValueError("lengths do not add up")
+    return values.astype(values.dtype.newbyteorder("=")), lengths, shape, stream, num_bits
 
 
 def _unpack(
@@ -226,9 +259,8 @@ def _unpack(
     table_symbol, table_length = np.zeros(1 << WINDOW, np.int32), np.zeros(1 << WINDOW, np.int32)
     for i, (word, n) in enumerate(zip(words, lengths, strict=True)):
         if n <= WINDOW:
-            first = word << (WINDOW - n)
-            table_symbol[first : first + (1 << (WINDOW - n))] = i
-            table_length[first : first + (1 << (WINDOW - n))] = n
+            begun = slice(word << (WINDOW - n), (word + 1) << (WINDOW - n))
+            table_symbol[begun], table_length[begun] = i, n
     long_words = {(n, word): i for i, (word, n) in enumerate(zip(words, lengths, strict=True)) if n > WINDOW}
     padded = np.concatenate([stream, np.zeros(longest // 8 + 4, np.uint8)])
     out, place, done = np.zeros(num, np.int32), 0, 0
@@ -236,7 +268,7 @@ def _unpack(
         part = padded[start : start + CHUNK + 2].astype(np.uint32)
         three = part[:-2] << 16 | part[1:-1] << 8 | part[2:]
         windows = (three[:, None] >> np.arange(8, 0, -1, dtype=np.uint32) & 0xFFFF).reshape(-1)
-        step, end = table_length[windows].tolist(), 8 * (start + CHUNK)
+        step, end = table_length[windows].tolist(), min(8 * (start + CHUNK), num_bits)
         places: list[int] = []
         extra: dict[int, int] = {}
         while place < end and done + len(places) < num:
@@ -250,7 +282,7 @@ def _unpack(
         out[done : done + len(found)] = found
         done += len(found)
     if done != num or place != num_bits:
-        raise ValueError("data: the code does not end where the header says")
+        raise ValueError("the code does not end where it should")
     return out
 
 
@@ -262,4 +294,4 @@ def _long_word(stream: UInt8[np.ndarray, " bytes"], place: int, longest: int, wo
         word = word << 1 | int(bits[length - 1])
         if (symbol := words.get((length, word))) is not None:
             return length, symbol
-    raise ValueError("data: the code does not end where the header says")
+    raise ValueError("the code does not end where it should")

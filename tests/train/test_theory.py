@@ -1,4 +1,4 @@
-"""The commands of the theory, as a user runs them."""
+"""The figures and the numbers of the theory, as a user makes them."""
 
 import json
 import os
@@ -43,27 +43,3 @@ def test_every_number_is_the_notes(drawn):
         digits = len(printed.partition(".")[2])
         assert abs(float(row["here"]) - float(printed)) <= 0.5 * 10**-digits or row["here"] == printed, row
         assert row["what"] in drawn[1]
-
-
-def test_a_file_is_compressed_and_restored(tmp_path):
-    source = ROOT / "README.md"
-    packed, again = tmp_path / "README.huff", tmp_path / "README"
-    code, out, err = command("huffman", source, "--out", packed)
-    assert code == 0, err
-    numbers = {line.rpartition("   ")[0].strip(): float(line.split()[-4]) for line in out.splitlines()[:3]}
-    entropy, ours, whole = (numbers[k] for k in ("entropy of the bytes", "Huffman's code", "the file with header"))
-    counts = np.bincount(np.frombuffer(source.read_bytes(), np.uint8))
-    p = counts[counts > 0] / counts.sum()
-    assert abs(entropy + (p * np.log2(p)).sum()) < 1e-3 and entropy <= ours < entropy + 1 and ours < whole
-    assert packed.stat().st_size * 8 / source.stat().st_size == pytest.approx(whole, abs=1e-3)
-    assert command("huffman", packed, "--restore")[0] == 0 and again.read_bytes() == source.read_bytes()
-
-    before = again.read_bytes()
-    code, _, err = command("huffman", packed, "--restore")
-    assert code == 2 and "is there already" in err and "Traceback" not in err
-    packed.write_bytes(packed.read_bytes()[:-1])
-    code, _, err = command("huffman", packed, "--restore", "--force")
-    assert code == 3 and "damaged or cut off" in err and again.read_bytes() == before
-    code, _, err = command("huffman", tmp_path / "nowhere")
-    assert code == 2 and "No such file" in err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README", "README.huff"]
