@@ -43,7 +43,7 @@ def build(encoder: nn.Module, decoder: nn.Module, shape: tuple[int, int, int]) -
     """An autoencoder of two networks.
 
     Args:
-      encoder: ``network(images) -> codes [b d]``.
+      encoder: ``network(images) -> codes [b d]``; it is given the images with black at 0 and white at 1.
       decoder: ``network(codes) -> logits [b h w c]``; the image is 2 σ(logits) - 1.
       shape: (h, w, c) of an image.
 
@@ -52,7 +52,7 @@ def build(encoder: nn.Module, decoder: nn.Module, shape: tuple[int, int, int]) -
     """
 
     def encode(params: Params, images: Images) -> Float[Array, "b d"]:
-        return jnp.asarray(encoder.apply({"params": params["encoder"]}, images))
+        return jnp.asarray(encoder.apply({"params": params["encoder"]}, (images + 1) / 2))
 
     def decode(params: Params, codes: Float[Array, "b d"]) -> Images:
         return 2 * jax.nn.sigmoid(jnp.asarray(decoder.apply({"params": params["decoder"]}, codes))) - 1

@@ -96,7 +96,8 @@ def build(
     """A VAE of two networks and a distribution of pixels.
 
     Args:
-      encoder: ``network(images, labels=None) -> [b 2d]``: μ, then log σ² of d latents.
+      encoder: ``network(images, labels=None) -> [b 2d]``: μ, then log σ² of d latents; it is given the images with
+        black at 0 and white at 1, as the notes have them, so that a mostly black image is mostly 0.
       decoder: ``network(z, labels=None) -> [b h w c·likelihood.num_outputs]``.
       likelihood: of ``theory.pixels``.
       shape: (h, w, c) of an image.
@@ -110,7 +111,8 @@ def build(
     outputs = (*shape[:2], shape[2] * likelihood.num_outputs)
 
     def encode(params: Params, images: Images, labels: Labels | None = None) -> DiagGaussian:
-        mean, log_variance = jnp.split(jnp.asarray(encoder.apply({"params": params["encoder"]}, images, labels)), 2, -1)
+        both = jnp.asarray(encoder.apply({"params": params["encoder"]}, (images + 1) / 2, labels))
+        mean, log_variance = jnp.split(both, 2, -1)
         return DiagGaussian(mean, log_variance / 2)
 
     def output(params: Params, z: Float[Array, "b d"], labels: Labels | None) -> Float[Array, "b h w m"]:

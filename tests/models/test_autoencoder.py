@@ -35,8 +35,8 @@ def test_the_notes_network_equals_pytorchs():
         linear.bias.data = torch.tensor(np.asarray(layer["bias"]))
         parts += [linear, torch.nn.ReLU()]
     parts[-1] = torch.nn.Sigmoid()
-    x, grey = np.asarray(IMAGES), (np.asarray(IMAGES) + 1) / 2
-    theirs = torch.nn.Sequential(*parts)(torch.tensor(x)).detach().numpy().reshape(x.shape)
+    grey = (np.asarray(IMAGES) + 1) / 2
+    theirs = torch.nn.Sequential(*parts)(torch.tensor(grey)).detach().numpy().reshape(grey.shape)
     assert np.allclose((model.reconstruct(params, IMAGES) + 1) / 2, theirs, atol=1e-5)
     loss = torch.nn.functional.mse_loss(torch.tensor(theirs), torch.tensor(grey))
     assert np.isclose(model.loss(KEY, params, {"image": IMAGES})[0], float(loss), rtol=1e-5)
@@ -78,7 +78,7 @@ def test_the_convolutional_networks_equal_pytorchs():
     params = jax.jit(model.init)(KEY)
     tensor = lambda array: torch.tensor(np.array(array))
     dense = lambda layer, x: torch.nn.functional.linear(x, tensor(layer["kernel"]).T, tensor(layer["bias"]))
-    x = tensor(images).permute(0, 3, 1, 2)
+    x = tensor((images + 1) / 2).permute(0, 3, 1, 2)
     encoder, decoder = params["encoder"], params["decoder"]
     for i in range(2):
         layer = encoder["down"][f"conv_{i}"]

@@ -41,8 +41,8 @@ def ppca(orthogonal):
 
 def as_params(w, b, gain, log_variance):
     """Networks that compute W z + b, and as q(z|x) the posterior's mean with the given variances."""
-    kernel = np.concatenate([gain.T, np.zeros((6, 2))], 1)
-    bias = np.concatenate([-gain @ b, log_variance])
+    kernel = np.concatenate([2 * gain.T, np.zeros((6, 2))], 1)  # of (x + 1) / 2
+    bias = np.concatenate([-gain @ (b + 1), log_variance])
     encoder, decoder = {"kernel": kernel, "bias": bias}, {"kernel": w.T, "bias": b}
     tree = {"encoder": {"Dense_0": encoder}, "decoder": {"Dense_0": decoder}}
     return jax.tree.map(jnp.asarray, tree)
@@ -98,8 +98,8 @@ def test_trained_it_spans_the_principal_components_and_reaches_their_likelihood(
     basis = np.linalg.qr(rng.standard_normal((6, 6)))[0]
     x = rng.standard_normal((400, 6)) * [0.35, 0.28, *[STD] * 4] @ basis.T
     x = np.clip(x - x.mean(0), -1, 1)
-    model, optimizer = linear(), optax.adam(optax.cosine_decay_schedule(0.02, 4000))
-    run = jax.jit(steps.repeat(steps.gradient_step(model.loss, optimizer), steps.rows(400), 4000))
+    model, optimizer = linear(), optax.adam(optax.cosine_decay_schedule(0.02, 12_000))
+    run = jax.jit(steps.repeat(steps.gradient_step(model.loss, optimizer), steps.rows(400), 12_000))
     end, _ = run(
         KEY, state.create(model.init(KEY), optimizer), {"image": jnp.asarray(x.reshape(-1, *SHAPE), jnp.float32)}
     )
@@ -195,7 +195,7 @@ def test_encoder_and_decoder_equal_pytorchs():
     tensor = lambda array: torch.tensor(np.array(array))
     dense = lambda layer, x: torch.nn.functional.linear(x, tensor(layer["kernel"]).T, tensor(layer["bias"]))
     network = lambda p, x: dense(p["Dense_1"], dense(p["Dense_0"], x).relu())
-    mean, log_variance = network(params["encoder"], tensor(images).flatten(1)).chunk(2, 1)
+    mean, log_variance = network(params["encoder"], tensor((images + 1) / 2).flatten(1)).chunk(2, 1)
     q = model.encode(params, images)
     assert np.allclose(q.mean, mean, atol=1e-5) and np.allclose(2 * q.log_std, log_variance, atol=1e-5)
     again = network(params["decoder"], mean).sigmoid().reshape(3, *shape)
