@@ -35,6 +35,8 @@ class Likelihood(NamedTuple):
       sample: ``(key, outputs) -> images``; a key, or one for each image (see ``genjax.random``).
       num_levels: how many values a pixel can take: 2, 256, ...; 0 where it is continuous, and for those only
         differences of nats mean something.
+      temper: ``(outputs, temperature) -> outputs`` of the distribution raised to the power 1 / temperature, or for
+        logistics with its scales times the temperature.
     """
 
     num_outputs: int
@@ -42,6 +44,7 @@ class Likelihood(NamedTuple):
     mean: Callable[[Outputs], Images]
     sample: Callable[[Key, Outputs], Images]
     num_levels: int
+    temper: Callable[[Outputs, float | Scalar], Outputs]
 
 
 def bernoulli() -> Likelihood:
@@ -58,7 +61,8 @@ def bernoulli() -> Likelihood:
         draw = lambda key, logit: jnp.where(jax.random.bernoulli(key, jax.nn.sigmoid(logit)), 1.0, -1.0)
         return jax.vmap(draw)(random.per_example(key, logits.shape[0]), logits)
 
-    return Likelihood(1, log_prob, lambda logits: 2 * jax.nn.sigmoid(logits) - 1, sample, 2)
+    temper = lambda logits, temperature: logits / temperature
+    return Likelihood(1, log_prob, lambda logits: 2 * jax.nn.sigmoid(logits) - 1, sample, 2, temper)
 
 
 def gaussian(std: float | Scalar) -> Likelihood:
@@ -75,7 +79,8 @@ def gaussian(std: float | Scalar) -> Likelihood:
         _check(images)
         return jnp.sum(normal.log_prob(distribution(mean), images), (-2, -1))
 
-    return Likelihood(1, log_prob, lambda mean: mean, lambda key, mean: normal.sample(key, distribution(mean)), 0)
+    sample = lambda key, mean: normal.sample(key, distribution(mean))
+    return Likelihood(1, log_prob, lambda mean: mean, sample, 0, lambda mean, temperature: mean)
 
 
 def discretized_logistic(num_levels: int = 256) -> Likelihood:
@@ -88,8 +93,7 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
     Raises:
       ValueError: fewer than 2 levels.
     """
-    if num_levels < 2:
-        raise ValueError(f"num_levels: expected at least 2, got {num_levels}")
+    _check_levels(num_levels)
     half = 1 / (num_levels - 1)
 
     def log_prob(outputs: Outputs, images: Images) -> Float[Array, " b"]:
@@ -105,7 +109,42 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
         return jnp.clip(level * 2 * half - 1, -1, 1)
 
     mean = lambda outputs: jnp.clip(jnp.split(outputs, 2, axis=-1)[0], -1, 1)
-    return Likelihood(2, log_prob, mean, sample, num_levels)
+
+    def temper(outputs: Outputs, temperature: float | Scalar) -> Outputs:
+        mean, log_scale = jnp.split(outputs, 2, axis=-1)
+        return jnp.concatenate([mean, log_scale + jnp.log(temperature)], -1)
+
+    return Likelihood(2, log_prob, mean, sample, num_levels, temper)
+
+
+def categorical(num_levels: int = 256) -> Likelihood:
+    """Any distribution over the levels, with a logit for each (van den Oord et al. 2016a, §3.5).
+
+    The outputs are the logits of level 0 of all channels, then of level 1, and so on.
+
+    Raises:
+      ValueError: fewer than 2 levels.
+    """
+    _check_levels(num_levels)
+    logits = lambda outputs: outputs.reshape(*outputs.shape[:-1], num_levels, -1)
+
+    def log_prob(outputs: Outputs, images: Images) -> Float[Array, " b"]:
+        _check(images)
+        level = jnp.round((images + 1) / 2 * (num_levels - 1)).astype(jnp.int32)
+        all_levels = jax.nn.log_softmax(logits(outputs), -2)
+        return _per_image(jnp.take_along_axis(all_levels, level[..., None, :], -2)[..., 0, :])
+
+    def mean(outputs: Outputs) -> Images:
+        levels = jnp.linspace(-1, 1, num_levels, dtype=outputs.dtype)
+        return jnp.einsum("...kc,k->...c", jax.nn.softmax(logits(outputs), -2), levels)
+
+    def sample(key: Key, outputs: Outputs) -> Images:
+        draw = lambda key, one: jax.random.categorical(key, one, -2)
+        level = jax.vmap(draw)(random.per_example(key, outputs.shape[0]), logits(outputs))
+        return (level / (num_levels - 1) * 2 - 1).astype(outputs.dtype)
+
+    temper = lambda outputs, temperature: outputs / temperature
+    return Likelihood(num_levels, log_prob, mean, sample, num_levels, temper)
 
 
 def logistic_bin(
@@ -130,6 +169,11 @@ def _log_one_minus_exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     near = x < math.log(2)
     small, large = jnp.where(near, x, 1), jnp.where(near, 1, x)
     return jnp.where(near, jnp.log(-jnp.expm1(-small)), jnp.log1p(-jnp.exp(-large)))
+
+
+def _check_levels(num_levels: int) -> None:
+    if num_levels < 2:
+        raise ValueError(f"num_levels: expected at least 2, got {num_levels}")
 
 
 def _per_image(values: Images) -> Float[Array, " b"]:
