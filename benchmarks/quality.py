@@ -28,7 +28,8 @@ class Row:
     Fields:
       name: what to call it.
       script: of ``train``.
-      flags: of the script, beside seeds and folders.
+      flags: of the script, beside steps, seeds and folders.
+      steps: of training.
       samples, images: of the importance-weighted bound; 0 images for none.
       published: numbers to stand beside it, with their source.
     """
@@ -36,6 +37,7 @@ class Row:
     name: str
     script: str
     flags: tuple[str, ...]
+    steps: int
     samples: int
     images: int
     published: str
@@ -45,16 +47,16 @@ NOTES = ("--config", "notes")
 ROWS = {
     "vae": (
         Row(
-            "notes' 784-256-2, grey cross-entropy, 30 epochs", "vae", (*NOTES, "--steps", "14070"), 0, 0,
+            "notes' 784-256-2, grey cross-entropy, 30 epochs", "vae", NOTES, 14_070, 0, 0,
             "about 147 on training images (Keras' convolutional example)",
         ),
-        Row("notes' 784-256-2, grey cross-entropy, 100 epochs", "vae", NOTES, 0, 0, ""),
+        Row("notes' 784-256-2, grey cross-entropy, 100 epochs", "vae", NOTES, 46_900, 0, 0, ""),
         Row(
-            "784-400-20, binarised dynamically, 30 epochs", "vae", ("--config", "mnist"), 500, 2000,
+            "784-400-20, binarised dynamically, 30 epochs", "vae", ("--config", "mnist"), 14_070, 500, 2000,
             "ELBO about 104 after 10 epochs (Flax's example)",
         ),
         Row(
-            "convolutional, 32 latents, binarised statically", "vae", ("--config", "binarized"), 5000, 1000,
+            "convolutional, 32 latents, binarised statically", "vae", ("--config", "binarized"), 78_200, 5000, 1000,
             "VAE 89.8, IWAE with K = 50 86.8 (pythae); one layer 84.8 (Burda et al. 2016)",
         ),
     )
@@ -83,7 +85,8 @@ class Quality:
 
 def score(row: Row, settings: Quality) -> dict[str, Any]:
     """Train the seeds of a row, and score them."""
-    flags = row.flags if not settings.steps else (*row.flags, "--steps", str(settings.steps))
+    wanted = settings.steps or row.steps
+    flags = (*row.flags, "--steps", str(wanted))
     config = flags[flags.index("--config") + 1]
     workdir = pathlib.Path(settings.workdir) / f"{row.script}-{config}"
     common = ("--data-dir", settings.data_dir) if settings.data_dir else ()
@@ -91,7 +94,6 @@ def score(row: Row, settings: Quality) -> dict[str, Any]:
     subprocess.run([sys.executable, "-m", f"train.{row.script}", *command], check=True)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     told = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-    wanted = int(flags[-1 - flags[::-1].index("--steps") + 1]) if "--steps" in flags else told["config"]["steps"]
     last = next(line for line in lines if line["step"] == wanted)
     losses = last.get("heldout_members", {}).get("loss", [last["heldout_loss"]])
     shown = f"python -m train.{row.script} {' '.join(flags)} --num-seeds {settings.num_seeds}"

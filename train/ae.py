@@ -1,6 +1,7 @@
 """Train an autoencoder: ``python -m train.ae --config digits``."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Literal
@@ -13,10 +14,9 @@ from PIL import Image
 from genjax import data
 from genjax.metrics import roc
 from genjax.models import autoencoder
-from genjax.nn import convnet, mlp
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import config, loop, optimizer, pictures, runtime, sources
+from train import choices, config, loop, optimizer, pictures, runtime, sources
 
 COLUMNS = 16
 
@@ -38,18 +38,13 @@ class Config(config.ImageRun):
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
-        return super().problems() + config.at_least(self, code=1, hidden=1, filters=1)
+        return super().problems() + config.at_least(self, {"code": 1, "hidden": 1, "filters": 1})
 
 
 def model(settings: Config, shape: tuple[int, int, int]) -> autoencoder.Autoencoder:
     """The model that the settings describe, for images of a shape (h, w, c)."""
     activation = nn.relu if settings.code_activation == "relu" else None
-    if settings.network == "conv":
-        encoder: nn.Module = convnet.Encoder(settings.code, settings.filters, settings.hidden, activation=activation)
-        decoder: nn.Module = convnet.Decoder(shape, settings.filters, settings.hidden[::-1])
-    else:
-        encoder = mlp.Encoder(settings.code, settings.hidden, activation=activation)
-        decoder = mlp.Decoder(shape, settings.hidden[::-1])
+    encoder, decoder = choices.encoder_decoder(settings, settings.code, shape, activation=activation)
     return autoencoder.build(encoder, decoder, shape)
 
 
@@ -68,7 +63,19 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss=loss,
         heldout_loss=lambda key, params, batch: ours.loss(key, params, {"image": data.scale(batch["image"])}),
         figures=_figures(settings, ours),
+        check=functools.partial(_check, settings),
     )
+
+
+def _check(settings: Config, dataset: data.Dataset) -> None:
+    if settings.without < 0:
+        return
+    strange = np.asarray(dataset.heldout["label"] == settings.without)
+    if strange.all() or not strange.any():  # of none, all
+        raise config.UsageError(
+            f"--without {settings.without}: the held-out split of {dataset.name} has {strange.sum()} images of that "
+            f"class and {(~strange).sum()} others; telling them apart needs both"
+        )
 
 
 def _figures(settings: Config, ours: autoencoder.Autoencoder):

@@ -13,7 +13,7 @@ import pathlib
 import sys
 import tomllib
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import tyro
@@ -76,13 +76,8 @@ class Run:
 
     def problems(self) -> list[str]:
         """Everything wrong with the values, one line each."""
-        found = []
-        for name, low in dict(steps=1, every=1, log_every=1, steps_per_call=1, batch_size=1, num_seeds=1).items():
-            if getattr(self, name) < low:
-                found.append(f"{name}: expected at least {low}, got {getattr(self, name)}")
-        for name in ("warmup", "seed", "devices"):
-            if getattr(self, name) < 0:
-                found.append(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        ones = dict.fromkeys(("steps", "every", "log_every", "steps_per_call", "batch_size", "num_seeds"), 1)
+        found = at_least(self, ones | {"warmup": 0, "seed": 0, "devices": 0})
         if not (math.isfinite(self.lr) and self.lr > 0):
             found.append(f"lr: expected a positive number, got {self.lr}")
         if not (math.isfinite(self.clip) and self.clip >= 0):
@@ -109,15 +104,15 @@ class ImageRun(Run):
 
     def problems(self) -> list[str]:
         """Everything wrong with the values, one line each."""
-        return super().problems() + at_least(self, size=1, without=-1)
+        return super().problems() + at_least(self, {"size": 1, "without": -1})
 
 
-def at_least(settings: Run, **lowest: int) -> list[str]:
-    """What is wrong with numbers that are below what they may be."""
+def at_least(settings: object, lowest: Mapping[str, int]) -> list[str]:
+    """What is wrong with settings that are below what they may be, or no number; with tuples, with any of theirs."""
     found = []
     for name, low in lowest.items():
         value = getattr(settings, name)
-        if min(value, default=low) < low if isinstance(value, tuple) else value < low:
+        if not all(one >= low for one in (value if isinstance(value, tuple) else (value,))):
             found.append(f"{name}: expected at least {low}, got {value}")
     return found
 

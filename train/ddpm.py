@@ -59,15 +59,13 @@ class Config(config.ImageRun):
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
         found = super().problems()
-        if self.timesteps < 1:
-            found.append(f"timesteps: expected at least 1, got {self.timesteps}")
         if not 0 < self.first_beta <= self.last_beta < 1:
             found.append(
                 f"first_beta, last_beta: expected 0 < first <= last < 1, got {self.first_beta} and {self.last_beta}"
             )
         if not 0 <= self.dropout < 1:
             found.append(f"dropout: expected 0 to below 1, got {self.dropout}")
-        found += config.at_least(self, width=1, blocks=1, num_samples=1)
+        found += config.at_least(self, {"timesteps": 1, "width": 1, "blocks": 1, "num_samples": 1})
         if not self.multipliers or min(self.multipliers) < 1:
             found.append(f"multipliers: expected a positive number for each resolution, got {self.multipliers}")
         return found

@@ -49,15 +49,16 @@ def scores(settings: Evaluate) -> dict[str, Any]:
       UsageError: a value that cannot be.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
     """
-    for name, low in (("samples", 1), ("num", 0)):
-        if getattr(settings, name) < low:
-            raise config.UsageError(f"{name}: expected at least {low}, got {getattr(settings, name)}")
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"vae": vae})
+    if problems := config.at_least(settings, {"samples": 1, "num": 0, "seed": 0}):
+        raise config.UsageError("\n".join(problems))
+    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"vae": vae}, settings.member)
     told = dataclasses.replace(run.settings, data_dir=settings.data_dir or run.settings.data_dir)
     model = vae.model(told, run.shape)
-    params = trained.params(run, model.init, settings.member, settings.checkpoint)
+    params = trained.params(run, model.init, settings.checkpoint)
     rows = sources.load(told).heldout
     size = len(rows["image"])
+    if not size:
+        raise config.UsageError(f"{told.data} holds out no image to score; {settings.workdir} was trained on all of it")
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(size)[: settings.num or size])
 
     two = told.latents == 2

@@ -47,11 +47,25 @@ class Task(NamedTuple):
 Build = Callable[[Any, tuple[int, int, int]], Task]
 """``(settings, shape of an image) -> Task``; a ValueError means that the settings do not fit the images."""
 
+Load = Callable[[Any], data.Dataset]
+"""``(settings) -> Dataset``; see ``sources.load``."""
 
-def run(script: str, settings: config.Run, build: Build) -> None:
+
+def run(script: str, settings: config.Run, build: Build, load: Load = sources.load) -> None:
     """Train as the settings say: from the start, or on from the workdir's last checkpoint.
 
     Everything that can be refused is refused before anything slow starts, and before anything is written.
+
+    Args:
+      script: its name.
+      settings: of it.
+      build: what to train.
+      load: the data set that the settings name.
+
+    Raises:
+      UsageError, CheckpointError, DataError: what is wrong, and what to do.
+      Preempted: a signal has stopped the run, which is saved.
+      NonFinite: the loss is.
     """
     if settings.distributed:
         runtime.join_machines()
@@ -64,7 +78,7 @@ def run(script: str, settings: config.Run, build: Build) -> None:
     if shape := sources.shape(settings):
         _fit(build, lineup, shape)
     with checkpoint.lock(workdir):
-        dataset = sources.load(settings)
+        dataset = load(settings)
         shape = dataset.train["image"].shape[1:]
         _fit(build, lineup, shape).check(dataset)
         if settings.batch_size > (rows := len(dataset.train["image"])):
@@ -75,7 +89,7 @@ def run(script: str, settings: config.Run, build: Build) -> None:
             record.clear(workdir)
         name = record.run_id(workdir)
         with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints, runtime.on_sigterm() as stop:
-            start = jax.jit(lambda: _start(build, lineup, shape), compiler_options=runtime.run_once())
+            start = jax.jit(lambda: _start(build, lineup, shape)(*lineup.who), compiler_options=runtime.run_once())
             saved = checkpoints.restore(jax.eval_shape(start))
             if saved and saved.step >= settings.steps:
                 return record.say(f"nothing to do: {workdir} has its {saved.step} steps; ask for more with --steps")
@@ -97,7 +111,7 @@ def _train(build: Build, lineup, dataset, workdir, devices, checkpoints, stop, c
     heldout = jax.device_put(dict(dataset.heldout), devices[0])
     advance = functools.cache(lambda num: parallel.spread(_advance(build, lineup, shape, num), devices))
     evaluate = jax.jit(_evaluate(build, lineup, shape))
-    who = (lineup.keys, lineup.values)
+    who = lineup.who
     log = record.Log(workdir, settings, done)
     while done < settings.steps:
         num = _until_boundary(settings, done)
@@ -159,7 +173,7 @@ def _start(build: Build, lineup: members.Members, shape):
         task = build(lineup.with_value(value), shape)
         return state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer[0])
 
-    return lineup.lift(start, ())(lineup.keys, lineup.values)
+    return lineup.lift(start, ())
 
 
 def _advance(build: Build, lineup: members.Members, shape, num: int) -> parallel.Run:
@@ -185,10 +199,21 @@ def _fit(build: Build, lineup: members.Members, shape: tuple[int, int, int]) -> 
     """Refuse settings that do not fit the images, or cannot vary within a program, before anything is computed."""
     try:
         task = build(lineup.settings, shape)
-        if lineup.many:
-            jax.eval_shape(lambda: _start(build, lineup, shape))
+        if lineup.name:
+            _trial(build, lineup, shape)
         return task
-    except members.WRONG_TYPE as error:
-        raise members.refuse(lineup) from error
     except ValueError as error:
         raise config.UsageError(str(error)) from error
+
+
+def _trial(build: Build, lineup: members.Members, shape: tuple[int, int, int]) -> None:
+    """Refuse members that cannot be trained together, by a step and an evaluation that are traced only."""
+    num = lineup.settings.batch_size
+    rows = {"image": jax.ShapeDtypeStruct((num, *shape), np.uint8), "label": jax.ShapeDtypeStruct((num,), np.int32)}
+
+    def trial(keys: Key, values: Any, rows):
+        who = (keys, values)
+        carry, metrics = _advance(build, lineup, shape, 1)(who, _start(build, lineup, shape)(*who), rows)
+        return metrics, _evaluate(build, lineup, shape)(*who, carry.ema_params, rows)
+
+    members.check(lineup, jax.vmap(trial, in_axes=None, axis_name=parallel.AXIS, axis_size=1), rows)

@@ -18,7 +18,7 @@ from genjax.types import Key
 from train.config import Run, UsageError
 
 WRONG_TYPE = (errors.ConcretizationTypeError, errors.TracerArrayConversionError)
-"""What JAX says where a number that varies within a program would have to decide what the program is."""
+"""What JAX raises where a number that varies within a program would have to decide what the program is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Members:
     def keys(self) -> Key:
         """The run's key, or the members' keys [m]."""
         return jax.vmap(jax.random.key)(self.seeds) if self.many else jax.random.key(self.settings.seed)
+
+    @property
+    def who(self) -> tuple[Key, np.ndarray | None]:
+        """Keys and values, as ``lift``ed functions take them."""
+        return self.keys, self.values
 
     def with_value(self, value: Any) -> Any:
         """The settings of a member."""
@@ -99,12 +104,30 @@ def of(settings: Run) -> Members:
     return Members(settings, name, every_value, np.tile(seeds, len(values)), True)
 
 
-def refuse(members: Members) -> UsageError:
-    """What to say where the setting cannot vary within a program."""
-    return UsageError(
-        f"--sweep {members.name}: this number decides which program is run, so it cannot vary within one; "
-        "start a run for each value"
-    )
+def check(lineup: Members, trial: Callable[..., Any], *args: Any) -> None:
+    """Refuse a setting that cannot vary within a program, or that the program does not use; nothing is computed.
+
+    Args:
+      lineup: the members.
+      trial: ``(keys, values, *args)``: a step of all of them, and an evaluation.
+      args: shapes and types.
+
+    Raises:
+      UsageError: what to do instead.
+    """
+    try:
+        traced = jax.make_jaxpr(trial)(*lineup.who, *args).jaxpr
+    except WRONG_TYPE as error:
+        raise UsageError(
+            f"--sweep {lineup.name}: this number decides which program is run, so it cannot vary within one; "
+            "start a run for each value"
+        ) from error
+    used = {id(variable) for equation in traced.eqns for variable in equation.invars}
+    if lineup.name and id(traced.invars[1]) not in used:
+        raise UsageError(
+            f"--sweep {lineup.name}: with the other settings as they are this number makes no difference; "
+            "all members would be the same"
+        )
 
 
 def standard_error(values: np.ndarray) -> float:

@@ -3,8 +3,8 @@
 import contextlib
 import json
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -47,17 +47,37 @@ COLOURS = ("#3b6ea8", "#c8553d", "#4d8a57", "#b8860b", "#7d5ba6", "#888888")
 
 
 @contextlib.contextmanager
-def figure(path: pathlib.Path, rows: int = 1, columns: int = 1, **settings: Any) -> Iterator[Any]:
+def figure(
+    path: pathlib.Path,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    size: tuple[float, float] | None = None,
+    share: Literal["", "x", "y"] = "",
+    heights: Sequence[float] | None = None,
+    widths: Sequence[float] | None = None,
+) -> Iterator[Any]:
     """A plot in the house style: yields its axes, an array [rows columns], and writes the PNG at the end.
 
     Args:
       path: of the PNG; never half-written.
       rows, columns: of panels.
-      **settings: for ``matplotlib.pyplot.subplots``.
+      size: inches, width and height; 6.2 by 4.2 for each panel by default.
+      share: an axis that all panels have in common.
+      heights, widths: of the rows and columns, as shares.
     """
-    size = settings.pop("figsize", (6.2 * columns, 4.2 * rows))
     with plt.rc_context({"axes.prop_cycle": plt.cycler(color=COLOURS)}):
-        sheet, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **settings)
+        sheet, axes = plt.subplots(
+            rows,
+            columns,
+            figsize=size or (6.2 * columns, 4.2 * rows),
+            squeeze=False,
+            sharex=share == "x",
+            sharey=share == "y",
+            height_ratios=heights,
+            width_ratios=widths,
+            layout="constrained",
+        )
         try:
             yield axes
             for panel in axes.flat:
@@ -78,7 +98,7 @@ def curves(path: pathlib.Path, metrics: pathlib.Path) -> None:
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     if not lines:
         return
-    with figure(path, 2, figsize=(7, 5.2), sharex=True, height_ratios=(3, 1)) as axes:
+    with figure(path, 2, size=(7, 5.2), share="x", heights=(3, 1)) as axes:
         upper, lower = axes[:, 0]
         for name, label, mark in (("loss", "training", ""), ("heldout_loss", "held out", "o")):
             points = [(line["step"], line[name]) for line in lines if name in line]
@@ -92,7 +112,7 @@ def curves(path: pathlib.Path, metrics: pathlib.Path) -> None:
 
 def compare(folder: pathlib.Path, lineup: Any, found: dict[str, np.ndarray]) -> None:
     """Draw the held-out loss of each member, against the setting that varies: ``members.png``."""
-    with figure(folder / "members.png", figsize=(6.2, 4.2)) as ((panel,),):
+    with figure(folder / "members.png", size=(6.2, 4.2)) as ((panel,),):
         if lineup.values is None:
             panel.plot(lineup.seeds, found["loss"], "o", alpha=0.7)
             panel.axhline(found["loss"].mean(), color=COLOURS[1], lw=1, label=f"mean {found['loss'].mean():.4g}")
@@ -106,7 +126,7 @@ def compare(folder: pathlib.Path, lineup: Any, found: dict[str, np.ndarray]) -> 
 
 def roc(path: pathlib.Path, curve: Any, strange: int) -> None:
     """Draw a receiver operating characteristic (``metrics.roc.Curve``) of telling a class from the others."""
-    with figure(path, figsize=(5, 5)) as ((panel,),):
+    with figure(path, size=(5, 5)) as ((panel,),):
         panel.plot(curve.false_positive, curve.true_positive, lw=1.8, label=f"area {curve.area:.3f}")
         panel.plot([0, 1], [0, 1], color="#888888", ls="--", lw=1, label="by chance")
         panel.set(
@@ -116,7 +136,7 @@ def roc(path: pathlib.Path, curve: Any, strange: int) -> None:
 
 def scatter(path: pathlib.Path, points: np.ndarray, labels: np.ndarray | None) -> None:
     """Draw points [n 2], coloured by their labels."""
-    with figure(path, figsize=(6.6, 6)) as ((panel,),):
+    with figure(path, size=(6.6, 6)) as ((panel,),):
         for label in [None] if labels is None else np.unique(labels).tolist():
             chosen = points if label is None else points[labels == label]
             colour = None if label is None else plt.get_cmap("tab10")(label % 10)

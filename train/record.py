@@ -108,7 +108,7 @@ def clear(workdir: pathlib.Path) -> None:
     """Remove what a run left, and nothing else."""
     for name in ("checkpoints", "samples", "tensorboard"):
         shutil.rmtree(workdir / name, ignore_errors=True)
-    for name in ("config.json", "metrics.jsonl", "curves.png"):
+    for name in ("config.json", "metrics.jsonl", "curves.png", "members.png", "rate-distortion.png"):
         (workdir / name).unlink(missing_ok=True)
 
 

@@ -56,15 +56,14 @@ def draw(settings: Sample) -> np.ndarray:
       UsageError: a value that cannot be.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
     """
-    for name in ("num", "batch_size"):
-        if getattr(settings, name) < 1:
-            raise config.UsageError(f"{name}: expected at least 1, got {getattr(settings, name)}")
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS)
+    if problems := config.at_least(settings, {"num": 1, "batch_size": 1, "seed": 0, "columns": 0}):
+        raise config.UsageError("\n".join(problems))
+    run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
     try:
         sample, init = _sampler(settings, run)
     except ValueError as error:
         raise config.UsageError(str(error)) from error
-    params = trained.params(run, init, settings.member, settings.checkpoint)
+    params = trained.params(run, init, settings.checkpoint)
     size = min(settings.batch_size, settings.num)
     key = jax.random.key(settings.seed)
     batch = jax.jit(lambda first: data.to_uint8(sample(random.per_example(key, size, first), params, size, first)))

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from genjax import data, random
+from genjax.theory import pixels
 from genjax.types import Batch, Images, Key
 from train.config import UsageError
 
 FORMS = "digits, tfds:NAME, folder:PATH or npz:PATH[#KEY]"
+CODES = "codes:WORKDIR of a VQ-VAE"
 
 
 # The shapes that are known before anything is read.
@@ -29,12 +31,13 @@ def check(settings: Any) -> None:
       UsageError: with the forms there are.
     """
     kind, _, rest = settings.data.partition(":")
-    if settings.data == "digits" or (kind in ("tfds", "folder", "npz") and rest):
+    coded = hasattr(settings, "levels")  # of a model that draws pixel by pixel
+    if settings.data == "digits" or (kind in ("tfds", "folder", "npz", *["codes"] * coded) and rest):
         return
     known = {f"tfds:{name}" for name in (kind, kind.replace("-", "_"))} & SHAPES.keys()
     close = [*known, *difflib.get_close_matches(kind, ["digits", "tfds", "folder", "npz"], n=1)]
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise UsageError(f"--data {settings.data}: expected {FORMS}{hint}")
+    raise UsageError(f"--data {settings.data}: expected {FORMS}{coded * f', or {CODES}'}{hint}")
 
 
 def shape(settings: Any) -> tuple[int, int, int] | None:
@@ -47,6 +50,8 @@ def shape(settings: Any) -> tuple[int, int, int] | None:
 def images(settings: Any, key: Key, rows: Batch) -> tuple[Key, Images]:
     """Rows as a model wants them: keys, one per example, and images in [-1, 1], drawn black or white if asked."""
     keys = random.per_example(key, rows["image"].shape[0])
+    if settings.data.startswith("codes:"):
+        return keys, pixels.from_level(rows["image"], settings.levels)
     if getattr(settings, "binarization", "none") != "dynamic":
         return keys, data.scale(rows["image"])
     model_keys, pixel_keys = random.split(keys, 2)

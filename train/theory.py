@@ -94,7 +94,7 @@ def divergence(path: pathlib.Path, key: jax.Array) -> None:
     """Cross-entropy and KL as q moves, for two p."""
     x = np.linspace(0.01, 0.99, 491)
     q = np.stack([x, 1 - x], -1)
-    with pictures.figure(path, 1, 2, sharey=True) as axes:
+    with pictures.figure(path, 1, 2, share="y") as axes:
         for panel, heads in zip(axes[0], (0.5, 0.8), strict=True):
             p = np.broadcast_to([heads, 1 - heads], q.shape)
             panel.plot(x, information.cross_entropy_bits(p, q), label="cross-entropy H(p, q)")
@@ -187,7 +187,7 @@ def code_lengths(path: pathlib.Path, key: jax.Array) -> None:
     share = np.array([counts[letter] for letter in order]) / sum(counts.values())
     code = huffman.code({letter: counts[letter] for letter in order})
     mean, entropy = huffman.expected_length(code, counts), float(information.entropy_bits(share))
-    with pictures.figure(path, 1, 2, figsize=(14, 4.4), width_ratios=(1.5, 1)) as ((left, right),):
+    with pictures.figure(path, 1, 2, size=(14, 4.4), widths=(1.5, 1)) as ((left, right),):
         left.bar(range(len(order)), [len(code[letter]) for letter in order], alpha=0.75, label="Huffman's code word")
         ideal = np.asarray(information.self_information_bits(share))
         left.plot(range(len(order)), ideal, "o", color=pictures.COLOURS[1], label="self-information")

@@ -19,21 +19,31 @@ class Record(NamedTuple):
     Fields:
       workdir: of the run.
       script: that trained it.
-      settings: of that script.
+      settings: of that script; where the run trained many, with the member's value of what was swept.
       shape: (h, w, c) of the images.
+      lineup: all the members of the run.
+      member: which one is meant.
     """
 
     workdir: pathlib.Path
     script: str
     settings: Any
     shape: tuple[int, int, int]
+    lineup: members.Members
+    member: int
 
 
-def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType]) -> Record:
+def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType], member: int = 0) -> Record:
     """The record of a run of one of the scripts.
+
+    Args:
+      workdir: of the run.
+      scripts: by name.
+      member: which, where the run trained many.
 
     Raises:
       CheckpointError: the workdir holds no such run.
+      UsageError: there are not so many members.
     """
     path = workdir / "config.json"
     if not path.is_file():
@@ -47,28 +57,26 @@ def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType]) -> Record:
     if script not in scripts:
         wanted = " or ".join(f"train.{name}" for name in scripts)
         raise checkpoint.CheckpointError(f"{workdir} was trained by train.{script}; expected a run of {wanted}")
-    return Record(workdir, script, config.read(scripts[script].Config, script, str(path)), shape)
+    lineup = members.of(config.read(scripts[script].Config, script, str(path)))
+    if not 0 <= member < len(lineup.seeds):
+        raise config.UsageError(f"member {member}: {workdir} has {len(lineup.seeds)}, numbered from 0")
+    settings = lineup.with_value(None if lineup.values is None else float(lineup.values[member]))
+    return Record(workdir, script, settings, shape, lineup, member)
 
 
-def params(
-    run: Record, init: Callable[[Key], Params], member: int = 0, which: Literal["latest", "best"] = "latest"
-) -> Params:
+def params(run: Record, init: Callable[[Key], Params], which: Literal["latest", "best"] = "latest") -> Params:
     """The averaged parameters of a checkpoint.
 
     Args:
       run: of ``record``.
       init: of its model.
-      member: which, where the run trained many.
       which: the last checkpoint, or the one with the lowest held-out loss.
 
     Raises:
-      UsageError: there are not so many members.
       CheckpointError: there is no usable checkpoint.
     """
-    lineup = members.of(run.settings)
-    if not 0 <= member < len(lineup.seeds):
-        raise config.UsageError(f"member {member}: {run.workdir} has {len(lineup.seeds)}, numbered from 0")
+    lineup = run.lineup
     absent: Any = None  # only the average is read
-    shapes = jax.eval_shape(lambda: lineup.lift(lambda key, value: init(key), ())(lineup.keys, lineup.values))
+    shapes = jax.eval_shape(lambda: lineup.lift(lambda key, value: init(key), ())(*lineup.who))
     found = checkpoint.read(run.workdir, state.TrainState(absent, absent, shapes, absent), step=which).state.ema_params
-    return jax.tree.map(lambda array: array[member], found) if lineup.many else found
+    return jax.tree.map(lambda array: array[run.member], found) if lineup.many else found

@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +14,9 @@ from jax.scipy.special import ndtri
 
 from genjax import data
 from genjax.models import vae
-from genjax.nn import convnet, mlp
-from genjax.theory import pixels
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import config, loop, members, optimizer, pictures, runtime, sources
+from train import choices, config, loop, members, optimizer, pictures, runtime, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +52,9 @@ class Config(config.ImageRun):
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
         found = super().problems() + config.at_least(
-            self, latents=1, hidden=1, filters=1, classes=0, beta=0, beta_warmup=0, free_bits=0, num_samples=1
+            self,
+            dict.fromkeys(("latents", "hidden", "filters", "num_samples"), 1)
+            | dict.fromkeys(("classes", "beta", "beta_warmup", "free_bits"), 0),
         )
         if not self.std > 0:
             found.append(f"std: expected a positive standard deviation, got {self.std}")
@@ -66,21 +65,10 @@ class Config(config.ImageRun):
 
 def model(settings: Config, shape: tuple[int, int, int]) -> vae.VAE:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    likelihood = _likelihood(settings)
-    features, outputs = 2 * settings.latents, (*shape[:2], shape[2] * likelihood.num_outputs)
-    if settings.network == "conv":
-        encoder: nn.Module = convnet.Encoder(features, settings.filters, settings.hidden, settings.classes)
-        decoder: nn.Module = convnet.Decoder(outputs, settings.filters, settings.hidden[::-1], settings.classes)
-    else:
-        encoder = mlp.Encoder(features, settings.hidden, settings.classes)
-        decoder = mlp.Decoder(outputs, settings.hidden[::-1], settings.classes)
+    likelihood = choices.likelihood(settings)
+    outputs = (*shape[:2], likelihood.num_outputs(shape[2]))
+    encoder, decoder = choices.encoder_decoder(settings, 2 * settings.latents, outputs, num_classes=settings.classes)
     return vae.build(encoder, decoder, likelihood, shape, beta=settings.beta, free_bits=settings.free_bits)
-
-
-def _likelihood(settings: Config) -> pixels.Likelihood:
-    if settings.likelihood == "gaussian":
-        return pixels.gaussian(settings.std)
-    return pixels.bernoulli() if settings.likelihood == "bernoulli" else pixels.discretized_logistic()
 
 
 def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
@@ -108,17 +96,8 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
         comparison=_rate_distortion,
-        check=functools.partial(_check, settings),
+        check=functools.partial(choices.check_labels, settings.classes),
     )
-
-
-def _check(settings: Config, dataset: data.Dataset) -> None:
-    if settings.classes and "label" not in dataset.train:
-        raise config.UsageError(f"classes {settings.classes}: {dataset.name} has no labels; leave --classes out")
-    if settings.classes and (most := int(dataset.train["label"].max())) >= settings.classes:
-        raise config.UsageError(
-            f"classes {settings.classes}: {dataset.name} has a label {most}; use {most + 1} or more"
-        )
 
 
 def _figures(settings: Config, ours: vae.VAE):
@@ -139,12 +118,12 @@ def _figures(settings: Config, ours: vae.VAE):
         again = np.asarray(decode(params, q.mean, given))
         both = np.concatenate([some["image"], again])
         pictures.save(folder / f"{step:07d}-reconstruction.png", pictures.tile(both, len(again)), width=900)
-        between = jnp.linspace(0, 1, 10)[:, None, None]
-        ends = q.mean[:8].reshape(4, 2, -1)
-        line = ends[:, 0] + between * (ends[:, 1] - ends[:, 0])  # [10 4 d]
-        first = None if given is None else jnp.tile(given[:8:2], 10)
-        path = np.asarray(decode(params, line.reshape(-1, line.shape[-1]), first))
-        pictures.save(folder / "interpolation.png", pictures.strip(path.reshape(10, 4, *path.shape[1:])))
+        if pairs := min(4, len(again) // 2):
+            starts, ends = q.mean[0 : 2 * pairs : 2], q.mean[1 : 2 * pairs : 2]
+            line = starts + jnp.linspace(0, 1, 10)[:, None, None] * (ends - starts)  # [10 pairs d]
+            theirs = None if given is None else jnp.tile(given[0 : 2 * pairs : 2], 10)
+            path = np.asarray(decode(params, line.reshape(-1, line.shape[-1]), theirs))
+            pictures.save(folder / "interpolation.png", pictures.strip(path.reshape(10, pairs, *path.shape[1:])))
         if settings.latents == 2 and not settings.classes:
             pictures.save(folder / "manifold.png", _manifold(decode, params), width=900)
             many = {
@@ -170,7 +149,7 @@ def _inputs(settings: Config, key: Key, batch: Batch):
 def _rate_distortion(folder: pathlib.Path, lineup: members.Members, found: dict[str, np.ndarray]) -> None:
     pictures.compare(folder, lineup, found)
     if lineup.name == "beta" and lineup.values is not None:
-        with pictures.figure(folder / "rate-distortion.png", figsize=(6.2, 4.6)) as ((panel,),):
+        with pictures.figure(folder / "rate-distortion.png", size=(6.2, 4.6)) as ((panel,),):
             panel.plot(found["rate"], found["distortion"], "o", alpha=0.5)
             mean = lambda name: [found[name][lineup.values == beta].mean() for beta in np.unique(lineup.values)]
             rates, distortions = mean("rate"), mean("distortion")

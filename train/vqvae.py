@@ -12,10 +12,9 @@ import numpy as np
 from genjax import data
 from genjax.models import vqvae
 from genjax.nn import convnet
-from genjax.theory import pixels
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import config, loop, optimizer, pictures, runtime, sources
+from train import choices, config, loop, optimizer, pictures, runtime, sources
 
 COLUMNS = 16
 
@@ -47,7 +46,9 @@ class Config(config.ImageRun):
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
-        found = super().problems() + config.at_least(self, codebook=1, features=1, filters=1, blocks=0, commitment=0)
+        found = super().problems() + config.at_least(
+            self, {"codebook": 1, "features": 1, "filters": 1, "blocks": 0, "commitment": 0}
+        )
         if not 0 < self.decay < 1:
             found.append(f"decay: expected a number in (0, 1), such as 0.99; got {self.decay}")
         if not 0 <= self.dead < 1:
@@ -59,16 +60,13 @@ class Config(config.ImageRun):
 
 def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    if settings.likelihood == "gaussian":
-        likelihood = pixels.gaussian(settings.std)
-    else:
-        likelihood = pixels.bernoulli() if settings.likelihood == "bernoulli" else pixels.discretized_logistic()
+    likelihood = choices.likelihood(settings)
     if settings.learn == "ema":
         codebook = vqvae.ema_codebook(settings.codebook, decay=settings.decay, restart=settings.dead)
     else:
         codebook = vqvae.gradient_codebook(settings.codebook)
     encoder = convnet.MapEncoder(settings.features, settings.filters, settings.blocks)
-    decoder = convnet.MapDecoder(shape[-1] * likelihood.num_outputs, settings.filters, settings.blocks)
+    decoder = convnet.MapDecoder(likelihood.num_outputs(shape[2]), settings.filters, settings.blocks)
     return vqvae.build(encoder, decoder, codebook, likelihood, shape, commitment=settings.commitment)
 
 

@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from genjax import random
-from genjax.theory import markov, simplex
+from genjax.theory import markov, pixels, simplex
 from genjax.theory.pixels import Likelihood
 from genjax.types import Batch, Images, Key, Loss, Params
 
+Mask = Bool[Array | np.ndarray, "_ _"]
 Labels = Int[Array, " b"]
 """A class for each image."""
 
@@ -29,7 +30,7 @@ class Autoregressive(NamedTuple):
     Fields:
       init: ``(key) -> params``.
       loss: ``(key, params, batch) -> (scalar, metrics)``; the batch has ``image``, and ``label`` where the network is
-        conditional; nothing is random.
+        conditional; nothing is random. Metrics: ``bits_per_dim`` of discrete pixels.
       log_prob: ``(params, images, labels=None) -> [b]``, nats, exact.
       sample: ``(key, params, num, labels=None) -> images``; image i depends on (key, i) only.
       complete: ``(key, params, images, known, labels=None) -> images``: draws what is not known [h w].
@@ -48,7 +49,8 @@ def build(
     """An autoregressive model of a causal network and a distribution of pixels.
 
     Args:
-      network: causal, with ``c·likelihood.num_outputs`` outputs for each pixel.
+      network: causal, with ``likelihood.num_outputs(c)`` outputs for each pixel; it sees the colours of a pixel
+        one after the other (``colours`` = c), or gives the outputs for a whole pixel (``colours`` = 1).
       likelihood: of ``theory.pixels``.
       shape: (h, w, c) of an image.
       temperature: of samples; below 1 they are more typical and less varied.
@@ -66,41 +68,46 @@ def build(
     def init(key: Key) -> Params:
         return network.init(key, jnp.zeros((1, *shape)), jnp.zeros(1, jnp.int32) if num_classes else None)["params"]
 
-    def log_prob(params: Params, images: Images, labels: Labels | None = None) -> Float[Array, " b"]:
+    def check(images: Images) -> None:
         if images.shape[1:] != shape:
             raise ValueError(f"images: expected the shape {shape} the model was built for, got {images.shape[1:]}")
+        pixels.check_levels(images, likelihood.num_levels)
+
+    def log_prob(params: Params, images: Images, labels: Labels | None = None) -> Float[Array, " b"]:
+        check(images)
         return likelihood.log_prob(apply(params, images, labels), images)
 
     def loss(key: Key, params: Params, batch: Batch):
         if num_classes and "label" not in batch:
             raise ValueError("batch: a conditional model needs label, a class for each image; this data has none")
         nats = -log_prob(params, batch["image"], batch["label"] if num_classes else None).mean()
-        return nats, {}
+        return nats, {"bits_per_dim": pixels.bits_per_dim(nats, shape)} if likelihood.num_levels else {}
 
-    def generate(keys: Key, params: Params, given: Images, known: Bool[Array, "h w"], labels: Labels | None) -> Images:
+    def generate(keys: Key, params: Params, given: Images, known: Mask, labels: Labels | None) -> Images:
         num = given.shape[0]
+        embed = lambda pixels: apply(params, pixels, method="embed")
 
         def pixel(_, state, step):
             cache, left = state
             place, column, value, is_known = step
             here = jnp.zeros((num, c))
             for colour in range(c if sequential else 1):
-                cache, out = apply(params, cache, left, here, column, labels, method="pixel")
+                cache, out = apply(params, cache, left, embed(here), column, labels, method="pixel")
                 draw_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place * c + colour)
                 drawn = likelihood.sample(draw_keys, likelihood.temper(out, temperature)[:, None, None])[:, 0, 0]
                 drawn = jnp.where(is_known, value, drawn)
                 here = here.at[:, colour].set(drawn[:, colour]) if sequential else drawn
-            return (cache, here), here
+            return (cache, embed(here)), here
 
         def row(_, state, step):
             cache, above = state
             i, values, are_known = step
             cache = apply(params, cache, above, labels, method="start_row")
             columns = (i * w + jnp.arange(w), jnp.arange(w), values.swapaxes(0, 1), are_known)
-            (cache, _), line = markov.simulate(pixel, keys[0], (cache, jnp.zeros((num, c))), columns)
-            return (cache, line.swapaxes(0, 1)), line
+            (cache, _), line = markov.simulate(pixel, keys[0], (cache, jnp.zeros_like(above[:, 0])), columns)
+            return (cache, embed(line.swapaxes(0, 1))), line
 
-        start = (apply(params, num, w, method="cache"), jnp.zeros((num, w, c)))
+        start = (apply(params, num, w, method="cache"), jnp.zeros_like(embed(given[:, 0])))
         _, lines = markov.simulate(row, keys[0], start, (jnp.arange(h), given.swapaxes(0, 1), known))
         return lines.transpose(2, 0, 1, 3)
 
@@ -108,23 +115,27 @@ def build(
         nothing = jnp.zeros((h, w), bool)
         return generate(random.per_example(key, num), params, jnp.zeros((num, *shape)), nothing, labels)
 
-    def complete(
-        key: Key, params: Params, images: Images, known: Bool[Array, "h w"], labels: Labels | None = None
-    ) -> Images:
+    def complete(key: Key, params: Params, images: Images, known: Mask, labels: Labels | None = None) -> Images:
+        check(images)
+        if known.shape != (h, w):
+            raise ValueError(f"known: expected the shape {(h, w)} of the images, got {known.shape}")
         check_prefix(known)
         return generate(random.per_example(key, images.shape[0]), params, images, known, labels)
 
     trial_labels = jnp.zeros(1, jnp.int32) if num_classes else None
     trial = lambda key: apply(init(key), jnp.zeros((1, *shape)), trial_labels)
     outputs = jax.eval_shape(trial, jax.eval_shape(lambda: jax.random.key(0)))
-    if outputs.shape[1:] != (h, w, c * likelihood.num_outputs):
-        raise ValueError(f"network: expected {c * likelihood.num_outputs} outputs a pixel, got {outputs.shape[-1]}")
+    if outputs.shape[1:] != (h, w, likelihood.num_outputs(c)):
+        raise ValueError(f"network: expected {likelihood.num_outputs(c)} outputs a pixel, got {outputs.shape[-1]}")
+    if network.colours not in (1, c) or (sequential and likelihood.joint):
+        wanted = "1, as the likelihood gives a whole pixel" if likelihood.joint else f"1 or {c}"
+        raise ValueError(f"network: expected colours {wanted}; got {network.colours}")
     if simplex.known(temperature) and not temperature > 0:
         raise ValueError(f"temperature: expected a positive number, got {temperature}")
     return Autoregressive(init, loss, log_prob, sample, complete)
 
 
-def check_prefix(known: Bool[Array, "h w"]) -> None:
+def check_prefix(known: Mask) -> None:
     """Refuse a mask that is no beginning of the raster order; does nothing inside ``jit``.
 
     Raises:

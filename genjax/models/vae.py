@@ -74,14 +74,14 @@ class VAE(NamedTuple):
     num_latents: int
 
 
-def rate(q: DiagGaussian, free_bits: float = 0.0) -> Float[Array, " b"]:
+def rate(q: DiagGaussian, free_bits: float | Scalar = 0.0) -> Float[Array, " b"]:
     """D(q(z|x)‖N(0, I)) of each image, nats; each latent counts at least ``free_bits`` nats (Kingma et al. 2016, C.8).
 
     The paper takes the maximum after averaging over a minibatch; here every image has its own, so that it does not
     matter how images are grouped in batches and spread over devices.
     """
     each = gaussian.kl_standard(DiagGaussian(q.mean[..., None], q.log_std[..., None]))
-    return jnp.sum(jnp.maximum(each, free_bits) if free_bits else each, -1)
+    return jnp.sum(jnp.maximum(each, free_bits), -1)
 
 
 def build(
@@ -91,14 +91,14 @@ def build(
     shape: tuple[int, int, int],
     *,
     beta: float | Scalar = 1.0,
-    free_bits: float = 0.0,
+    free_bits: float | Scalar = 0.0,
 ) -> VAE:
     """A VAE of two networks and a distribution of pixels.
 
     Args:
       encoder: ``network(images, labels=None) -> [b 2d]``: μ, then log σ² of d latents; it is given the images with
         black at 0 and white at 1, as the notes have them, so that a mostly black image is mostly 0.
-      decoder: ``network(z, labels=None) -> [b h w c·likelihood.num_outputs]``.
+      decoder: ``network(z, labels=None) -> [b h w likelihood.num_outputs(c)]``.
       likelihood: of ``theory.pixels``.
       shape: (h, w, c) of an image.
       beta: β ≥ 0.
@@ -108,7 +108,7 @@ def build(
       ValueError: the networks' outputs do not fit.
     """
     num_classes = getattr(encoder, "num_classes", 0)
-    outputs = (*shape[:2], shape[2] * likelihood.num_outputs)
+    outputs = (*shape[:2], likelihood.num_outputs(shape[2]))
 
     def encode(params: Params, images: Images, labels: Labels | None = None) -> DiagGaussian:
         both = jnp.asarray(encoder.apply({"params": params["encoder"]}, (images + 1) / 2, labels))

@@ -151,7 +151,7 @@ def build(
 
     Args:
       encoder: ``network(images) -> z [b h2 w2 d]``.
-      decoder: ``network(z) -> [b h w c·likelihood.num_outputs]``.
+      decoder: ``network(z) -> [b h w likelihood.num_outputs(c)]``.
       codebook: ``ema_codebook(size)`` or ``gradient_codebook(size)``.
       likelihood: of ``theory.pixels``.
       shape: (h, w, c) of an image.
@@ -160,7 +160,7 @@ def build(
     Raises:
       ValueError: the networks' outputs do not fit.
     """
-    outputs = (*shape[:2], shape[2] * likelihood.num_outputs)
+    outputs = (*shape[:2], likelihood.num_outputs(shape[2]))
     num_pixels = shape[0] * shape[1] * shape[2]
 
     def features(params: Params, images: Images) -> Float[Array, "b h2 w2 d"]:

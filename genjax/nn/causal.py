@@ -120,6 +120,14 @@ class RowsAbove(nn.Module):
         return window, convolution.conv(window, self.kernel, 1, 0)[:, 0] + self.bias
 
 
+def embed(pixels: Float[Array, "*place c"], levels: int) -> Float[Array, "*place i"]:
+    """Pixels in [-1, 1] one-hot among so many levels, level by level; as they are for 0 levels."""
+    if not levels:
+        return pixels
+    places = jax.nn.one_hot(jnp.round((pixels + 1) / 2 * (levels - 1)), levels, axis=-2, dtype=pixels.dtype)
+    return places.reshape(*pixels.shape[:-1], levels * pixels.shape[-1])
+
+
 def shift(window: Window, x: Row, half: int) -> Window:
     """Drop the oldest row, and append one."""
     newest = jnp.pad(x, ((0, 0), (half, half), (0, 0)))[:, None]

@@ -57,7 +57,13 @@ class Decoder(nn.Module):
 
 
 def with_labels(x: Float[Array, "b f"], labels: Labels | None, num_classes: int) -> Float[Array, "b g"]:
-    """The vectors with their classes, one-hot, behind them.
+    """The vectors with their classes, one-hot, behind them; see ``one_hot``."""
+    found = one_hot(labels, num_classes)
+    return x if found is None else jnp.concatenate([x, found.astype(x.dtype)], -1)
+
+
+def one_hot(labels: Labels | None, num_classes: int) -> Float[Array, "b classes"] | None:
+    """The classes of examples, where a network wants them.
 
     Raises:
       ValueError: labels are wanted and missing, or given and not wanted.
@@ -67,7 +73,7 @@ def with_labels(x: Float[Array, "b f"], labels: Labels | None, num_classes: int)
             f"one of {num_classes} classes for each example, as the network is conditional" if num_classes else "none"
         )
         raise ValueError(f"labels: expected {wanted}; got {'none' if labels is None else 'labels'}")
-    return x if labels is None else jnp.concatenate([x, jax.nn.one_hot(labels, num_classes, dtype=x.dtype)], -1)
+    return None if labels is None else jax.nn.one_hot(labels, num_classes)
 
 
 def dense(

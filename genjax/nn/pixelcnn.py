@@ -1,13 +1,14 @@
 """PixelCNN (van den Oord et al. 2016a) and gated PixelCNN (van den Oord et al. 2016b): causal convolutional networks.
 
 A causal network gives for each pixel the outputs that parameterise its distribution given the pixels before. Beside
-``network(images, labels=None)`` for a whole image it has three methods, with which a sampler goes through it once:
+``network(images, labels=None)`` for a whole image it has four methods, with which a sampler goes through it once:
 
+    inputs = network.embed(pixels)                          # [... c] to the i numbers that the layers see
     cache = network.cache(batch, width)
-    cache = network.start_row(cache, row, labels)           # row [b w c]: the one just finished, zeros before the first
+    cache = network.start_row(cache, row, labels)           # row [b w i]: the one just finished, zeros before the first
     cache, outputs = network.pixel(cache, left, here, column, labels)
 
-where ``left`` [b c] is the pixel to the left, zeros at the first column, ``here`` what is known of the pixel itself.
+where ``left`` [b i] is the pixel to the left, zeros at the first column, ``here`` what is known of the pixel itself.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from genjax.nn import causal
+from genjax.nn import causal, mlp
 from genjax.nn.causal import Column, Pixel, Row
 from genjax.types import Images
 
@@ -36,25 +37,29 @@ class PixelCNN(nn.Module):
 
     Fields:
       outputs: for each pixel; those of a colour stand at every ``colours``-th place.
-      colours: channels of the image; each sees those before it.
+      colours: of a pixel, each of which sees those before it; 1 makes the outputs of a pixel all at once.
+      channels: of the image; as many as colours by default.
       features: h for each colour; blocks are 2h → h → h → 2h wide.
       blocks: residual blocks.
       size: of the kernels in the blocks; the first is 7.
       head: width of the layer before the last, for each colour.
+      levels: of the pixels, to see them one-hot; 0 sees them as numbers.
     """
 
     outputs: int
     colours: int = 1
+    channels: int = 0
     features: int = 32
     blocks: int = 5
     size: int = 3
     head: int = 64
+    levels: int = 0
 
     def setup(self):
         """Make the layers."""
         c, f, head = self.colours, self.features * self.colours, self.head * self.colours
         conv = lambda inputs, features, size, kind="B": causal.MaskedConv(inputs, features, size, kind, colours=c)
-        self.first = conv(c, 2 * f, 7, "A")
+        self.first = conv((self.channels or c) * max(self.levels, 1), 2 * f, 7, "A")
         self.narrow = [conv(2 * f, f, 1) for _ in range(self.blocks)]
         self.convs = [conv(f, f, self.size) for _ in range(self.blocks)]
         self.wide = [conv(f, 2 * f, 1) for _ in range(self.blocks)]
@@ -62,7 +67,11 @@ class PixelCNN(nn.Module):
 
     def __call__(self, images: Images, labels: Labels | None = None) -> Outputs:
         """The outputs of every pixel; labels are not used."""
-        return self._body(self.first(images), lambda name, layer, x: layer(x))
+        return self._body(self.first(self.embed(images)), lambda name, layer, x: layer(x))
+
+    def embed(self, pixels: Float[Array, "*place c"]) -> Float[Array, "*place i"]:
+        """What the layers see of pixels."""
+        return causal.embed(pixels, self.levels)
 
     def _body(self, x: Array, apply: Apply) -> Array:
         for i in range(self.blocks):
@@ -105,28 +114,33 @@ class GatedPixelCNN(nn.Module):
 
     Fields:
       outputs: for each pixel; those of a colour stand at every ``colours``-th place.
-      colours: channels of the image; each sees those before it.
+      colours: of a pixel, each of which sees those before it; 1 makes the outputs of a pixel all at once.
+      channels: of the image; as many as colours by default.
       features: of both stacks, for each colour.
       layers: of the stacks, the first included.
       size: of the kernels after the first; the first is 7.
       head: width of the layer before the last, for each colour.
       num_classes: of the labels; 0 for none.
+      levels: of the pixels, to see them one-hot; 0 sees them as numbers.
     """
 
     outputs: int
     colours: int = 1
+    channels: int = 0
     features: int = 32
     layers: int = 6
     size: int = 3
     head: int = 64
     num_classes: int = 0
+    levels: int = 0
 
     def setup(self):
         """Make the layers."""
         c, f, head = self.colours, self.features * self.colours, self.head * self.colours
         conv = lambda inputs, features, size, kind="B": causal.MaskedConv(inputs, features, size, kind, 0, c)
+        inputs = (self.channels or c) * max(self.levels, 1)
         later: list[tuple[int, int, causal.Kind]] = [(f, self.size, "B")] * (self.layers - 1)
-        each: list[tuple[int, int, causal.Kind]] = [(c, 7, "A"), *later]
+        each: list[tuple[int, int, causal.Kind]] = [(inputs, 7, "A"), *later]
         self.vertical = [causal.RowsAbove(n, 2 * f, size, kind) for n, size, kind in each]
         self.across = [nn.Dense(2 * f, use_bias=False) for _ in each]
         self.horizontal = [conv(n, 2 * f, size, kind) for n, size, kind in each]
@@ -136,12 +150,17 @@ class GatedPixelCNN(nn.Module):
 
     def __call__(self, images: Images, labels: Labels | None = None) -> Outputs:
         """The outputs of every pixel; ``labels`` are wanted iff there are classes."""
-        above, v = [], images
+        above, x = [], self.embed(images)
+        v = x
         for i in range(self.layers):
             pre = self._labelled(i, self.vertical[i](v), labels, 0)
             above.append(self.across[i](pre))
             v = gate(pre)
-        return self._horizontal(images, above, labels, lambda name, layer, x: layer(x))
+        return self._horizontal(x, above, labels, lambda name, layer, x: layer(x))
+
+    def embed(self, pixels: Float[Array, "*place c"]) -> Float[Array, "*place i"]:
+        """What the layers see of pixels."""
+        return causal.embed(pixels, self.levels)
 
     def _horizontal(self, x: Array, above: list[Array], labels: Labels | None, apply: Apply) -> Array:
         h = x
@@ -152,13 +171,10 @@ class GatedPixelCNN(nn.Module):
         return self.head_out.at_each(nn.relu(self.head_in.at_each(nn.relu(h))))
 
     def _labelled(self, i: int, x: Array, labels: Labels | None, stack: int) -> Array:
-        if (labels is None) != (self.num_classes == 0):
-            wanted = f"one of {self.num_classes} classes for each example" if self.num_classes else "none"
-            raise ValueError(f"labels: expected {wanted}; got {'none' if labels is None else 'labels'}")
-        if labels is None:
+        classes = mlp.one_hot(labels, self.num_classes)
+        if classes is None:
             return x
-        both = self.label[i](jax.nn.one_hot(labels, self.num_classes, dtype=x.dtype))
-        bias = jnp.split(both, 2, -1)[stack]
+        bias = jnp.split(self.label[i](classes.astype(x.dtype)), 2, -1)[stack]
         return x + bias.reshape(bias.shape[0], *[1] * (x.ndim - 2), -1)
 
     def cache(self, batch: int, width: int) -> Cache:

@@ -167,33 +167,41 @@ class PixelRNN(nn.Module):
 
     Fields:
       outputs: for each pixel; those of a colour stand at every ``colours``-th place.
-      colours: channels of the image; each sees those before it.
+      colours: of a pixel, each of which sees those before it; 1 makes the outputs of a pixel all at once.
+      channels: of the image; as many as colours by default.
       features: h for each colour; maps between layers are 2h wide.
       layers: recurrent ones.
       kind: "row" or "diagonal".
       head: width of the layer before the last, for each colour.
+      levels: of the pixels, to see them one-hot; 0 sees them as numbers.
     """
 
     outputs: int
     colours: int = 1
+    channels: int = 0
     features: int = 16
     layers: int = 7
     kind: Literal["row", "diagonal"] = "diagonal"
     head: int = 64
+    levels: int = 0
 
     def setup(self):
         """Make the layers."""
         c, f, head = self.colours, self.features * self.colours, self.head * self.colours
         conv = lambda inputs, features, size, kind="B": causal.MaskedConv(inputs, features, size, kind, colours=c)
         lstm_layer = RowLSTM if self.kind == "row" else DiagonalBiLSTM
-        self.first = conv(c, 2 * f, 7, "A")
+        self.first = conv((self.channels or c) * max(self.levels, 1), 2 * f, 7, "A")
         self.recurrent = [lstm_layer(2 * f, f, colours=c) for _ in range(self.layers)]
         self.wide = [conv(f, 2 * f, 1) for _ in range(self.layers)]
         self.head_in, self.head_out = conv(2 * f, head, 1), conv(head, self.outputs, 1)
 
     def __call__(self, images: Images, labels: Labels | None = None) -> Float[Array, "b h w m"]:
         """The outputs of every pixel; labels are not used."""
-        return self._body(self.first(images), lambda name, layer, x: layer(x))
+        return self._body(self.first(self.embed(images)), lambda name, layer, x: layer(x))
+
+    def embed(self, pixels: Float[Array, "*place c"]) -> Float[Array, "*place i"]:
+        """What the layers see of pixels."""
+        return causal.embed(pixels, self.levels)
 
     def _body(self, x: Array, apply: Callable[[str, Any, Array], Array]) -> Array:
         for i in range(self.layers):

@@ -7,6 +7,7 @@ The squared error is one of these: -log N(x; μ, σ²) = (x - μ)² / 2σ² + lo
 error over h·w·c pixels is maximum likelihood of a Gaussian of fixed σ, and σ² = MSE is its best value.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Integer
 
 from genjax import random
 from genjax.theory import gaussian as normal
@@ -22,14 +23,14 @@ from genjax.theory import information, simplex
 from genjax.types import Images, Key, Scalar
 
 Outputs = Float[Array, "b h w m"]
-"""Of a network: ``num_outputs`` for each channel of the image, m = c · num_outputs."""
+"""Of a network, for each pixel: m = ``num_outputs(c)`` for the c channels of the image."""
 
 
 class Likelihood(NamedTuple):
     """A distribution of images given the outputs of a network.
 
     Fields:
-      num_outputs: outputs wanted for each channel.
+      num_outputs: ``(c) -> m``: outputs wanted for each pixel of c channels.
       log_prob: ``(outputs, images) -> [b]``, nats; a density for continuous pixels, a probability for discrete ones.
       mean: ``(outputs) -> images``.
       sample: ``(key, outputs) -> images``; a key, or one for each image (see ``genjax.random``).
@@ -37,14 +38,16 @@ class Likelihood(NamedTuple):
         differences of nats mean something.
       temper: ``(outputs, temperature) -> outputs`` of the distribution raised to the power 1 / temperature, or for
         logistics with its scales times the temperature.
+      joint: whether the channels of a pixel depend on each other; if not, output i is of channel i mod c.
     """
 
-    num_outputs: int
+    num_outputs: Callable[[int], int]
     log_prob: Callable[[Outputs, Images], Float[Array, " b"]]
     mean: Callable[[Outputs], Images]
     sample: Callable[[Key, Outputs], Images]
     num_levels: int
     temper: Callable[[Outputs, float | Scalar], Outputs]
+    joint: bool = False
 
 
 def bernoulli() -> Likelihood:
@@ -62,7 +65,7 @@ def bernoulli() -> Likelihood:
         return jax.vmap(draw)(random.per_example(key, logits.shape[0]), logits)
 
     temper = lambda logits, temperature: logits / temperature
-    return Likelihood(1, log_prob, lambda logits: 2 * jax.nn.sigmoid(logits) - 1, sample, 2, temper)
+    return Likelihood(lambda c: c, log_prob, lambda logits: 2 * jax.nn.sigmoid(logits) - 1, sample, 2, temper)
 
 
 def gaussian(std: float | Scalar) -> Likelihood:
@@ -80,7 +83,7 @@ def gaussian(std: float | Scalar) -> Likelihood:
         return jnp.sum(normal.log_prob(distribution(mean), images), (-2, -1))
 
     sample = lambda key, mean: normal.sample(key, distribution(mean))
-    return Likelihood(1, log_prob, lambda mean: mean, sample, 0, lambda mean, temperature: mean)
+    return Likelihood(lambda c: c, log_prob, lambda mean: mean, sample, 0, lambda mean, temperature: mean)
 
 
 def discretized_logistic(num_levels: int = 256) -> Likelihood:
@@ -105,8 +108,7 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
         draw = lambda key: jax.random.logistic(key, mean.shape[1:], mean.dtype)
         noise = jax.vmap(draw)(random.per_example(key, mean.shape[0]))
-        level = jnp.round((mean + jnp.exp(log_scale) * noise + 1) / (2 * half))
-        return jnp.clip(level * 2 * half - 1, -1, 1)
+        return _round(mean + jnp.exp(log_scale) * noise, num_levels)
 
     mean = lambda outputs: jnp.clip(jnp.split(outputs, 2, axis=-1)[0], -1, 1)
 
@@ -114,7 +116,7 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
         return jnp.concatenate([mean, log_scale + jnp.log(temperature)], -1)
 
-    return Likelihood(2, log_prob, mean, sample, num_levels, temper)
+    return Likelihood(lambda c: 2 * c, log_prob, mean, sample, num_levels, temper)
 
 
 def categorical(num_levels: int = 256) -> Likelihood:
@@ -130,7 +132,7 @@ def categorical(num_levels: int = 256) -> Likelihood:
 
     def log_prob(outputs: Outputs, images: Images) -> Float[Array, " b"]:
         _check(images)
-        level = jnp.round((images + 1) / 2 * (num_levels - 1)).astype(jnp.int32)
+        level = to_level(images, num_levels)
         all_levels = jax.nn.log_softmax(logits(outputs), -2)
         return _per_image(jnp.take_along_axis(all_levels, level[..., None, :], -2)[..., 0, :])
 
@@ -141,10 +143,101 @@ def categorical(num_levels: int = 256) -> Likelihood:
     def sample(key: Key, outputs: Outputs) -> Images:
         draw = lambda key, one: jax.random.categorical(key, one, -2)
         level = jax.vmap(draw)(random.per_example(key, outputs.shape[0]), logits(outputs))
-        return (level / (num_levels - 1) * 2 - 1).astype(outputs.dtype)
+        return from_level(level, num_levels).astype(outputs.dtype)
 
     temper = lambda outputs, temperature: outputs / temperature
-    return Likelihood(num_levels, log_prob, mean, sample, num_levels, temper)
+    return Likelihood(lambda c: num_levels * c, log_prob, mean, sample, num_levels, temper)
+
+
+def mixture_of_logistics(num_components: int = 10, num_levels: int = 256) -> Likelihood:
+    """Discretised logistics, mixed, with channels that depend on those before (PixelCNN++, Salimans et al. 2017, §2).
+
+    p(x) = Σ_k π_k Π_j bin(x_j; μ_kj + Σ_{i<j} a_kji x_i, s_kj), with the bins of ``discretized_logistic`` and all of it
+    in log space. Outputs, K of each: logits of π, then μ, log s and the atanh of a (for c channels c, c, c(c-1)/2).
+
+    Raises:
+      ValueError: no component, or fewer than 2 levels.
+    """
+    _check_levels(num_levels)
+    if num_components < 1:
+        raise ValueError(f"num_components: expected at least 1, got {num_components}")
+    half = 1 / (num_levels - 1)
+    num_outputs = lambda c: num_components * (1 + 2 * c + c * (c - 1) // 2)
+
+    def split(outputs: Outputs, c: int):
+        """Logits [... k], means [... c k], log-scales [... c k], coefficients [... c c k] below the diagonal."""
+        logits, rest = outputs[..., :num_components], outputs[..., num_components:]
+        mean, log_scale, flat = jnp.split(rest.reshape(*rest.shape[:-1], -1, num_components), (c, 2 * c), -2)
+        lower = jnp.zeros((*mean.shape[:-2], c, c, num_components), outputs.dtype)
+        return logits, mean, log_scale, lower.at[..., *np.tril_indices(c, -1), :].set(jnp.tanh(flat))
+
+    def channels(outputs: Outputs) -> int:
+        return next(c for c in itertools.count(1) if num_outputs(c) >= outputs.shape[-1])
+
+    def log_prob(outputs: Outputs, images: Images) -> Float[Array, " b"]:
+        _check(images)
+        logits, mean, log_scale, lower = split(outputs, images.shape[-1])
+        mean = mean + jnp.einsum("...jik,...i->...jk", lower, images)
+        each = jnp.sum(logistic_bin(images[..., None], mean, log_scale, half), -2)
+        return jnp.sum(jax.nn.logsumexp(jax.nn.log_softmax(logits) + each, -1), (-2, -1))
+
+    def sample(key: Key, outputs: Outputs) -> Images:
+        def draw(key: Key, one):
+            which, noise = jax.random.split(key)
+            logits, *rest = one
+            chosen = jax.nn.one_hot(jax.random.categorical(which, logits), num_components, dtype=logits.dtype)
+            mean, log_scale, lower = (jnp.einsum("hw...k,hwk->hw...", part, chosen) for part in rest)
+            noise = jnp.exp(log_scale) * jax.random.logistic(noise, mean.shape, mean.dtype)
+            x = jnp.zeros_like(mean)
+            for j in range(mean.shape[-1]):
+                shifted = mean[..., j] + jnp.sum(lower[..., j, :] * x, -1)
+                x = x.at[..., j].set(_round(shifted + noise[..., j], num_levels))
+            return x
+
+        return jax.vmap(draw)(random.per_example(key, outputs.shape[0]), split(outputs, channels(outputs)))
+
+    def mean(outputs: Outputs) -> Images:
+        logits, mean, _, lower = split(outputs, c := channels(outputs))
+        found: list[jax.Array] = []
+        for j in range(c):
+            found.append(mean[..., j, :] + sum(lower[..., j, i, :] * before for i, before in enumerate(found)))
+        mixed = jnp.sum(jnp.stack(found, -2) * jax.nn.softmax(logits)[..., None, :], -1)
+        return jnp.clip(mixed, -1, 1)
+
+    def temper(outputs: Outputs, temperature: float | Scalar) -> Outputs:
+        c = channels(outputs)
+        ends = (num_components, num_components * (1 + c), num_components * (1 + 2 * c))
+        logits, mean, log_scale, rest = jnp.split(outputs, ends, -1)
+        return jnp.concatenate([logits / temperature, mean, log_scale + jnp.log(temperature), rest], -1)
+
+    return Likelihood(num_outputs, log_prob, mean, sample, num_levels, temper, joint=True)
+
+
+def to_level(images: Float[Array, "*shape"], num_levels: int) -> Int[Array, "*shape"]:
+    """The nearest of the levels 0, ..., num_levels - 1 that stand evenly in [-1, 1]."""
+    return jnp.round((images + 1) / 2 * (num_levels - 1)).astype(jnp.int32)
+
+
+def from_level(level: Integer[Array, "*shape"], num_levels: int) -> Float[Array, "*shape"]:
+    """Where a level stands in [-1, 1]."""
+    return jnp.asarray(level, jnp.float32) / (num_levels - 1) * 2 - 1
+
+
+def check_levels(images: Images, num_levels: int) -> None:
+    """Refuse images, outside ``jit``, whose pixels are not among the levels; of bytes, as near as bytes come.
+
+    Raises:
+      ValueError: how many are not.
+    """
+    if not num_levels or not simplex.known(images):
+        return
+    exact = (np.asarray(images, np.float64) + 1) / 2 * (num_levels - 1)
+    tolerance = min(0.5 * (num_levels - 1) / 255, 0.25) + 1e-3
+    if wrong := int(np.sum(np.abs(exact - np.rint(exact)) > tolerance)):
+        raise ValueError(
+            f"images: expected pixels at {num_levels} levels between -1 and 1, evenly spaced; {wrong} of {exact.size} "
+            "are elsewhere: bring them to the levels, or take a likelihood with those of the images"
+        )
 
 
 def logistic_bin(
@@ -169,6 +262,12 @@ def _log_one_minus_exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     near = x < math.log(2)
     small, large = jnp.where(near, x, 1), jnp.where(near, 1, x)
     return jnp.where(near, jnp.log(-jnp.expm1(-small)), jnp.log1p(-jnp.exp(-large)))
+
+
+def _round(x: Float[Array, "*shape"], num_levels: int) -> Float[Array, "*shape"]:
+    """To the nearest level."""
+    unit = 2 / (num_levels - 1)
+    return jnp.clip(jnp.round((x + 1) / unit) * unit - 1, -1, 1)
 
 
 def _check_levels(num_levels: int) -> None:

@@ -90,17 +90,93 @@ def naive(model, network, likelihood, params, keys, shape, labels=None):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("colours", "likelihood"), [(1, pixels.bernoulli()), (3, pixels.categorical(5))])
-def test_the_cached_sampler_is_the_naive_one(name, colours, likelihood):
-    shape = (5, 6, colours)
+@pytest.mark.parametrize(
+    ("channels", "likelihood"),
+    [(1, pixels.bernoulli()), (3, pixels.categorical(5)), (3, pixels.mixture_of_logistics(2, 5))],
+)
+def test_the_cached_sampler_is_the_naive_one(name, channels, likelihood):
+    shape = (5, 6, channels)
     more = {"num_classes": 3} if name == "gated" else {}
-    network = NETWORKS[name](colours * likelihood.num_outputs, colours=colours, **more)
+    more |= {"levels": 5} if likelihood.num_levels == 5 else {}
+    network = NETWORKS[name](
+        likelihood.num_outputs(channels), colours=1 if likelihood.joint else channels, channels=channels, **more
+    )
     model = autoregressive.build(network, likelihood, shape)
     params, labels = awake(model, 2.0), jnp.array([0, 1, 2, 0]) if more else None
     ours = jax.jit(model.sample, static_argnums=2)(KEY, params, 4, labels)
     keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(4))
     assert np.array_equal(ours, naive(model, network, likelihood, params, keys, shape, labels))
     assert len(np.unique(ours)) == likelihood.num_levels
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_pixel_leaves_outputs_at_and_before_it_bit_for_bit(name):
+    network = NETWORKS[name](1)
+    model = autoregressive.build(network, pixels.bernoulli(), (6, 7, 1))
+    params = awake(model)
+    outputs = jax.jit(lambda x: network.apply({"params": params}, x).reshape(-1))
+    x = jnp.sign(jax.random.normal(KEY, (1, 6, 7, 1)))
+    before = np.asarray(outputs(x))
+    for j in range(42):
+        after = np.asarray(outputs(x.at[0, j // 7, j % 7, 0].multiply(-1)))
+        assert np.array_equal(after[: j + 1], before[: j + 1])
+        assert j == 41 or not np.array_equal(after, before)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_single_precision_is_enough(name):
+    network = NETWORKS[name](1)
+    model = autoregressive.build(network, pixels.bernoulli(), (8, 8, 1))
+    params, x = awake(model), jnp.sign(jax.random.normal(KEY, (4, 8, 8, 1)))
+    single = np.asarray(jax.jit(model.log_prob)(params, x))
+    with jax.enable_x64(True):
+        wide = lambda tree: jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), tree)
+        double = np.asarray(jax.jit(model.log_prob)(wide(params), wide(x)))
+    assert double.dtype == np.float64 and np.abs(single - double).max() < 1e-4
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_whole_pixel_at_once_sums_to_one_too(channels):
+    likelihood = pixels.mixture_of_logistics(2, 2)
+    network = NETWORKS["gated"](likelihood.num_outputs(channels), channels=channels, levels=2)
+    model = autoregressive.build(network, likelihood, (1, 3, channels))
+    images = jnp.asarray(list(itertools.product([-1.0, 1.0], repeat=3 * channels))).reshape(-1, 1, 3, channels)
+    p = np.exp(np.asarray(jax.jit(model.log_prob)(awake(model), images), float))
+    assert abs(p.sum() - 1) < 1e-5 and p.max() / p.min() > 3
+
+
+def test_cold_samples_are_more_typical():
+    build = lambda t: autoregressive.build(NETWORKS["gated"](1), pixels.bernoulli(), (6, 6, 1), temperature=t)
+    params = awake(build(1.0), 2.0)
+    nats = {t: float(build(1.0).log_prob(params, build(t).sample(KEY, params, 200)).mean()) for t in (0.3, 1.0, 3.0)}
+    assert nats[0.3] > nats[1.0] > nats[3.0]
+
+
+def mixed(**more):
+    return autoregressive.build(NETWORKS["gated"](20, **more), pixels.mixture_of_logistics(2), (4, 4, 3))
+
+
+BINARY = autoregressive.build(NETWORKS["gated"](1), pixels.bernoulli(), (4, 4, 1))
+PARAMS, NONE = awake(BINARY), jnp.zeros((4, 4), bool)
+ZEROS, TALL = jnp.zeros((2, 4, 4, 1)), jnp.ones((2, 5, 4, 1))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: BINARY.log_prob(PARAMS, ZEROS), "images: expected pixels at 2 levels .* 32 of 32 are elsewhere"),
+        (lambda: BINARY.log_prob(PARAMS, TALL), r"expected the shape \(4, 4, 1\) .* \(5, 4, 1\)"),
+        (lambda: BINARY.complete(KEY, PARAMS, TALL, NONE), r"expected the shape \(4, 4, 1\) .* \(5, 4, 1\)"),
+        (lambda: BINARY.complete(KEY, PARAMS, ZEROS + 1, NONE[:3]), r"known: expected the shape \(4, 4\)"),
+        (lambda: autoregressive.build(NETWORKS["gated"](2), pixels.bernoulli(), (4, 4, 1)), "expected 1 outputs a"),
+        (lambda: mixed(colours=3), "expected colours 1, as the likelihood gives a whole pixel; got 3"),
+        (lambda: autoregressive.build(NETWORKS["gated"](1), pixels.bernoulli(), (4, 4, 1), temperature=0.0),
+         "temperature: expected a positive"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -9,7 +9,7 @@ import pytest
 from genjax import data
 from genjax.models import vqvae
 from genjax.nn import convnet, quantizer
-from genjax.theory import pixels
+from genjax.theory import information, pixels
 from genjax.training import state, steps
 
 KEY = jax.random.key(0)
@@ -150,8 +150,15 @@ def test_it_learns_digits_through_its_codes(learn):
         assert metrics["perplexity"][-20:].mean() > 8
 
 
-def test_perplexity_of_equal_use_is_the_number_of_entries():
-    assert np.isclose(quantizer.usage(jnp.arange(12) % 4, 4), 0.25).all()
+def test_perplexity_is_the_exponential_of_the_entropy_of_use():
+    assert np.isclose(np.exp(information.entropy(quantizer.usage(jnp.arange(12) % 4, 4))), 4)
+    ours = build(vqvae.gradient_codebook(8))
+    images = jax.random.uniform(KEY, (6, *SHAPE), minval=-1)
+    params = ours.init(KEY)
+    share = np.bincount(np.ravel(ours.encode(params, images)), minlength=8)
+    share = share[share > 0] / share.sum()
+    found = ours.loss(KEY, params, {"image": images})[1]["perplexity"]
+    assert len(share) > 1 and np.isclose(found, np.exp(-(share * np.log(share)).sum()))
 
 
 @pytest.mark.parametrize(

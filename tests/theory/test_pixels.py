@@ -56,6 +56,66 @@ def test_draws_of_the_logistic_follow_its_probabilities(num_levels):
     assert scipy.stats.chisquare(seen[enough], p[enough] / p[enough].sum() * seen[enough].sum()).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("mean", [-3.0, -1.0, 0.001, 1.0])
+@pytest.mark.parametrize("log_scale", [-12.0, -7.0, 0.0, 4.0])
+def test_the_mass_of_a_mixture_is_one_at_the_extremes(mean, log_scale):
+    likelihood = pixels.mixture_of_logistics(3)
+    with jax.enable_x64(True):
+        each = [0.3, -2.0, 40.0], [mean, -mean, 0.5], [log_scale, -log_scale, -9.0]
+        out = jnp.broadcast_to(jnp.asarray(each, jnp.float64).reshape(-1), (256, 1, 1, 9))
+        p = np.exp(np.asarray(likelihood.log_prob(out, jnp.asarray(LEVELS).reshape(-1, 1, 1, 1))))
+    assert p.dtype == np.float64 and abs(p.sum() - 1) < 1e-6
+
+
+def colours(num, seed=0):
+    """Outputs of two components for three channels, the same for ``num`` images; and all the colours there are."""
+    out = jax.random.normal(jax.random.key(seed), (20,))
+    every = np.stack(np.meshgrid(*[np.linspace(-1, 1, 4)] * 3, indexing="ij"), -1).reshape(-1, 1, 1, 3)
+    return jnp.broadcast_to(out, (num, 1, 1, 20)), jnp.asarray(every, jnp.float32)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_mixture_over_all_colours_sums_to_one_and_its_draws_follow_it(seed):
+    likelihood = pixels.mixture_of_logistics(2, 4)
+    out, every = colours(64, seed)
+    p = np.exp(np.asarray(likelihood.log_prob(out, every), float))
+    assert abs(p.sum() - 1) < 1e-5
+    draws = np.asarray(likelihood.sample(jax.random.key(1), colours(20_000, seed)[0]), float).reshape(-1, 3)
+    seen = np.bincount(np.rint((draws + 1) / 2 * 3).astype(int) @ [16, 4, 1], minlength=64)
+    enough = p * 20_000 > 5
+    assert scipy.stats.chisquare(seen[enough], p[enough] / p[enough].sum() * seen[enough].sum()).pvalue > 1e-3
+    joint = p.reshape(4, 4, 4).sum(2)
+    assert np.abs(joint - np.outer(joint.sum(1), joint.sum(0))).max() > 1e-3  # channels do depend on each other
+
+
+def test_a_mixture_is_that_of_the_paper_written_out():
+    """Salimans et al. 2017, eq. 2 and 3: by loops, with the logistic of scipy."""
+    likelihood = pixels.mixture_of_logistics(2, 4)
+    out, every = colours(64)
+    o, half = np.asarray(out[0, 0, 0], float), 1 / 3
+    pi, mean, scale, a = np.exp(o[:2]) / np.exp(o[:2]).sum(), o[2:8], np.exp(o[8:14]), np.tanh(o[14:20])
+    for x, found in zip(np.asarray(every, float)[:, 0, 0], likelihood.log_prob(out, every), strict=True):
+        total = 0.0
+        for k in range(2):
+            centre = [mean[k], mean[2 + k] + a[k] * x[0], mean[4 + k] + a[2 + k] * x[0] + a[4 + k] * x[1]]
+            laws = [
+                scipy.stats.logistic(m, s) for m, s in zip(centre, (scale[k], scale[2 + k], scale[4 + k]), strict=True)
+            ]
+            upper = [law.cdf(v + half) if v < 0.99 else 1.0 for law, v in zip(laws, x, strict=True)]
+            lower = [law.cdf(v - half) if v > -0.99 else 0.0 for law, v in zip(laws, x, strict=True)]
+            total += pi[k] * np.prod(np.subtract(upper, lower))
+        assert np.isclose(found, np.log(total), atol=1e-4)
+
+
+def test_levels_go_there_and_back_and_others_are_refused():
+    for num_levels in (2, 17, 256, 512):
+        level = jnp.arange(num_levels)
+        assert np.array_equal(pixels.to_level(pixels.from_level(level, num_levels), num_levels), level)
+        pixels.check_levels(pixels.from_level(level, num_levels).reshape(-1, 1, 1, 1), num_levels)
+    with pytest.raises(ValueError, match="expected pixels at 17 levels .* 238 of 256 are elsewhere"):
+        pixels.check_levels(one(LEVELS), 17)
+
+
 def test_bernoulli_is_that_of_scipy_and_its_draws_are_black_and_white():
     logits = jax.random.normal(jax.random.key(1), (3, 4, 4, 1))
     x = jnp.sign(jax.random.normal(jax.random.key(2), logits.shape))
@@ -89,6 +149,7 @@ def test_image_i_is_drawn_from_its_own_key():
     [
         (lambda: pixels.bernoulli().log_prob(one([0.0]), one([255.0])), r"pixels in \[-1, 1\], got 0 to 255"),
         (lambda: pixels.gaussian(0.0), "std: expected a positive"),
+        (lambda: pixels.mixture_of_logistics(0), "num_components: expected at least 1, got 0"),
         (lambda: pixels.discretized_logistic(1), "num_levels: expected at least 2, got 1"),
     ],
 )

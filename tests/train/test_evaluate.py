@@ -6,8 +6,12 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+
+from genjax import data
+from train import ae, choices, config, vae
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -74,6 +78,8 @@ def test_a_member_is_scored_and_drawn_from(runs, tmp_path):
             "dynamic pixels want --likelihood bernoulli",
         ),
         ("vqvae", ("--codebook", 100_000), 2, "has 25600 vectors to choose from; use fewer entries"),
+        ("vae", ("--free-bits", "nan"), 2, "free_bits: expected at least 0, got nan"),
+        ("evaluate", ("--num", -1, "--seed", -1), 2, "seed: expected at least 0, got -1"),
         ("ae", ("--without", 12), 2, r"--without 12: expected one of the classes"),
     ],
 )
@@ -90,3 +96,31 @@ def test_a_conditional_model_wants_labels(tmp_path):
         "vae", "--workdir", tmp_path / "run", "--classes", 10, "--data", f"npz:{tmp_path}/unlabelled.npz"
     )
     assert code == 2 and "has no labels; leave --classes out" in err
+
+
+def dataset(train, heldout):
+    split = lambda labels: {"image": np.zeros((len(labels), 8, 8, 1), np.uint8), "label": np.array(labels, np.int32)}
+    return data.Dataset("these", split(train), split(heldout))
+
+
+@pytest.mark.parametrize(("train", "heldout"), [([0, 3], [1]), ([0, 1], [3]), ([0, -1], [1])])
+def test_labels_must_be_among_the_classes_in_both_splits(train, heldout):
+    choices.check_labels(4, dataset(train, heldout) if min(train) >= 0 else dataset([0], [0]))
+    with pytest.raises(config.UsageError, match="classes 3: these has labels from"):
+        choices.check_labels(3, dataset(train, heldout))
+
+
+@pytest.mark.parametrize("heldout", [[], [1, 2], [7, 7]])
+def test_an_anomaly_needs_both_kinds_held_out(heldout):
+    check = ae.build(ae.Config(without=7), (8, 8, 1)).check
+    check(dataset([1, 2], [1, 7]))
+    with pytest.raises(config.UsageError, match="without 7: .* telling them apart needs both"):
+        check(dataset([1, 2], heldout))
+
+
+@pytest.mark.parametrize("num", [1, 2, 5])
+def test_pictures_are_drawn_of_however_few_images_there_are(num, tmp_path):
+    settings = vae.Config(num_samples=2)
+    task = vae.build(settings, (8, 8, 1))
+    task.figures(tmp_path, 1, task.init(jax.random.key(0)), dataset([1] * num, []))
+    assert (tmp_path / "interpolation.png").exists() == (num > 1)

@@ -1,5 +1,6 @@
 """Many runs in one program: each is what it would be alone."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from genjax.training import state, steps
-from train import ae, config, ddpm, members, vae, vqvae
+from train import ae, config, ddpm, loop, members, trained, vae, vqvae
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = {"steps": 30, "every": 15, "log_every": 5, "steps_per_call": 15, "batch_size": 16}
@@ -47,7 +48,7 @@ def test_every_member_of_every_model_is_the_run_alone(name):
     shape = (8, 8, 1)
     change = {"lr": 3e-3} | more
     swept = next(iter(more), "lr")
-    base = config.dataclasses.replace(
+    base = dataclasses.replace(
         settings, batch_size=16, num_seeds=2, sweep=f"{swept}={getattr(settings, swept)},{change[swept]}"
     )
     lineup = members.of(base)
@@ -121,7 +122,36 @@ def test_a_sweep_that_cannot_be_is_refused(sweep, message):
         members.of(vae.Config(sweep=sweep))
 
 
-def test_a_number_that_decides_the_program_cannot_vary_within_it(tmp_path):
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ("clip=1,2", "clip: this number decides which program is run"),
+        ("std=0.1,0.2", "std: with the other settings as they are this number makes no difference"),
+    ],
+)
+def test_a_number_that_cannot_vary_within_a_program_is_refused_before_anything(sweep, message, tmp_path):
+    with pytest.raises(config.UsageError, match="--sweep " + message):
+        vae.main(["--sweep", sweep, "--workdir", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_number_that_numpy_computes_with_is_refused_too(tmp_path):
     code, _, err = train("ddpm", tmp_path / "run", "--noise", "linear", "--sweep", "last_beta=0.01,0.02")
     assert code == 2 and "--sweep last_beta: this number decides which program is run" in err
-    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["free_bits", "beta", "lr"])
+def test_a_number_that_can_vary_passes_the_trial(name):
+    lineup = members.of(vae.Config(sweep=f"{name}=0.1,0.2", beta_warmup=5))
+    loop._fit(vae.build, lineup, (8, 8, 1))
+
+
+def test_a_member_is_scored_with_its_own_value_of_what_was_swept(tmp_path):
+    settings = vae.Config(likelihood="gaussian", sweep="std=0.1,0.3", num_seeds=2)
+    described = {"script": "vae", "data": {"train": [5, 8, 8, 1]}, "config": dataclasses.asdict(settings)}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    found = [trained.record(tmp_path, {"vae": vae}, member).settings.std for member in range(4)]
+    assert np.allclose(found, [0.1, 0.1, 0.3, 0.3])
+    with pytest.raises(config.UsageError, match="member 4: .* has 4, numbered from 0"):
+        trained.record(tmp_path, {"vae": vae}, 4)

@@ -1,0 +1,68 @@
+"""Networks and distributions of pixels by the names that settings give them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from genjax import data
+from genjax.nn import convnet, mlp
+from genjax.theory import pixels
+from train import config
+
+
+def likelihood(settings: Any) -> pixels.Likelihood:
+    """The distribution of pixels that ``likelihood`` names."""
+    return {
+        "bernoulli": pixels.bernoulli,
+        "gaussian": lambda: pixels.gaussian(settings.std),
+        "logistic": pixels.discretized_logistic,
+        "categorical": lambda: pixels.categorical(settings.levels),
+        "mixture": lambda: pixels.mixture_of_logistics(settings.components, settings.levels),
+    }[settings.likelihood]()
+
+
+def encoder_decoder(
+    settings: Any,
+    features: int,
+    outputs: tuple[int, int, int],
+    *,
+    num_classes: int = 0,
+    activation: Callable[[jax.Array], jax.Array] | None = None,
+) -> tuple[nn.Module, nn.Module]:
+    """An encoder and its mirror image, as ``network``, ``hidden`` and ``filters`` say.
+
+    Args:
+      settings: of the script.
+      features: that the encoder gives.
+      outputs: (h, w, m) that the decoder gives.
+      num_classes: of the labels that both depend on.
+      activation: of the encoder's output.
+    """
+    down, up = settings.hidden, settings.hidden[::-1]
+    if settings.network == "conv":
+        return (
+            convnet.Encoder(features, settings.filters, down, num_classes, activation),
+            convnet.Decoder(outputs, settings.filters, up, num_classes),
+        )
+    return mlp.Encoder(features, down, num_classes, activation), mlp.Decoder(outputs, up, num_classes)
+
+
+def check_labels(classes: int, dataset: data.Dataset) -> None:
+    """Refuse a data set whose labels are not among the classes of a conditional model.
+
+    Raises:
+      UsageError: it has no labels, or others.
+    """
+    if not classes:
+        return
+    if "label" not in dataset.train:
+        raise config.UsageError(f"classes {classes}: {dataset.name} has no labels; leave --classes out")
+    for split in (dataset.train, dataset.heldout):
+        labels = split["label"]
+        if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+            raise config.UsageError(
+                f"classes {classes}: {dataset.name} has labels from {labels.min()} to {labels.max()}; "
+                f"expected 0 to {classes - 1}; use --classes {labels.max() + 1}"
+            )

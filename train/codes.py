@@ -1,0 +1,93 @@
+"""Images as the index maps of a trained VQ-VAE: the data that a prior over codes is trained on."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax import data
+from genjax.models import vqvae as vqvae_model
+from genjax.theory import pixels
+from genjax.types import Images, Params
+from train import choices, config, sources, trained, vqvae
+
+CHUNK = 500  # images at a time
+
+
+def named(settings: Any) -> bool:
+    """Whether the data are the codes of a run: ``--data codes:WORKDIR``."""
+    return settings.data.startswith("codes:")
+
+
+@functools.lru_cache(maxsize=1)
+def source(workdir: str) -> tuple[trained.Record, vqvae_model.VQVAE, Params]:
+    """The run of train.vqvae, its model and its parameters.
+
+    Raises:
+      CheckpointError: the workdir holds no such run, or no usable checkpoint.
+    """
+    run = trained.record(pathlib.Path(workdir).absolute(), {"vqvae": vqvae})
+    model = vqvae.model(run.settings, run.shape)
+    return run, model, trained.params(run, model.init)
+
+
+def load(settings: Any) -> data.Dataset:
+    """Both splits as index maps, int32[n h w 1], with the labels they had.
+
+    Raises:
+      UsageError: the codebook has another number of entries than ``levels``.
+      CheckpointError: as ``source``.
+    """
+    run, model, params = source(_workdir(settings))
+    if settings.levels != run.settings.codebook:
+        raise config.UsageError(
+            f"levels {settings.levels}: {run.workdir} has a codebook of {run.settings.codebook} entries; "
+            f"use --levels {run.settings.codebook}"
+        )
+    whole = images(settings)
+    encode = jax.jit(lambda part: model.encode(params, data.scale(part)))
+
+    def encoded(split: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        parts = [np.asarray(encode(split["image"][i : i + CHUNK])) for i in range(0, len(split["image"]), CHUNK)]
+        maps = np.concatenate(parts) if parts else np.zeros((0, 1, 1), np.int32)
+        return {**split, "image": maps[..., None].astype(np.int32)}
+
+    return data.Dataset(f"codes of {whole.name}", encoded(whole.train), encoded(whole.heldout))
+
+
+def images(settings: Any) -> data.Dataset:
+    """What the codes are of."""
+    run = source(_workdir(settings))[0]
+    there = settings.data_dir or run.settings.data_dir
+    return sources.load(dataclasses.replace(run.settings, data_dir=there))
+
+
+def decoder(settings: Any):
+    """``(index maps in [-1, 1]) -> uint8[n h w c]``: the images of codes."""
+    _, model, params = source(_workdir(settings))
+    indices = lambda maps: pixels.to_level(maps, settings.levels)[..., 0]
+    decode = jax.jit(lambda maps: data.to_uint8(model.decode(params, indices(maps))))
+    return lambda maps: np.asarray(decode(maps))
+
+
+def log_prob(settings: Any, rows: jax.Array, maps: Images) -> jax.Array:
+    """log p(x|indices) of images uint8[n h w c] given their maps in [-1, 1], nats [n]: the second part of the code.
+
+    Raises:
+      UsageError: the VQ-VAE's pixels are continuous, so that no code of finite length holds them.
+    """
+    run, model, params = source(_workdir(settings))
+    if not choices.likelihood(run.settings).num_levels:
+        raise config.UsageError(
+            f"{run.workdir} has a likelihood of continuous pixels ({run.settings.likelihood}), which has no code; "
+            "train it with --likelihood logistic for a two-part code"
+        )
+    return model.log_prob(params, data.scale(rows), pixels.to_level(jnp.asarray(maps), settings.levels)[..., 0])
+
+
+def _workdir(settings: Any) -> str:
+    return settings.data.partition(":")[2]

@@ -1,0 +1,61 @@
+"""Train a PixelCNN: ``python -m train.pixelcnn --config digits``."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import flax.linen as nn
+
+from genjax.nn import pixelcnn
+from train import config, loop, raster, runtime
+from train.raster import build, model
+
+__all__ = ["Config", "build", "main", "model"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(raster.Config):
+    """Train a PixelCNN (van den Oord et al. 2016a, 2016b)."""
+
+    stacks: Literal["gated", "plain"] = "gated"
+    """gated layers in two stacks without a blind spot, or plain masked convolutions."""
+    features: int = 32
+    """Channels for each colour; of a plain block in its narrow part, h of the paper's 2h."""
+    layers: int = 6
+    """Gated layers, or plain residual blocks."""
+    kernel: int = 3
+    """Width of the kernels after the first, odd."""
+    head: int = 64
+    """Channels of the layer before the last, for each colour."""
+    classes: int = 0
+    """Give the label, one of so many classes, to every layer; gated only; 0 makes a model without labels."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values."""
+        found = super().problems()
+        found += config.at_least(self, {"features": 1, "layers": 1, "kernel": 1, "head": 1, "classes": 0})
+        if self.kernel % 2 == 0:
+            found.append(f"kernel: expected an odd width, got {self.kernel}")
+        if self.classes and self.stacks == "plain":
+            found.append("classes: plain masked convolutions take no labels; use --stacks gated")
+        return found
+
+    def network(self, outputs: int, colours: int, channels: int) -> nn.Module:
+        """The causal network."""
+        levels = self.num_levels if self.one_hot else 0
+        if self.stacks == "plain":
+            return pixelcnn.PixelCNN(
+                outputs, colours, channels, self.features, self.layers, self.kernel, self.head, levels
+            )
+        return pixelcnn.GatedPixelCNN(
+            outputs, colours, channels, self.features, self.layers, self.kernel, self.head, self.classes, levels
+        )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train as the command line says."""
+    loop.run("pixelcnn", config.parse(Config, "pixelcnn", argv), build, raster.load)
+
+
+if __name__ == "__main__":
+    runtime.main(main)

@@ -1,0 +1,153 @@
+"""What train.pixelcnn and train.pixelrnn share: everything but the network."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax import data
+from genjax.models import autoregressive
+from genjax.theory import pixels
+from genjax.training import parallel, steps
+from genjax.types import Batch, Images, Key, Params
+from train import choices, codes, config, loop, optimizer, pictures, sources
+
+COLUMNS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(config.ImageRun):
+    """A model that draws images pixel by pixel."""
+
+    likelihood: Literal["bernoulli", "categorical", "mixture"] = "categorical"
+    """p(pixel | those before): black or white; any distribution over the levels; or a mixture of discretised
+    logistics, for pixels of many levels."""
+    levels: int = 256
+    """How many values a pixel can take; bernoulli has 2."""
+    components: int = 10
+    """Of the mixture."""
+    one_hot: bool = False
+    """Show the network the levels one-hot, for levels that are names and not numbers."""
+    binarization: Literal["none", "dynamic", "static"] = "none"
+    """none takes pixels as they are; dynamic draws black and white anew at every step; static wants data that is."""
+    temperature: float = 1.0
+    """Of samples: below 1 they are more typical and less varied."""
+    num_samples: int = 64
+    """Images drawn for the pictures of a report."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values."""
+        found = super().problems() + config.at_least(self, {"levels": 2, "components": 1, "num_samples": 1})
+        if not self.temperature > 0:
+            found.append(f"temperature: expected a positive number, got {self.temperature}")
+        if self.binarization != "none" and self.likelihood != "bernoulli":
+            found.append(f"binarization: {self.binarization} pixels want --likelihood bernoulli, not {self.likelihood}")
+        if codes.named(self) and self.likelihood != "categorical":
+            found.append(f"likelihood: codes are names, which want --likelihood categorical, not {self.likelihood}")
+        return found
+
+    @property
+    def num_levels(self) -> int:
+        """How many values a pixel can take."""
+        return 2 if self.likelihood == "bernoulli" else self.levels
+
+    def network(self, outputs: int, colours: int, channels: int) -> nn.Module:
+        """The causal network."""
+        raise NotImplementedError
+
+
+def model(settings: Config, shape: tuple[int, int, int]) -> autoregressive.Autoregressive:
+    """The model that the settings describe, for images of a shape (h, w, c)."""
+    likelihood = choices.likelihood(settings)
+    channels = shape[2]
+    network = settings.network(likelihood.num_outputs(channels), 1 if likelihood.joint else channels, channels)
+    return autoregressive.build(network, likelihood, shape, temperature=settings.temperature)
+
+
+def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+    """What the loop trains."""
+    ours = model(settings, shape)
+
+    def loss(key: Key, params: Params, batch: Batch):
+        keys, images = sources.training_images(settings, key, batch)
+        return ours.loss(keys, params, {**batch, "image": images})
+
+    def heldout_loss(key: Key, params: Params, batch: Batch):
+        keys, images = sources.images(settings, key, batch)
+        return ours.loss(keys, params, {**batch, "image": images})
+
+    return loop.Task(
+        init=ours.init,
+        optimizer=optimizer.adam(settings),
+        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        loss=loss,
+        heldout_loss=heldout_loss,
+        figures=_figures(settings, shape, ours),
+        check=functools.partial(_check, settings),
+    )
+
+
+def classes(settings: Config) -> int:
+    """Of the labels that the model depends on; 0 for none."""
+    return getattr(settings, "classes", 0)
+
+
+def load(settings: Config) -> data.Dataset:
+    """The data set; of codes, index maps."""
+    return codes.load(settings) if codes.named(settings) else sources.load(settings)
+
+
+def _check(settings: Config, dataset: data.Dataset) -> None:
+    choices.check_labels(classes(settings), dataset)
+    if codes.named(settings) or settings.binarization == "dynamic":
+        return
+    for split in (dataset.train, dataset.heldout):
+        present = np.unique(split["image"])
+        try:
+            pixels.check_levels(data.scale(present.reshape(-1, 1, 1, 1)), settings.num_levels)
+        except ValueError as error:
+            if settings.likelihood == "bernoulli":
+                hint = "use --binarization dynamic, or --likelihood categorical or mixture"
+            else:
+                hint = "use --levels 256, which every image has"
+            raise config.UsageError(
+                f"likelihood {settings.likelihood}: {dataset.name} has pixels of {len(present)} levels, which are not "
+                f"among {settings.num_levels}, evenly spaced; {hint}"
+            ) from error
+
+
+def _figures(settings: Config, shape: tuple[int, int, int], ours: autoregressive.Autoregressive):
+    key, num = jax.random.key(settings.seed), settings.num_samples
+    labels = jnp.arange(num) % classes(settings) if classes(settings) else None
+    draw = jax.jit(lambda params: ours.sample(key, params, num, labels))
+    known = np.zeros(shape[:2], bool)
+    known[: shape[0] // 2] = True
+
+    @jax.jit
+    def complete(params: Params, rows: Batch) -> tuple[Images, Images]:
+        """Images, and three completions of each upper half, one after the other."""
+        given = sources.images(settings, key, rows)[1]
+        theirs = rows["label"] if classes(settings) else None
+        keys = jax.random.split(key, 3)
+        done = [ours.complete(k, params, given, known, theirs) for k in keys]
+        return given, jnp.concatenate(done)
+
+    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        show = codes.decoder(settings) if codes.named(settings) else lambda images: np.asarray(data.to_uint8(images))
+        sheet = pictures.tile(show(draw(params)), columns=round(num**0.5))
+        pictures.save(folder / f"{step:07d}.png", sheet)
+        pictures.save(folder / "latest.png", sheet)
+        rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
+        given, done = complete(params, {name: array[:COLUMNS] for name, array in rows.items()})
+        originals, done = show(given), show(done)
+        half = originals.shape[1] // 2
+        occluded = np.concatenate([originals[:, :half], np.full_like(originals[:, half:], 128)], 1)
+        both = np.concatenate([originals, occluded, done])
+        pictures.save(folder / "completion.png", pictures.tile(both, len(originals)), width=900)
+
+    return figures
