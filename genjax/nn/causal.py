@@ -78,7 +78,7 @@ class MaskedConv(nn.Module):
         window = put(window, x, column, self.size // 2)
         batch, rows, _, inputs = window.shape
         patch = jax.lax.dynamic_slice(window, (0, 0, column, 0), (batch, rows, self.size, inputs))
-        return window, jnp.einsum("brki,rkio->bo", patch, self.masked()) + self.bias
+        return window, patch.reshape(batch, -1) @ self.masked().reshape(-1, self.features) + self.bias
 
 
 class RowsAbove(nn.Module):
