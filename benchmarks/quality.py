@@ -154,7 +154,7 @@ def score(row: Row, settings: Quality) -> dict[str, Any]:
                 evaluate.Evaluate(
                     str(workdir),
                     samples=row.samples,
-                    num=settings.images or row.images,
+                    num=num,
                     member=i,
                     data_dir=settings.data_dir,
                 )

@@ -66,12 +66,10 @@ def images(settings: Any) -> data.Dataset:
     return sources.load(dataclasses.replace(run.settings, data_dir=there))
 
 
-def decoder(settings: Any):
-    """``(index maps in [-1, 1]) -> uint8[n h w c]``: the images of codes."""
+def decode(settings: Any, maps: Images) -> Images:
+    """The images of index maps, both in [-1, 1]."""
     _, model, params = source(_workdir(settings))
-    indices = lambda maps: pixels.to_level(maps, settings.levels)[..., 0]
-    decode = jax.jit(lambda maps: data.to_uint8(model.decode(params, indices(maps))))
-    return lambda maps: np.asarray(decode(maps))
+    return model.decode(params, pixels.to_level(maps, settings.levels)[..., 0])
 
 
 def log_prob(settings: Any, rows: jax.Array, maps: Images) -> jax.Array:

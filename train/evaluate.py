@@ -1,9 +1,13 @@
-"""Score a trained run: ``python -m train.evaluate --workdir runs/vae-mnist --samples 500``."""
+"""Score a trained run: ``python -m train.evaluate --workdir runs/vae-mnist --samples 500``.
+
+Of a VAE, bounds of log p(x); of a PixelCNN or PixelRNN, log p(x) itself. Of one over the codes of a VQ-VAE, the length
+of the code in two parts: -log p(indices) - log p(x|indices), which is no less than -log p(x).
+"""
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -11,21 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from genjax.models import autoregressive
 from genjax.models import vae as vae_model
 from genjax.theory import estimates, pixels, variational
-from train import config, record, runtime, sources, trained, vae
+from genjax.types import Batch, Key, Params
+from train import choices, codes, config, pixelcnn, pixelrnn, raster, record, runtime, sources, trained, vae
 
 CHUNK = 250  # images at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Bounds of log p(x) of held-out images under a trained run of train.vae, in nats and bits per dimension."""
+    """log p(x) of held-out images under a trained run of train.vae (bounds), train.pixelcnn or train.pixelrnn, in nats
+    and bits per dimension."""
 
     workdir: str
     """Folder of the run."""
     samples: int = 500
-    """K, the draws of z for each image."""
+    """K, the draws of z for each image; of a VAE only."""
     num: int = 1000
     """How many held-out images, chosen at random; 0 for all."""
     member: int = 0
@@ -42,8 +49,11 @@ class Evaluate:
     """Show where in the code an error arose."""
 
 
+SCRIPTS = {"vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn}
+
+
 def scores(settings: Evaluate) -> dict[str, Any]:
-    """Each bound's mean over the images with its standard error, nats per image and bits per dimension.
+    """Each number's mean over the images with its standard error, nats per image and bits per dimension.
 
     Raises:
       UsageError: a value that cannot be.
@@ -51,30 +61,22 @@ def scores(settings: Evaluate) -> dict[str, Any]:
     """
     if problems := config.at_least(settings, {"samples": 1, "num": 0, "seed": 0}):
         raise config.UsageError("\n".join(problems))
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"vae": vae}, settings.member)
+    run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
     told = dataclasses.replace(run.settings, data_dir=settings.data_dir or run.settings.data_dir)
-    model = vae.model(told, run.shape)
+    model = SCRIPTS[run.script].model(told, run.shape)
     params = trained.params(run, model.init, settings.checkpoint)
-    rows = sources.load(told).heldout
-    size = len(rows["image"])
+    coded = codes.named(told)
+    rows = (sources.load if run.script == "vae" else raster.load)(told).heldout
+    rows = {**rows, "original": codes.images(told).heldout["image"] if coded else rows["image"]}
+    size, shape = len(rows["image"]), rows["original"].shape[1:]
     if not size:
         raise config.UsageError(f"{told.data} holds out no image to score; {settings.workdir} was trained on all of it")
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(size)[: settings.num or size])
-
-    two = told.latents == 2
-
-    @jax.jit
-    def bounds(keys, part):
-        model_keys, images = sources.images(told, keys, part)
-        batch = {**part, "image": images}
-        weights = model.log_weights(model_keys, params, batch, settings.samples)
-        found = {"elbo": variational.elbo(weights), "bound": variational.importance_weighted_bound(weights)}
-        return found | ({"exact": vae_model.log_evidence(model, params, batch)} if two else {})
-
+    score = jax.jit(_bounds(settings, told, model) if run.script == "vae" else _exact(told, model))
     key, parts = jax.random.key(settings.seed), []
     for index in np.array_split(chosen, -(-len(chosen) // CHUNK)):
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
-        parts.append(bounds(keys, {name: array[index] for name, array in rows.items()}))
+        parts.append(score(params, keys, {name: array[index] for name, array in rows.items()}))
     found = {name: estimates.estimate(jnp.concatenate([part[name] for part in parts])) for name in parts[0]}
     row: dict[str, Any] = {
         "workdir": settings.workdir,
@@ -87,14 +89,44 @@ def scores(settings: Evaluate) -> dict[str, Any]:
         row[name] = {
             "nats": float(value.mean),
             "standard_error": float(value.standard_error),
-            "bits_per_dim": float(pixels.bits_per_dim(-value.mean, run.shape)),
+            "bits_per_dim": float(pixels.bits_per_dim(-value.mean, shape)),
         }
     return row
 
 
-def _pixels(settings: vae.Config) -> str:
+Score = Callable[[Params, Key, Batch], dict[str, jax.Array]]
+"""``(params, keys [b], rows) -> numbers [b] by name``."""
+
+
+def _bounds(settings: Evaluate, told: vae.Config, model: vae_model.VAE) -> Score:
+    def score(params: Params, keys: Key, part: Batch) -> dict[str, jax.Array]:
+        model_keys, images = sources.images(told, keys, part)
+        batch = {**part, "image": images}
+        weights = model.log_weights(model_keys, params, batch, settings.samples)
+        found = {"elbo": variational.elbo(weights), "bound": variational.importance_weighted_bound(weights)}
+        return found | ({"exact": vae_model.log_evidence(model, params, batch)} if told.latents == 2 else {})
+
+    return score
+
+
+def _exact(told: raster.Config, model: autoregressive.Autoregressive) -> Score:
+    def score(params: Params, keys: Key, part: Batch) -> dict[str, jax.Array]:
+        images = sources.images(told, keys, part)[1]
+        log_prob = model.log_prob(params, images, part["label"] if raster.classes(told) else None)
+        if not codes.named(told):
+            return {"log_prob": log_prob}
+        rest = codes.log_prob(told, part["original"], images)
+        return {"codes": log_prob, "images": rest, "both": log_prob + rest}
+
+    return score
+
+
+def _pixels(settings: Any) -> str:
+    if codes.named(settings):
+        return "codes, then images given codes"
     if settings.likelihood != "bernoulli":
-        return {"gaussian": f"continuous, density, std {settings.std:g}", "logistic": "256 levels"}[settings.likelihood]
+        levels = choices.likelihood(settings).num_levels
+        return f"{levels} levels" if levels else f"continuous, density, std {settings.std:g}"
     return {
         "none": "grey, cross-entropy: no likelihood",
         "dynamic": "binarised dynamically, one draw",
@@ -108,6 +140,7 @@ def main(argv: Sequence[str]) -> None:
     row = scores(settings)
     record.say(f"{row['data']}, {row['split']}; pixels: {row['pixels']}")
     titles = {"elbo": "ELBO", "bound": f"bound, K = {settings.samples}", "exact": "log p(x), quadrature"}
+    titles |= {"log_prob": "log p(x)", "codes": "log p(indices)", "images": "log p(x|indices)", "both": "both parts"}
     for name, title in titles.items():
         if name in row:
             value = row[name]

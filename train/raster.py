@@ -102,6 +102,11 @@ def load(settings: Config) -> data.Dataset:
     return codes.load(settings) if codes.named(settings) else sources.load(settings)
 
 
+def visible(settings: Config, images: Images) -> Images:
+    """What the model draws, as images in [-1, 1]: itself, or what its codes stand for."""
+    return codes.decode(settings, images) if codes.named(settings) else images
+
+
 def _check(settings: Config, dataset: data.Dataset) -> None:
     choices.check_labels(classes(settings), dataset)
     if codes.named(settings) or settings.binarization == "dynamic":
@@ -123,6 +128,7 @@ def _check(settings: Config, dataset: data.Dataset) -> None:
 
 def _figures(settings: Config, shape: tuple[int, int, int], ours: autoregressive.Autoregressive):
     key, num = jax.random.key(settings.seed), settings.num_samples
+    shown = jax.jit(lambda images: data.to_uint8(visible(settings, images)))
     labels = jnp.arange(num) % classes(settings) if classes(settings) else None
     draw = jax.jit(lambda params: ours.sample(key, params, num, labels))
     known = np.zeros(shape[:2], bool)
@@ -138,7 +144,7 @@ def _figures(settings: Config, shape: tuple[int, int, int], ours: autoregressive
         return given, jnp.concatenate(done)
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        show = codes.decoder(settings) if codes.named(settings) else lambda images: np.asarray(data.to_uint8(images))
+        show = lambda images: np.asarray(shown(images))
         sheet = pictures.tile(show(draw(params)), columns=round(num**0.5))
         pictures.save(folder / f"{step:07d}.png", sheet)
         pictures.save(folder / "latest.png", sheet)

@@ -11,12 +11,13 @@ import numpy as np
 import tyro
 
 from genjax import data, diffusion, random
-from train import config, ddpm, pictures, record, runtime, trained, vae
+from train import config, ddpm, pictures, pixelcnn, pixelrnn, raster, record, runtime, trained, vae
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Draw images from a trained run of train.ddpm or train.vae. Image i depends on the run, the seed and i only."""
+    """Draw images from a trained run: of train.ddpm, train.vae, train.pixelcnn or train.pixelrnn. Image i depends on
+    the run, the seed and i only."""
 
     workdir: str
     """Folder of the run."""
@@ -38,6 +39,8 @@ class Sample:
     """Noise of ddim: 0 is deterministic, 1 as noisy as ancestral."""
     spacing: Literal["trailing", "leading", "linspace"] = "trailing"
     """Which times ddim visits."""
+    temperature: float = 0.0
+    """Of pixelcnn and pixelrnn: below 1 images are more typical and less varied; 0 takes the run's."""
     batch_size: int = 64
     """Images at a time."""
     columns: int = 0
@@ -46,7 +49,7 @@ class Sample:
     """Show where in the code an error arose."""
 
 
-SCRIPTS = {"ddpm": ddpm, "vae": vae}
+SCRIPTS = {"ddpm": ddpm, "vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn}
 
 
 def draw(settings: Sample) -> np.ndarray:
@@ -56,7 +59,7 @@ def draw(settings: Sample) -> np.ndarray:
       UsageError: a value that cannot be.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
     """
-    if problems := config.at_least(settings, {"num": 1, "batch_size": 1, "seed": 0, "columns": 0}):
+    if problems := config.at_least(settings, {"num": 1, "batch_size": 1, "seed": 0, "columns": 0, "temperature": 0}):
         raise config.UsageError("\n".join(problems))
     run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
     try:
@@ -73,11 +76,15 @@ def draw(settings: Sample) -> np.ndarray:
 
 def _sampler(settings: Sample, run: trained.Record):
     """``(keys, params, num, first) -> images``, and the model's ``init``."""
-    if run.script == "vae":
-        classes = run.settings.classes
-        autoencoder = vae.model(run.settings, run.shape)
+    if run.script != "ddpm":
+        told = run.settings
+        if run.script != "vae":
+            told = dataclasses.replace(told, temperature=settings.temperature or told.temperature)
+        ours = SCRIPTS[run.script].model(told, run.shape)
+        classes = getattr(told, "classes", 0)
         labels = lambda num, first: (first + jax.numpy.arange(num)) % classes if classes else None
-        return (lambda k, p, num, first: autoencoder.sample(k, p, num, labels(num, first))), autoencoder.init
+        seen = (lambda images: images) if run.script == "vae" else functools.partial(raster.visible, told)
+        return (lambda k, p, num, first: seen(ours.sample(k, p, num, labels(num, first)))), ours.init
     model = ddpm.model(run.settings, run.shape, _chain(settings, run.settings))
     return (lambda keys, params, num, first: model.sample(keys, params, num)), model.init
 

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from genjax.training import state
 from genjax.types import Key, Params
@@ -79,4 +80,5 @@ def params(run: Record, init: Callable[[Key], Params], which: Literal["latest", 
     absent: Any = None  # only the average is read
     shapes = jax.eval_shape(lambda: lineup.lift(lambda key, value: init(key), ())(*lineup.who))
     found = checkpoint.read(run.workdir, state.TrainState(absent, absent, shapes, absent), step=which).state.ema_params
-    return jax.tree.map(lambda array: array[run.member], found) if lineup.many else found
+    with jax.ensure_compile_time_eval():  # arrays, also where a program is being traced
+        return jax.tree.map(lambda array: jnp.asarray(array[run.member] if lineup.many else array), found)

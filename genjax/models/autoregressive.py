@@ -94,7 +94,7 @@ def build(
             for colour in range(c if sequential else 1):
                 cache, out = apply(params, cache, left, embed(here), column, labels, method="pixel")
                 draw_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place * c + colour)
-                drawn = likelihood.sample(draw_keys, likelihood.temper(out, temperature)[:, None, None])[:, 0, 0]
+                drawn = likelihood.sample(draw_keys, likelihood.temper(out[:, None, None], temperature))[:, 0, 0]
                 drawn = jnp.where(is_known, value, drawn)
                 here = here.at[:, colour].set(drawn[:, colour]) if sequential else drawn
             return (cache, embed(here)), here

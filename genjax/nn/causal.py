@@ -124,7 +124,8 @@ def embed(pixels: Float[Array, "*place c"], levels: int) -> Float[Array, "*place
     """Pixels in [-1, 1] one-hot among so many levels, level by level; as they are for 0 levels."""
     if not levels:
         return pixels
-    places = jax.nn.one_hot(jnp.round((pixels + 1) / 2 * (levels - 1)), levels, axis=-2, dtype=pixels.dtype)
+    level = jnp.round((pixels + 1) / 2 * (levels - 1)).astype(jnp.int32)
+    places = jax.nn.one_hot(level, levels, axis=-2, dtype=pixels.dtype)
     return places.reshape(*pixels.shape[:-1], levels * pixels.shape[-1])
 
 
