@@ -138,7 +138,7 @@ def _manifold(decode, params: Params) -> np.ndarray:
     """Means at the quantiles 5 % to 95 % of both latents, 20 by 20, as the notes have it."""
     places = ndtri(jnp.linspace(0.05, 0.95, 20))
     x, y = jnp.meshgrid(places, places[::-1])
-    return pictures.tile(np.asarray(decode(params, jnp.stack([x, y], -1).reshape(-1, 2), None)), 20, gap=0)
+    return pictures.tile(np.asarray(decode(params, jnp.stack([x, y], -1).reshape(-1, 2), None)), 20, paper=0)
 
 
 def _inputs(settings: Config, key: Key, batch: Batch):
@@ -156,7 +156,7 @@ def _rate_distortion(folder: pathlib.Path, lineup: members.Members, found: dict[
             panel.plot(rates, distortions, lw=1.2)
             for beta, *place in zip(np.unique(lineup.values), rates, distortions, strict=True):
                 panel.annotate(f"β = {beta:g}", place, (7, 5), textcoords="offset points")
-            panel.margins(x=0.12)
+            panel.margins(x=0.18)
             panel.set(xlabel="rate D(q‖p), nats", ylabel="distortion E[-log p(x|z)], nats", title="Held-out images")
 
 
