@@ -14,7 +14,7 @@ import sys
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
@@ -102,6 +102,8 @@ class ImageRun(Run):
     without: int = -1
     """A class that training never sees; the held-out split keeps it. -1 for none."""
 
+    kinds: ClassVar[tuple[str, ...]] = ()  # of data that the model takes beside images; see sources.MORE
+
     def problems(self) -> list[str]:
         """Everything wrong with the values, one line each."""
         return super().problems() + at_least(self, {"size": 1, "without": -1})
@@ -161,7 +163,8 @@ def read(schema: type[C], script: str, name: str) -> C:
         raise UsageError(f"{path}: not a configuration: {error}") from error
     if path.suffix == ".json":
         values = {key: value for key, value in values.items() if key not in ("workdir", "restart", "override_resume")}
-    hints, found = typing.get_type_hints(schema), []
+    types, found = typing.get_type_hints(schema), []
+    hints = {field.name: types[field.name] for field in dataclasses.fields(schema)}
     for key, value in values.items():
         if key not in hints:
             close = difflib.get_close_matches(key, hints, n=1, cutoff=0.4)

@@ -31,6 +31,8 @@ class Task(NamedTuple):
       heldout_loss: the same for a report, on rows of the held-out split.
       figures: draws the pictures of a report: ``(folder, step, params, dataset)``; of several members, for the first.
       check: refuses a data set that does not fit the settings, with a ``UsageError``.
+      curves: names of the metrics whose course is drawn.
+      drawn_at_start: whether the untrained model is drawn too.
       comparison: draws what many members show together: ``(folder, members, held-out metrics [m] by name)``.
     """
 
@@ -41,6 +43,8 @@ class Task(NamedTuple):
     heldout_loss: Loss
     figures: Callable[[pathlib.Path, int, Params, data.Dataset], None]
     check: Callable[[data.Dataset], None] = lambda dataset: None
+    curves: tuple[str, ...] = ("loss",)
+    drawn_at_start: bool = False
     comparison: Callable[[pathlib.Path, members.Members, dict[str, np.ndarray]], None] = pictures.compare
 
 
@@ -113,6 +117,9 @@ def _train(build: Build, lineup, dataset, workdir, devices, checkpoints, stop, c
     evaluate = jax.jit(_evaluate(build, lineup, shape))
     who = lineup.who
     log = record.Log(workdir, settings, done)
+    draw = lambda: task.figures(workdir / "samples", done, lineup.first(parallel.local(carry.ema_params)), dataset)
+    if task.drawn_at_start and done == 0 and jax.process_index() == 0:
+        draw()
     while done < settings.steps:
         num = _until_boundary(settings, done)
         with log.timed(num):
@@ -136,8 +143,8 @@ def _train(build: Build, lineup, dataset, workdir, devices, checkpoints, stop, c
             if record.aligned(settings, done):
                 interval = record.Interval()
         if report and jax.process_index() == 0:
-            task.figures(workdir / "samples", done, lineup.first(parallel.local(carry.ema_params)), dataset)
-            pictures.curves(workdir / "curves.png", log.path)
+            draw()
+            pictures.curves(workdir / "curves.png", log.path, task.curves)
             if lineup.many and score is not None:
                 task.comparison(workdir, lineup, found)
         stopping = stop()

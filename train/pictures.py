@@ -93,19 +93,26 @@ def figure(
             plt.close(sheet)
 
 
-def curves(path: pathlib.Path, metrics: pathlib.Path) -> None:
-    """Draw the losses in ``metrics.jsonl``: training, held-out, and the norm of the gradient below."""
+def curves(path: pathlib.Path, metrics: pathlib.Path, names: Sequence[str] = ("loss",)) -> None:
+    """Draw metrics of ``metrics.jsonl``, in training and held out, and the norm of the gradient below."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     if not lines:
         return
+    course = lambda name: [(line["step"], line[name]) for line in lines if name in line]
     with figure(path, 2, size=(7, 5.2), share="x", heights=(3, 1)) as axes:
         upper, lower = axes[:, 0]
-        for name, label, mark in (("loss", "training", ""), ("heldout_loss", "held out", "o")):
-            points = [(line["step"], line[name]) for line in lines if name in line]
-            if points:
-                upper.plot(*zip(*points, strict=True), label=label, marker=mark, markersize=4, linewidth=1.4)
-        values = [line[name] for line in lines for name in ("loss", "heldout_loss") if name in line]
-        upper.set(yscale="log" if 0 < 10 * min(values) < max(values) else "linear", ylabel="loss")
+        for i, name in enumerate(names):
+            what = "" if len(names) == 1 else f"{name}, "
+            colours = (COLOURS[0], COLOURS[1]) if len(names) == 1 else (COLOURS[i], COLOURS[i])
+            for points, label, mark, colour in (
+                (course(name), "training", "", colours[0]),
+                (course(f"heldout_{name}"), "held out", "o", colours[1]),
+            ):
+                if points:
+                    style = {"marker": mark, "markersize": 4, "linewidth": 1.4, "color": colour}
+                    upper.plot(*zip(*points, strict=True), label=what + label, **style)
+        values = [value for name in names for key in (name, f"heldout_{name}") for _, value in course(key)]
+        upper.set(yscale="log" if 0 < 10 * min(values) < max(values) else "linear", ylabel=" and ".join(names))
         lower.plot([line["step"] for line in lines], [line["grad_norm"] for line in lines], color=COLOURS[-1], lw=1)
         lower.set(yscale="log", ylabel="gradient norm", xlabel="step")
 
@@ -142,6 +149,16 @@ def scatter(path: pathlib.Path, points: np.ndarray, labels: np.ndarray | None) -
             colour = None if label is None else plt.get_cmap("tab10")(label % 10)
             panel.plot(*chosen.T, ".", ms=4, alpha=0.6, color=colour, label=None if label is None else f"{label}")
         panel.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+
+
+def density(path: pathlib.Path, real: np.ndarray, made: np.ndarray, title: str) -> None:
+    """Draw two sets of points [n 2] as densities, side by side on the same axes."""
+    reach = 1.25 * np.abs(real).max()
+    with figure(path, 1, 2, size=(10, 5), share="y") as ((left, right),):
+        for panel, points, name in ((left, real, "data"), (right, made, title)):
+            panel.hist2d(*points.T, bins=120, range=[[-reach, reach]] * 2, cmap="magma")
+            panel.set(title=name, aspect="equal", xlabel="$x_1$")
+        left.set_ylabel("$x_2$")
 
 
 def colours(indices: np.ndarray, num: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -39,6 +39,8 @@ class Config(config.ImageRun):
     """Of samples: below 1 they are more typical and less varied."""
     num_samples: int = 64
     """Images drawn for the pictures of a report."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("codes",)
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""

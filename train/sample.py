@@ -11,13 +11,13 @@ import numpy as np
 import tyro
 
 from genjax import data, diffusion, random
-from train import config, ddpm, pictures, pixelcnn, pixelrnn, raster, record, runtime, trained, vae
+from train import config, ddpm, gan, pictures, pixelcnn, pixelrnn, raster, record, runtime, trained, vae
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Draw images from a trained run: of train.ddpm, train.vae, train.pixelcnn or train.pixelrnn. Image i depends on
-    the run, the seed and i only."""
+    """Draw images from a trained run: of train.ddpm, train.vae, train.pixelcnn, train.pixelrnn or train.gan. Image i
+    depends on the run, the seed and i only."""
 
     workdir: str
     """Folder of the run."""
@@ -49,7 +49,7 @@ class Sample:
     """Show where in the code an error arose."""
 
 
-SCRIPTS = {"ddpm": ddpm, "vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn}
+SCRIPTS = {"ddpm": ddpm, "vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "gan": gan}
 
 
 def draw(settings: Sample) -> np.ndarray:
@@ -78,12 +78,13 @@ def _sampler(settings: Sample, run: trained.Record):
     """``(keys, params, num, first) -> images``, and the model's ``init``."""
     if run.script != "ddpm":
         told = run.settings
-        if run.script != "vae":
+        pixelwise = run.script.startswith("pixel")
+        if pixelwise:
             told = dataclasses.replace(told, temperature=settings.temperature or told.temperature)
         ours = SCRIPTS[run.script].model(told, run.shape)
         classes = getattr(told, "classes", 0)
         labels = lambda num, first: (first + jax.numpy.arange(num)) % classes if classes else None
-        seen = (lambda images: images) if run.script == "vae" else functools.partial(raster.visible, told)
+        seen = functools.partial(raster.visible, told) if pixelwise else (lambda images: images)
         return (lambda k, p, num, first: seen(ours.sample(k, p, num, labels(num, first)))), ours.init
     model = ddpm.model(run.settings, run.shape, _chain(settings, run.settings))
     return (lambda keys, params, num, first: model.sample(keys, params, num)), model.init

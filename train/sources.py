@@ -11,12 +11,14 @@ from genjax.types import Batch, Images, Key
 from train.config import UsageError
 
 FORMS = "digits, tfds:NAME, folder:PATH or npz:PATH[#KEY]"
-CODES = "codes:WORKDIR of a VQ-VAE"
+MORE = {"codes": "codes:WORKDIR of a VQ-VAE", "ring": "ring"}
+"""Kinds of data that only some models take, as their settings say in ``kinds``."""
 
 
 # The shapes that are known before anything is read.
 SHAPES = {
     "digits": (8, 8, 1),
+    "ring": (1, 1, 2),
     "tfds:mnist": (28, 28, 1),
     "tfds:fashion_mnist": (28, 28, 1),
     "tfds:binarized_mnist": (28, 28, 1),
@@ -31,13 +33,14 @@ def check(settings: Any) -> None:
       UsageError: with the forms there are.
     """
     kind, _, rest = settings.data.partition(":")
-    coded = hasattr(settings, "levels")  # of a model that draws pixel by pixel
-    if settings.data == "digits" or (kind in ("tfds", "folder", "npz", *["codes"] * coded) and rest):
+    named = {"tfds", "folder", "npz", *settings.kinds} - {"ring"}
+    if settings.data in {"digits", "ring"} & {"digits", *settings.kinds} or (kind in named and rest):
         return
     known = {f"tfds:{name}" for name in (kind, kind.replace("-", "_"))} & SHAPES.keys()
     close = [*known, *difflib.get_close_matches(kind, ["digits", "tfds", "folder", "npz"], n=1)]
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise UsageError(f"--data {settings.data}: expected {FORMS}{coded * f', or {CODES}'}{hint}")
+    more = "".join(f", or {MORE[kind]}" for kind in settings.kinds)
+    raise UsageError(f"--data {settings.data}: expected {FORMS}{more}{hint}")
 
 
 def shape(settings: Any) -> tuple[int, int, int] | None:
@@ -52,6 +55,8 @@ def images(settings: Any, key: Key, rows: Batch) -> tuple[Key, Images]:
     keys = random.per_example(key, rows["image"].shape[0])
     if settings.data.startswith("codes:"):
         return keys, pixels.from_level(rows["image"], settings.levels)
+    if settings.data == "ring":
+        return keys, rows["image"]
     if getattr(settings, "binarization", "none") != "dynamic":
         return keys, data.scale(rows["image"])
     model_keys, pixel_keys = random.split(keys, 2)
@@ -101,6 +106,8 @@ def _load(settings: Any) -> data.Dataset:
         return data.tfds(rest, settings.data_dir or None, size=None if settings.data in SHAPES else settings.size)
     if kind == "folder":
         return data.folder(rest, settings.size, channels=settings.channels)
+    if kind == "ring":
+        return data.ring()
     if kind == "npz":
         path, _, key = rest.partition("#")
         return data.npz(path, key=key or None)

@@ -1,8 +1,8 @@
 """The only readers of disk: data sets in memory as uint8, and their way into a model.
 
-``data.digits()`` needs no file; ``data.tfds(name)``, ``data.folder(path, size)`` and ``data.npz(path)`` read images,
-and raise ``DataError`` for every problem with them. ``scale``, ``binarize``, ``flip`` and ``to_uint8`` run inside
-the training step.
+``data.digits()`` and ``data.ring()`` need no file; ``data.tfds(name)``, ``data.folder(path, size)`` and
+``data.npz(path)`` read images, and raise ``DataError`` for every problem with them. ``scale``,
+``binarize``, ``flip`` and ``to_uint8`` run inside the training step.
 """
 
 from genjax.data.archives import npz
@@ -11,6 +11,7 @@ from genjax.data.dataset import DataError, Dataset, fingerprint
 from genjax.data.embedded import digits
 from genjax.data.folders import folder
 from genjax.data.preprocess import binarize, flip, scale, to_uint8
+from genjax.data.synthetic import ring
 
 __all__ = [
     "DataError",
@@ -21,6 +22,7 @@ __all__ = [
     "flip",
     "folder",
     "npz",
+    "ring",
     "scale",
     "tfds",
     "to_uint8",

@@ -62,7 +62,7 @@ class Decoder(nn.Module):
         Raises:
           ValueError: the image does not halve often enough.
         """
-        h, w = _halved(self.shape[:2], len(self.channels))
+        h, w = halved(self.shape[:2], len(self.channels))
         x = mlp.with_labels(z, labels, self.num_classes)
         x = mlp.dense(x, self.hidden, h * w * self.channels[-1], nn.relu)
         x = x.reshape(x.shape[0], h, w, self.channels[-1])
@@ -127,7 +127,7 @@ class Down(nn.Module):
         Raises:
           ValueError: it does not halve so often.
         """
-        _halved(x.shape[1:3], len(self.channels))
+        halved(x.shape[1:3], len(self.channels))
         for i, features in enumerate(self.channels):
             x = nn.relu(convolution.Conv(features, (4, 4), 2, padding=1, name=f"conv_{i}")(x))
         return x
@@ -164,7 +164,12 @@ class Residual(nn.Module):
         return nn.relu(x)
 
 
-def _halved(size: tuple[int, ...], times: int) -> tuple[int, int]:
+def halved(size: tuple[int, ...], times: int) -> tuple[int, int]:
+    """Height and width after so many halvings.
+
+    Raises:
+      ValueError: they do not halve so often.
+    """
     unit = 2**times
     if any(n % unit for n in size):
         near = tuple(max(1, round(n / unit)) * unit for n in size)

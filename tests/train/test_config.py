@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train import ae, config, ddpm, pixelcnn, pixelrnn, record, sources, vae, vqvae
+from train import ae, config, ddpm, gan, pixelcnn, pixelrnn, record, sources, vae, vqvae
 
-SCRIPTS = {"ae": ae, "ddpm": ddpm, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "vae": vae, "vqvae": vqvae}
+SCRIPTS = {"ae": ae, "ddpm": ddpm, "gan": gan, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "vae": vae, "vqvae": vqvae}
 SHIPPED = sorted((path.parent.name, path.stem) for path in config.CONFIGS.glob("*/*.toml"))
 
 

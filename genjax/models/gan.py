@@ -1,0 +1,260 @@
+"""Generative adversarial networks (Goodfellow et al. 2014): two players, one step.
+
+The discriminator D tells data from what the generator G makes of noise z ~ N(0, I); G wants to be taken for data:
+    min_G max_D V(D, G),  V = E log D(x) + E log(1 - D(G(z))).
+
+Both losses are one, L = L_D(sg(G), D) + L_G(G, sg(D)): each player's gradient is that of its own loss, so the step that
+trains every other model trains this one, with an optimizer for each player (``optimizer``).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from genjax import random
+from genjax.types import Batch, Images, Key, Loss, Params, Scalar
+
+Labels = Int[Array, " b"]
+"""A class for each image."""
+Logits = Float[Array, " b"]
+"""D's answer for each image: log odds of data, or a score."""
+
+
+Table = Float[Array | np.ndarray, "..."]
+
+
+class Game(NamedTuple):
+    """What the players minimise, for each image.
+
+    Fields:
+      discriminator: ``(logits of data, logits of what was made) -> [b]``.
+      generator: ``(logits of what was made) -> [b]``.
+    """
+
+    discriminator: Callable[[Logits, Logits], Logits]
+    generator: Callable[[Logits], Logits]
+
+
+def value(real: Logits, fake: Logits) -> Scalar:
+    """V = E log σ(real) + E log(1 - σ(fake)) (Goodfellow et al. 2014, eq. 1), nats; -log 4 where D cannot tell.
+
+    >>> round(float(value(jnp.zeros(3), jnp.zeros(3))), 4)
+    -1.3863
+    """
+    return jnp.mean(jax.nn.log_sigmoid(real)) + jnp.mean(jax.nn.log_sigmoid(-fake))
+
+
+def optimal_discriminator(p: Table, q: Table) -> Table:
+    """D* = p / (p + q): the best answer to data p and a generator q, of tables or densities (proposition 1).
+
+    With it V = -log 4 + 2 JSD(p, q) (theorem 1); ``theory.information.jensen_shannon`` is the latter.
+
+    >>> float(optimal_discriminator(jnp.array(0.3), jnp.array(0.1)))
+    0.75
+    """
+    return p / (p + q)
+
+
+def _cross_entropy(real: Logits, fake: Logits) -> Logits:
+    return jax.nn.softplus(-real) + jax.nn.softplus(fake)
+
+
+minimax = Game(_cross_entropy, lambda fake: -jax.nn.softplus(fake))
+"""Goodfellow et al. 2014, eq. 1: G descends log(1 - D), which is flat where D is sure."""
+non_saturating = Game(_cross_entropy, lambda fake: jax.nn.softplus(-fake))
+"""The same D; G descends -log D (§3)."""
+least_squares = Game(lambda real, fake: ((real - 1) ** 2 + fake**2) / 2, lambda fake: (fake - 1) ** 2 / 2)
+"""Mao et al. 2017, eq. 9: 1 is data, 0 is not."""
+hinge = Game(lambda real, fake: jax.nn.relu(1 - real) + jax.nn.relu(1 + fake), lambda fake: -fake)
+"""Lim & Ye 2017; Miyato et al. 2018, eq. 16 and 17."""
+wasserstein = Game(lambda real, fake: fake - real, lambda fake: -fake)
+"""Arjovsky et al. 2017: the 1-Wasserstein distance, for a D of slope at most 1; wants ``gradient_penalty``."""
+
+GAMES = {
+    "minimax": minimax,
+    "non_saturating": non_saturating,
+    "least_squares": least_squares,
+    "hinge": hinge,
+    "wasserstein": wasserstein,
+}
+"""By name."""
+
+
+def gradient_penalty(critic: Callable[[Images], Logits], images: Images) -> Logits:
+    """(‖∇_x D(x)‖ - 1)² of each image (WGAN-GP, Gulrajani et al. 2017, eq. 3); they put points between data and fakes.
+
+    >>> w = jnp.array([3.0, 4.0]).reshape(1, 2, 1)  # a linear D has the slope |w| everywhere
+    >>> gradient_penalty(lambda x: jnp.sum(w * x, (1, 2, 3)), jnp.zeros((2, 1, 2, 1)))
+    Array([16., 16.], dtype=float32)
+    """
+    norm = jnp.sqrt(_squared_slope(critic, images) + 1e-12)  # the root of 0 has no gradient
+    return (norm - 1) ** 2
+
+
+def r1(critic: Callable[[Images], Logits], images: Images) -> Logits:
+    """½ ‖∇_x D(x)‖² of each image of the data (Mescheder et al. 2018, eq. 9)."""
+    return _squared_slope(critic, images) / 2
+
+
+def _squared_slope(critic: Callable[[Images], Logits], images: Images) -> Logits:
+    return jnp.sum(jax.grad(lambda x: critic(x).sum())(images) ** 2, (1, 2, 3))
+
+
+@runtime_checkable
+class Sample(Protocol):
+    """``(key, params, num, labels=None) -> images``."""
+
+    def __call__(self, key: Key, params: Params, num: int, labels: Labels | None = None) -> Images: ...  # noqa: D102
+
+
+class GAN(NamedTuple):
+    """A generative adversarial network as pure functions.
+
+    Fields:
+      init: ``(key) -> params``, with the parts ``generator`` and ``discriminator``.
+      loss: ``(key, params, batch) -> (scalar, metrics)``; the batch has ``image``, and ``label`` where the networks are
+        conditional. Metrics: ``discriminator`` and ``generator``, each player's loss; ``real`` and ``fake``, mean
+        logits; ``penalty``.
+      generate: ``(params, z [b d], labels=None) -> images``.
+      sample: ``(key, params, num, labels=None) -> images``; image i depends on (key, i) only.
+      discriminate: ``(params, images, labels=None) -> logits [b]``.
+    """
+
+    init: Callable[[Key], Params]
+    loss: Loss
+    generate: Callable[..., Images]
+    sample: Sample
+    discriminate: Callable[..., Logits]
+
+
+def build(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    game: Game,
+    shape: tuple[int, int, int],
+    *,
+    num_latents: int = 64,
+    slope: float | Scalar = 0.0,
+    r1_weight: float | Scalar = 0.0,
+) -> GAN:
+    """A GAN of two networks and a game.
+
+    Args:
+      generator: ``network(z, labels=None) -> [b h w c]``, in [-1, 1].
+      discriminator: ``network(images, labels=None) -> [b 1]``; a sown ``pull`` is added to the loss (``nn.spectral``).
+      game: what each minimises.
+      shape: (h, w, c) of an image.
+      num_latents: d, numbers of z.
+      slope: weight of ``gradient_penalty`` between data and fakes; 10 in the paper.
+      r1_weight: weight of ``r1`` at the data.
+
+    Raises:
+      ValueError: the networks' outputs do not fit.
+    """
+    num_classes = getattr(generator, "num_classes", 0)
+
+    def labels_of(batch: Batch) -> Labels | None:
+        if not num_classes:
+            return None
+        if "label" not in batch:
+            raise ValueError("batch: a conditional model needs label, a class for each image; this data has none")
+        return batch["label"]
+
+    def generate(params: Params, z: Float[Array, "b d"], labels: Labels | None = None) -> Images:
+        return jnp.asarray(generator.apply({"params": params["generator"]}, z, labels))
+
+    def discriminate(params: Params, images: Images, labels: Labels | None = None) -> Logits:
+        return jnp.asarray(discriminator.apply({"params": params["discriminator"]}, images, labels))[:, 0]
+
+    def init(key: Key) -> Params:
+        generator_key, discriminator_key = jax.random.split(key)
+        labels = jnp.zeros(1, jnp.int32) if num_classes else None
+        made = generator.init(generator_key, jnp.zeros((1, num_latents)), labels)
+        judge = discriminator.init(discriminator_key, jnp.zeros((1, *shape)), labels)
+        return {"generator": made["params"], "discriminator": judge["params"]}
+
+    def loss(key: Key, params: Params, batch: Batch):
+        real, labels = batch["image"], labels_of(batch)
+        keys = random.split(random.per_example(key, real.shape[0]), 3)
+        still = jax.lax.stop_gradient(params)
+        theirs, mine = params | {"generator": still["generator"]}, params | {"discriminator": still["discriminator"]}
+
+        fake = generate(theirs, random.normal(keys[0], (num_latents,)), labels)
+        variables = {"params": params["discriminator"]}
+        answer, sown = discriminator.apply(variables, real, labels, mutable=["pull"])
+        real_logits, fake_logits = jnp.asarray(answer)[:, 0], discriminate(theirs, fake, labels)
+        critic = lambda images: discriminate(theirs, images, labels)
+        penalty = jnp.zeros(real.shape[0])
+        if not _absent(slope):
+            share = jax.vmap(lambda key: jax.random.uniform(key, (1, 1, 1)))(keys[1])
+            penalty += slope * gradient_penalty(critic, share * real + (1 - share) * fake)
+        if not _absent(r1_weight):
+            penalty += r1_weight * r1(critic, real)
+        judged = jnp.mean(game.discriminator(real_logits, fake_logits))
+
+        drawn = generate(mine, random.normal(keys[2], (num_latents,)), labels)
+        made = jnp.mean(game.generator(discriminate(mine, drawn, labels)))
+        metrics = {
+            "discriminator": judged,
+            "generator": made,
+            "penalty": penalty.mean(),
+            "real": real_logits.mean(),
+            "fake": fake_logits.mean(),
+        }
+        pull = sum(jnp.sum(p) for p in jax.tree.leaves(sown))
+        return judged + penalty.mean() + made + pull - jax.lax.stop_gradient(pull), metrics
+
+    def sample(key: Key, params: Params, num: int, labels: Labels | None = None) -> Images:
+        return generate(params, random.normal(random.per_example(key, num), (num_latents,)), labels)
+
+    def trial(key: Key):
+        params, labels = init(key), jnp.zeros(1, jnp.int32) if num_classes else None
+        images = generate(params, jnp.zeros((1, num_latents)), labels)
+        variables = {"params": params["discriminator"]}
+        return images, discriminator.apply(variables, jnp.zeros((1, *shape)), labels)
+
+    if num_latents < 1:
+        raise ValueError(f"num_latents: expected at least 1, got {num_latents}")
+    if getattr(discriminator, "num_classes", 0) != num_classes:
+        raise ValueError(f"discriminator: expected {num_classes} classes, as many as the generator has")
+    made, judged = jax.eval_shape(trial, jax.eval_shape(lambda: jax.random.key(0)))
+    if made.shape[1:] != shape:
+        raise ValueError(f"generator: expected images of shape {shape}, got {made.shape[1:]}")
+    if judged.shape != (1, 1):
+        raise ValueError(f"discriminator: expected one logit for each image, got {judged.shape[1:]}")
+    return GAN(init, loss, generate, sample, discriminate)
+
+
+def optimizer(
+    generator: optax.GradientTransformation, discriminator: optax.GradientTransformation, *, critic_steps: int = 1
+) -> optax.GradientTransformation:
+    """An optimizer for each player; the generator moves at every ``critic_steps``-th step, and otherwise rests.
+
+    Parameters named ``u``, the running vectors of ``nn.spectral``, go all the way to where their loss pulls them.
+
+    Raises:
+      ValueError: ``critic_steps`` below 1.
+    """
+    if critic_steps < 1:
+        raise ValueError(f"critic_steps: expected at least 1 step of the discriminator, got {critic_steps}")
+    if critic_steps > 1:
+        generator = optax.conditionally_mask(generator, lambda step: step % critic_steps == critic_steps - 1)
+
+    def player(path: tuple, _) -> str:
+        return "running" if path[-1].key == "u" else path[0].key
+
+    return optax.multi_transform(
+        {"generator": generator, "discriminator": discriminator, "running": optax.sgd(1.0)},
+        lambda params: jax.tree_util.tree_map_with_path(player, params),
+    )
+
+
+def _absent(weight: float | Scalar) -> bool:
+    """A number that is known to be zero."""
+    return isinstance(weight, (int, float)) and weight == 0

@@ -1,0 +1,73 @@
+"""Layers of spectral norm one (Miyato et al. 2018), with the running vector among the parameters.
+
+W̄ = W / σ, σ = vᵀ W u, where u and v are one step of power iteration on from what u was: v ∝ W u, u ∝ Wᵀ v. The new u
+is no gradient step, but a loss of ½ |u - u'|² and plain gradient descent of rate 1 take u there, so that the state of a
+network remains its parameters: the layer sows that loss as ``pull``, and ``models.gan.optimizer`` does the rest.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from genjax.nn import convolution
+from genjax.types import Images
+
+Kernel = Float[Array, "*inputs outputs"]
+
+
+class Dense(nn.Module):
+    """``flax.linen.Dense`` with its kernel divided by its largest singular value."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
+        """Apply to vectors [b i]."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return x @ normalised(self, kernel) + bias
+
+
+class Conv(nn.Module):
+    """``convolution.Conv``, its kernel divided by its largest singular value as a matrix from patches to channels."""
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: int = 1
+    padding: Any = "SAME"
+
+    @nn.compact
+    def __call__(self, x: Images) -> Float[Array, "b h2 w2 o"]:
+        """Convolve images [b h w c]."""
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return convolution.conv(x, normalised(self, kernel), self.strides, self.padding) + bias
+
+
+def normalised(module: nn.Module, kernel: Kernel) -> Kernel:
+    """The kernel over its running largest singular value; for use inside a compact method, once."""
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    u = module.param("u", _unit_normal, (kernel.shape[-1],))
+    v, new = power_iteration(jax.lax.stop_gradient(matrix), jax.lax.stop_gradient(u))
+    module.sow("pull", "u", 0.5 * jnp.sum((u - new) ** 2))
+    return kernel / (v @ matrix @ new)
+
+
+def power_iteration(
+    matrix: Float[Array, "i o"], u: Float[Array, " o"]
+) -> tuple[Float[Array, " i"], Float[Array, " o"]]:
+    """v ∝ W u and u' ∝ Wᵀ v, of unit length: towards the first singular vectors (Miyato et al. 2018, algorithm 1)."""
+    v = _unit(matrix @ u)
+    return v, _unit(matrix.T @ v)
+
+
+def _unit(x: Float[Array, " n"]) -> Float[Array, " n"]:
+    return x / (jnp.linalg.norm(x) + 1e-12)
+
+
+_unit_normal: Callable = lambda key, shape: _unit(jax.random.normal(key, shape))

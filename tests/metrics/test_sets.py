@@ -1,0 +1,131 @@
+"""Distances of sets of points: closed forms, invariances, and floors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+from genjax.metrics import classes, distances, neighbours
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+
+
+def gaussian(seed=0, n=400, d=5):
+    source = np.random.default_rng(seed)
+    return source.normal(size=(n, d)) @ source.normal(size=(d, d)) + source.normal(size=d)
+
+
+def test_the_frechet_distance_is_that_of_gaussians_with_these_moments():
+    a, b = gaussian(0), gaussian(1, 300)
+    first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = scipy.linalg.sqrtm(first @ second)
+    by_hand = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(first + second - 2 * root.real)
+    assert np.isclose(distances.frechet(a, b), by_hand, rtol=1e-8)
+    commuting = np.diag([1.0, 4.0, 9.0, 16.0, 25.0])
+    scaled = (a - a.mean(0)) @ np.linalg.inv(np.linalg.cholesky(first)).T
+    assert np.isclose(distances.frechet(scaled, scaled @ commuting), ((np.diag(commuting) - 1) ** 2).sum(), rtol=1e-8)
+
+
+def test_the_frechet_distance_does_not_depend_on_order_rotation_or_shift():
+    a, b = gaussian(0), gaussian(1)
+    rotation = np.linalg.qr(RNG.normal(size=(5, 5)))[0]
+    far = distances.frechet(a, b)
+    assert np.isclose(distances.frechet(a[::-1], RNG.permutation(b)), far, rtol=1e-9)
+    assert np.isclose(distances.frechet(a @ rotation + 3, b @ rotation + 3), far, rtol=1e-8)
+    assert np.isclose(distances.frechet(b, a), far, rtol=1e-8) and distances.frechet(a, a) < 1e-6
+    flat = np.concatenate([a, np.zeros((400, 3))], 1)  # a singular covariance
+    assert np.isclose(distances.frechet(flat, np.concatenate([b, np.zeros((400, 3))], 1)), far, rtol=1e-6)
+
+
+@pytest.mark.parametrize("measure", [
+    distances.frechet,
+    lambda a, b: float(distances.kernel(KEY, a, b, num_blocks=20, size=200).mean),
+    lambda a, b: float(distances.energy(jnp.asarray(a), jnp.asarray(b))),
+])  # fmt: skip
+def test_distances_grow_with_noise(measure):
+    real, held = RNG.normal(size=(2, 500, 4))
+    floor = measure(real, held)
+    noisy = [measure(real, held + level * RNG.normal(size=held.shape)) for level in (0.5, 1.0, 2.0)]
+    assert floor < noisy[0] < noisy[1] < noisy[2]
+
+
+def test_the_kernel_distance_of_equal_laws_is_zero_within_its_error():
+    scores = []
+    for seed in range(20):
+        a, b = np.random.default_rng(seed).normal(size=(2, 300, 3))
+        scores.append(float(distances.kernel(KEY, a, b, num_blocks=1, size=300).mean))
+    assert abs(np.mean(scores)) < 4 * np.std(scores) / np.sqrt(20) and min(scores) < 0 < max(scores)  # no bias
+    by_hand = np.random.default_rng(3).normal(size=(2, 40, 3)) + np.array([0.0, 1.0])[:, None, None]
+    x, y = by_hand
+    k = lambda u, v: (u @ v / 3 + 1) ** 3
+    pairs = [(i, j) for i in range(40) for j in range(40)]
+    within = lambda s: np.mean([k(s[i], s[j]) for i, j in pairs if i != j])
+    direct = within(x) + within(y) - 2 * np.mean([k(x[i], y[j]) for i, j in pairs])
+    assert np.isclose(distances.kernel(KEY, x, y, num_blocks=2, size=40).mean, direct, rtol=1e-5)
+
+
+def test_the_energy_distance_is_the_integral_of_squared_distribution_functions():
+    """In one dimension 2 ∫ (F - G)² dx (Székely & Rizzo 2013, theorem 1)."""
+    a, b = np.sort(RNG.normal(size=30)), np.sort(RNG.normal(1, 2, size=40))
+    grid = np.sort(np.concatenate([a, b]))
+    f, g = (np.searchsorted(s, grid[:-1], "right") / len(s) for s in (a, b))
+    integral = 2 * ((f - g) ** 2 * np.diff(grid)).sum()
+    assert np.isclose(distances.energy(jnp.asarray(a)[:, None], jnp.asarray(b)[:, None]), integral, rtol=1e-4)
+
+
+def test_neighbours_of_hand_made_sets():
+    real = np.arange(10.0)[:, None]
+    same = neighbours.manifold(real, real, k=1)
+    assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
+    far = neighbours.manifold(real, real + 100, k=1)
+    assert far == (0, 0, 0, 0)
+    half = neighbours.manifold(real, np.repeat(real[:5], 2, 0) + np.tile([0.0, 1e-3], 5)[:, None], k=1)
+    assert half.precision == 1 and half.recall < 0.6 and half.coverage == 0.6
+    uniform = RNG.normal(size=(2, 800, 2))
+    equal = neighbours.manifold(*uniform)
+    assert abs(equal.density - 1) < 0.1 and equal.coverage > 0.9
+    outlier = np.concatenate([uniform[0], [[50.0, 50.0]]])  # its ball holds everything
+    gamed = neighbours.manifold(outlier, RNG.uniform(0, 60, (800, 2)))
+    assert gamed.precision > 0.5 and gamed.density < 0.3  # precision is fooled, density is not
+
+
+def test_copies_are_told_from_generalisation():
+    train, held, fresh = RNG.normal(size=(3, 500, 6))
+    assert abs(neighbours.copies(train, held, fresh).ratio - 1) < 0.1
+    copied = neighbours.copies(train, held, train[:200] + 1e-4)
+    assert copied.ratio < 1e-2 and copied.share == 1
+    assert neighbours.copies(train, held, fresh).share < 0.04
+
+
+def test_the_nearest_is_that_of_brute_force_in_every_chunk(monkeypatch):
+    a, b = RNG.normal(size=(37, 3)), RNG.normal(size=(50, 3))
+    brute = np.linalg.norm(a[:, None] - b, axis=-1)
+    monkeypatch.setattr(neighbours, "CHUNK", 10)
+    assert np.allclose(neighbours.nearest(a, b), brute.min(1))
+    own = np.sort(np.linalg.norm(a[:, None] - a, axis=-1), 1)
+    assert np.allclose(neighbours.radii(a, 4), own[:, 4], atol=1e-7)
+
+
+def test_classes_that_are_missing_are_seen():
+    even = np.full(4, 0.25)
+    whole = classes.balance(np.arange(400) % 4, even)
+    assert whole.covered == 4 and abs(whole.kl) < 1e-6
+    lost = classes.balance(np.arange(399) % 3, even)
+    assert lost.covered == 3 and np.isclose(lost.kl, np.log(4 / 3), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: distances.frechet(np.zeros((1, 2)), np.zeros((5, 2))), r"a: expected at least 2 points .* \(1, 2\)"),
+        (lambda: distances.frechet(np.zeros((5, 2)), np.zeros((5, 3))), "b: expected points of 2 features, .* got 3"),
+        (lambda: distances.kernel(KEY, np.zeros((5, 2)), np.full((5, 2), np.nan)), "b: expected finite numbers"),
+        (lambda: neighbours.manifold(np.zeros((5, 2)), np.zeros((5, 2))), "k: expected 1 to below 5.* got 5"),
+        (lambda: classes.balance(np.array([4]), np.full(4, 0.25)), r"classes: expected some, in \[0, 4\)"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,166 @@
+"""Train a generative adversarial network: ``python -m train.gan --config digits``."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from genjax import data, random
+from genjax.data import synthetic
+from genjax.metrics import classes as classes_metric
+from genjax.metrics import distances
+from genjax.models import gan
+from genjax.nn import adversarial
+from genjax.training import parallel, steps
+from genjax.types import Batch, Key, Params
+from train import choices, config, loop, pictures, runtime, sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(config.ImageRun):
+    """Train a generative adversarial network (Goodfellow et al. 2014)."""
+
+    game: Literal["non_saturating", "minimax", "least_squares", "hinge", "wasserstein"] = "non_saturating"
+    """What the players minimise."""
+    latents: int = 64
+    """Numbers of z, the noise that an image is made of."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the dense layers of both players."""
+    filters: tuple[int, ...] = ()
+    """Channels of the convolutions, finest first, each of which halves the image; empty for dense players."""
+    classes: int = 0
+    """Give the label, one of so many classes, to both players; 0 makes a model without labels."""
+    spectral: bool = False
+    """Divide every kernel of the discriminator by its largest singular value."""
+    slope: float = 0.0
+    """Weight of the penalty on slopes of the discriminator other than 1, between data and fakes; 10 for wasserstein."""
+    r1: float = 0.0
+    """Weight of the penalty on slopes of the discriminator at the data."""
+    critic_steps: int = 1
+    """Steps of the discriminator for each of the generator."""
+    critic_lr: float = 0.0
+    """Learning rate of the discriminator; 0 takes that of the generator."""
+    momentum: float = 0.5
+    """First decay of both Adams; the second is 0.999."""
+    num_samples: int = 64
+    """Images drawn for the pictures of a report."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("ring",)
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values."""
+        found = super().problems() + config.at_least(
+            self,
+            dict.fromkeys(("latents", "hidden", "filters", "critic_steps", "num_samples"), 1)
+            | dict.fromkeys(("classes", "slope", "r1", "critic_lr", "momentum"), 0),
+        )
+        if not self.momentum < 1:
+            found.append(f"momentum: expected 0 to below 1, got {self.momentum}")
+        return found
+
+
+def model(settings: Config, shape: tuple[int, int, int]) -> gan.GAN:
+    """The model that the settings describe, for images of a shape (h, w, c)."""
+    bounded = settings.data != "ring"
+    generator = adversarial.Generator(shape, settings.hidden, settings.filters, settings.classes, bounded)
+    discriminator = adversarial.Discriminator(
+        settings.hidden[::-1], settings.filters, settings.classes, settings.spectral
+    )
+    return gan.build(
+        generator,
+        discriminator,
+        gan.GAMES[settings.game],
+        shape,
+        num_latents=settings.latents,
+        slope=settings.slope,
+        r1_weight=settings.r1,
+    )
+
+
+def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+    """What the loop trains."""
+    ours = model(settings, shape)
+
+    def loss(key: Key, params: Params, batch: Batch):
+        keys, images = sources.training_images(settings, key, batch)
+        return ours.loss(keys, params, {**batch, "image": images})
+
+    def heldout_loss(key: Key, params: Params, batch: Batch):
+        """How far what is made is from what was held out, as sets of points."""
+        keys, images = sources.images(settings, key, batch)
+        loss_keys, sample_keys = random.split(keys, 2)
+        num = images.shape[0]
+        made = ours.sample(sample_keys, params, num, batch["label"] if settings.classes else None)
+        metrics = ours.loss(loss_keys, params, {**batch, "image": images})[1]
+        return distances.energy(images.reshape(num, -1), made.reshape(num, -1)), metrics
+
+    return loop.Task(
+        init=ours.init,
+        optimizer=_optimizer(settings),
+        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        loss=loss,
+        heldout_loss=heldout_loss,
+        figures=_figures(settings, ours),
+        check=functools.partial(choices.check_labels, settings.classes),
+        curves=("discriminator", "generator"),
+        drawn_at_start=True,
+    )
+
+
+def _optimizer(settings: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    def adam(peak: float) -> tuple[optax.GradientTransformation, optax.Schedule]:
+        rate = optax.constant_schedule(peak)
+        if settings.schedule == "cosine":
+            rate = optax.cosine_decay_schedule(peak, max(settings.steps, 1))
+        clip = optax.clip_by_global_norm(settings.clip) if settings.clip else optax.identity()
+        return optax.chain(clip, optax.adam(rate, b1=settings.momentum)), rate
+
+    generator, rate = adam(settings.lr)
+    discriminator, _ = adam(settings.critic_lr or settings.lr)
+    return gan.optimizer(generator, discriminator, critic_steps=settings.critic_steps), rate
+
+
+def _figures(settings: Config, ours: gan.GAN):
+    key, num = jax.random.key(settings.seed), settings.num_samples
+    labels = jnp.arange(num) % settings.classes if settings.classes else None
+    draw = jax.jit(lambda params: data.to_uint8(ours.sample(key, params, num, labels)))
+
+    @jax.jit
+    def between(params: Params):
+        """Ten stages on the way between four pairs of z, on great circles, where the mass of N(0, I) is."""
+        ends = random.normal(random.per_example(jax.random.fold_in(key, 1), 8), (settings.latents,)).reshape(2, 4, -1)
+        angle = jnp.linspace(0, jnp.pi / 2, 10)[:, None, None]
+        z = jnp.cos(angle) * ends[0] + jnp.sin(angle) * ends[1]
+        theirs = jnp.tile(jnp.arange(4) % settings.classes, 10) if settings.classes else None
+        return data.to_uint8(ours.generate(params, z.reshape(40, -1), theirs))
+
+    def points(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        made = np.asarray(ours.sample(key, params, len(dataset.heldout["image"])))[:, 0, 0]
+        at, share = classes_metric.modes(made, synthetic.centres(), 4 * synthetic.STD)
+        title = f"step {step}: {len(np.unique(at))} of {synthetic.NUM_MODES} modes, {share:.0%} on them"
+        for name in (f"{step:07d}.png", "latest.png"):
+            pictures.density(folder / name, dataset.heldout["image"][:, 0, 0], made, title)
+
+    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        sheet = pictures.tile(np.asarray(draw(params)), columns=round(num**0.5))
+        pictures.save(folder / f"{step:07d}.png", sheet)
+        pictures.save(folder / "latest.png", sheet)
+        path = np.asarray(between(params))
+        pictures.save(folder / "interpolation.png", pictures.strip(path.reshape(10, 4, *path.shape[1:])))
+
+    return points if settings.data == "ring" else figures
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train as the command line says."""
+    loop.run("gan", config.parse(Config, "gan", argv), build)
+
+
+if __name__ == "__main__":
+    runtime.main(main)
