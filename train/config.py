@@ -37,10 +37,6 @@ class Run:
     """Delete the run in the workdir and start over."""
     override_resume: bool = False
     """Go on with a run although settings changed that its checkpoints were made with."""
-    data: str = "digits"
-    """digits, tfds:NAME, folder:PATH or npz:PATH."""
-    data_dir: str = ""
-    """Where data sets lie or are downloaded to. Default: the folder of tensorflow-datasets."""
     steps: int = 1000
     """Training steps in all, those before a resume included."""
     every: int = 100
@@ -93,6 +89,10 @@ class Run:
 class ImageRun(Run):
     """What every script takes that trains on images."""
 
+    data: str = "digits"
+    """digits, tfds:NAME, folder:PATH or npz:PATH."""
+    data_dir: str = ""
+    """Where data sets lie or are downloaded to. Default: the folder of tensorflow-datasets."""
     size: int = 64
     """Height and width that the images of a folder are brought to."""
     channels: Literal[1, 3] = 3

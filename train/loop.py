@@ -14,7 +14,7 @@ import optax
 
 from genjax import data
 from genjax.training import parallel, state, steps
-from genjax.types import Draw, Key, Loss, Params
+from genjax.types import Draw, Kernel, Key, Loss, Params
 from train import checkpoint, config, members, pictures, record, runtime, sources
 
 _INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside those of training/steps.py
@@ -31,6 +31,7 @@ class Task(NamedTuple):
       heldout_loss: the same for a report, on rows of the held-out split.
       figures: draws the pictures of a report: ``(folder, step, params, dataset)``; of several members, for the first.
       check: refuses a data set that does not fit the settings, with a ``UsageError``.
+      inner: what becomes of a gradient step before it is repeated; several on one batch, say.
       curves: names of the metrics whose course is drawn.
       drawn_at_start: whether the untrained model is drawn too.
       comparison: draws what many members show together: ``(folder, members, held-out metrics [m] by name)``.
@@ -43,6 +44,7 @@ class Task(NamedTuple):
     heldout_loss: Loss
     figures: Callable[[pathlib.Path, int, Params, data.Dataset], None]
     check: Callable[[data.Dataset], None] = lambda dataset: None
+    inner: Callable[[Kernel], Kernel] = lambda step: step
     curves: tuple[str, ...] = ("loss",)
     drawn_at_start: bool = False
     comparison: Callable[[pathlib.Path, members.Members, dict[str, np.ndarray]], None] = pictures.compare
@@ -51,11 +53,8 @@ class Task(NamedTuple):
 Build = Callable[[Any, tuple[int, int, int]], Task]
 """``(settings, shape of an image) -> Task``; a ValueError means that the settings do not fit the images."""
 
-Load = Callable[[Any], data.Dataset]
-"""``(settings) -> Dataset``; see ``sources.load``."""
 
-
-def run(script: str, settings: config.Run, build: Build, load: Load = sources.load) -> None:
+def run(script: str, settings: config.Run, build: Build, source: sources.Source = sources.IMAGES) -> None:
     """Train as the settings say: from the start, or on from the workdir's last checkpoint.
 
     Everything that can be refused is refused before anything slow starts, and before anything is written.
@@ -64,7 +63,7 @@ def run(script: str, settings: config.Run, build: Build, load: Load = sources.lo
       script: its name.
       settings: of it.
       build: what to train.
-      load: the data set that the settings name.
+      source: of the data set that the settings name.
 
     Raises:
       UsageError, CheckpointError, DataError: what is wrong, and what to do.
@@ -73,16 +72,16 @@ def run(script: str, settings: config.Run, build: Build, load: Load = sources.lo
     """
     if settings.distributed:
         runtime.join_machines()
-    sources.check(settings)
+    source.check(settings)
     devices = runtime.devices(settings.devices, settings.batch_size)
     lineup = members.of(settings)
     workdir = pathlib.Path(settings.workdir).absolute()
     if not settings.restart:
         record.check(workdir, settings)
-    if shape := sources.shape(settings):
+    if shape := source.shape(settings):
         _fit(build, lineup, shape)
     with checkpoint.lock(workdir):
-        dataset = load(settings)
+        dataset = source.load(settings)
         shape = dataset.train["image"].shape[1:]
         _fit(build, lineup, shape).check(dataset)
         if settings.batch_size > (rows := len(dataset.train["image"])):
@@ -187,7 +186,7 @@ def _advance(build: Build, lineup: members.Members, shape, num: int) -> parallel
     def advance(key: Key, value: Any, carry: state.TrainState, rows):
         task = build(lineup.with_value(value), shape)
         step = steps.gradient_step(task.loss, task.optimizer[0], ema_decay=lineup.settings.ema, axis_name=parallel.AXIS)
-        return steps.repeat(step, task.draw, num)(key, carry, rows)
+        return steps.repeat(task.inner(step), task.draw, num)(key, carry, rows)
 
     lifted = lineup.lift(advance, (0, None), (0, 1))
     return lambda who, carry, rows: lifted(*who, carry, rows)

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import matplotlib
@@ -149,6 +149,49 @@ def scatter(path: pathlib.Path, points: np.ndarray, labels: np.ndarray | None) -
             colour = None if label is None else plt.get_cmap("tab10")(label % 10)
             panel.plot(*chosen.T, ".", ms=4, alpha=0.6, color=colour, label=None if label is None else f"{label}")
         panel.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+
+
+def band(path: pathlib.Path, metrics: pathlib.Path, name: str, label: str) -> None:
+    """Draw a held-out metric of ``metrics.jsonl`` over the steps: its mean over members, and its 95 % interval."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    key = f"heldout_{name}"
+    reports = [(line["step"], line.get("heldout_members", {}).get(name, [line[key]])) for line in lines if key in line]
+    if not reports:
+        return
+    at = np.array([step for step, _ in reports])
+    values = np.array([found for _, found in reports], np.float64)
+    mean, num = values.mean(1), values.shape[1]
+    with figure(path, size=(7, 4.4)) as ((panel,),):
+        if num > 1:
+            spread = 1.96 * values.std(1, ddof=1) / num**0.5
+            panel.fill_between(at, mean - spread, mean + spread, alpha=0.25, lw=0)
+            panel.plot(at, values, color=COLOURS[0], alpha=0.2, lw=0.8)
+        panel.plot(at, mean, lw=1.8, label=f"mean of {num}" if num > 1 else None)
+        panel.set(xlabel="step", ylabel=label)
+
+
+def surfaces(
+    path: pathlib.Path, x: np.ndarray, y: np.ndarray, shown: Mapping[str, np.ndarray], labels: tuple[str, str]
+) -> None:
+    """Draw functions [y x] of two numbers as colours, side by side."""
+    with figure(path, 1, len(shown), size=(5.4 * len(shown), 4.4)) as axes:
+        for panel, (title, values) in zip(axes[0], shown.items(), strict=True):
+            image = panel.pcolormesh(x, y, values, cmap="viridis", shading="gouraud")
+            panel.figure.colorbar(image, ax=panel)
+            panel.set(title=title, xlabel=labels[0], ylabel=labels[1])
+
+
+def lines(path: pathlib.Path, frames: Sequence[Sequence[np.ndarray]], titles: Sequence[str], reach: float) -> None:
+    """Draw stages of a movement side by side; a frame is polylines [n 2] within ``reach`` of its middle."""
+    with figure(path, 1, len(frames), size=(1.6 * len(frames), 1.9), share="y") as axes:
+        for panel, frame, title in zip(axes[0], frames, titles, strict=True):
+            for i, line in enumerate(frame):
+                panel.plot(*line.T, lw=3, color=COLOURS[i % len(COLOURS)], solid_capstyle="round")
+            x = frame[0].mean(0)[0]
+            low = min(0.0, *(line[:, 1].min() for each in frames for line in each)) - 0.2
+            high = max(line[:, 1].max() for each in frames for line in each) + 0.2
+            panel.set(xlim=(x - reach, x + reach), ylim=(low, high), title=title, aspect="equal", xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
 
 
 def density(path: pathlib.Path, real: np.ndarray, made: np.ndarray, title: str) -> None:

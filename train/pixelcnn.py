@@ -54,7 +54,7 @@ class Config(raster.Config):
 
 def main(argv: Sequence[str]) -> None:
     """Train as the command line says."""
-    loop.run("pixelcnn", config.parse(Config, "pixelcnn", argv), build, raster.load)
+    loop.run("pixelcnn", config.parse(Config, "pixelcnn", argv), build, raster.SOURCE)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Config(raster.Config):
 
 def main(argv: Sequence[str]) -> None:
     """Train as the command line says."""
-    loop.run("pixelrnn", config.parse(Config, "pixelrnn", argv), build, raster.load)
+    loop.run("pixelrnn", config.parse(Config, "pixelrnn", argv), build, raster.SOURCE)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,10 @@ def visible(settings: Config, images: Images) -> Images:
     return codes.decode(settings, images) if codes.named(settings) else images
 
 
+SOURCE = sources.IMAGES._replace(load=load)
+"""Images, and index maps of images."""
+
+
 def _check(settings: Config, dataset: data.Dataset) -> None:
     choices.check_labels(classes(settings), dataset)
     if codes.named(settings) or settings.binarization == "dynamic":

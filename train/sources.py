@@ -1,7 +1,8 @@
 """Which data set a ``--data`` flag means."""
 
 import difflib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -112,3 +113,21 @@ def _load(settings: Any) -> data.Dataset:
         path, _, key = rest.partition("#")
         return data.npz(path, key=key or None)
     return data.digits()
+
+
+class Source(NamedTuple):
+    """Where a script's data come from.
+
+    Fields:
+      check: ``(settings)``; refuses what names no data.
+      shape: ``(settings) -> (h, w, c)`` of the images, or None where only the data tell.
+      load: ``(settings) -> Dataset``.
+    """
+
+    check: Callable[[Any], None]
+    shape: Callable[[Any], tuple[int, int, int] | None]
+    load: Callable[[Any], data.Dataset]
+
+
+IMAGES = Source(check, shape, load)
+"""Images, as ``--data`` names them."""

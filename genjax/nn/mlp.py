@@ -84,3 +84,27 @@ def dense(
         x = nn.relu(nn.Dense(width)(x))
     x = nn.Dense(features)(x)
     return activation(x) if activation else x
+
+
+class Tanh(nn.Module):
+    """``network(x [b i]) -> [b, features]``: dense layers with tanh between them, orthogonal at the start.
+
+    Hidden layers are scaled by √2 and the last by ``scale``: small for a policy that should begin by choosing evenly
+    (Andrychowicz et al. 2021, §3.2).
+
+    Fields:
+      features: of the output.
+      hidden: widths of the hidden layers.
+      scale: of the last layer's initial weights.
+    """
+
+    features: int
+    hidden: tuple[int, ...] = (64, 64)
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
+        """Apply to vectors."""
+        for width in self.hidden:
+            x = nn.tanh(nn.Dense(width, kernel_init=nn.initializers.orthogonal(2**0.5))(x))
+        return nn.Dense(self.features, kernel_init=nn.initializers.orthogonal(self.scale))(x)

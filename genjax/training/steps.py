@@ -106,6 +106,33 @@ def repeat(step: Kernel, draw: Draw, num_steps: int) -> Callable[[Key, TrainStat
     return run
 
 
+def epochs(step: Kernel, num_epochs: int, batch_size: int) -> Kernel:
+    """Several steps on one batch as one: the batch in smaller ones, ``num_epochs`` times, each in an order of its own.
+
+    Args:
+      step: the kernel of one smaller batch.
+      num_epochs: how often every row is visited.
+      batch_size: rows of a smaller batch; what is left over in an epoch waits for the next.
+
+    Returns:
+      The kernel; it counts as one step, and its metrics are means.
+    """
+
+    def kernel(key: Key, state: TrainState, batch) -> tuple[TrainState, Metrics]:
+        size = jax.tree.leaves(batch)[0].shape[0]
+        each = max(size // batch_size, 1)
+
+        def smaller(step_key: Key, state: TrainState, i) -> tuple[TrainState, Metrics]:
+            place = i % each * batch_size + jnp.arange(min(batch_size, size))
+            index = random.permute(jax.random.fold_in(key, i // each), place, size)
+            return step(step_key, state, jax.tree.map(lambda array: array[index], batch))
+
+        end, metrics = markov.simulate(smaller, key, state, jnp.arange(num_epochs * each))
+        return end._replace(step=state.step + 1), jax.tree.map(lambda m: m.mean(axis=0), metrics)
+
+    return kernel
+
+
 def evaluate(loss: Loss, batch_size: int) -> Callable[[Key, Params, Data], Metrics]:
     """The mean loss over all rows, ``(key, params, data) -> Metrics``; row i draws its noise from (key, i).
 

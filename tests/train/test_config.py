@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train import ae, config, ddpm, gan, pixelcnn, pixelrnn, record, sources, vae, vqvae
+from train import actor_critic, ae, config, ddpm, gan, pixelcnn, pixelrnn, record, sources, vae, vqvae
 
-SCRIPTS = {"ae": ae, "ddpm": ddpm, "gan": gan, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "vae": vae, "vqvae": vqvae}
+SCRIPTS = {
+    script.__name__.removeprefix("train."): script
+    for script in (actor_critic, ae, ddpm, gan, pixelcnn, pixelrnn, vae, vqvae)
+}
 SHIPPED = sorted((path.parent.name, path.stem) for path in config.CONFIGS.glob("*/*.toml"))
 
 
@@ -29,7 +32,8 @@ def test_every_shipped_config_says_what_it_is_and_can_be_used(script, name):
     assert text.startswith("# ") and "Source:" in text and "Time:" in text
     settings = config.parse(SCRIPTS[script].Config, script, ["--config", name])
     assert settings.config == name and settings.workdir == f"runs/{script}-{name}"
-    shape = sources.shape(settings) or (4, 4, 1)  # of codes, what the run has
+    known = isinstance(settings, config.ImageRun) and sources.shape(settings)
+    shape = known or (4, 4, 1)  # of codes what the run has, of episodes nothing
     assert SCRIPTS[script].build(settings, shape).draw
 
 

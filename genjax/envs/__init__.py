@@ -1,0 +1,31 @@
+"""Environments as pure functions: a reset, a kernel, an observation."""
+
+import functools
+from collections.abc import Callable
+
+from genjax.envs.classic import acrobot, cartpole
+from genjax.envs.environment import Environment, Step, Transition, episodes
+from genjax.envs.tables import chain, grid, ladder, tabular
+
+__all__ = [
+    "ENVIRONMENTS",
+    "Environment",
+    "Step",
+    "Transition",
+    "acrobot",
+    "cartpole",
+    "chain",
+    "episodes",
+    "grid",
+    "ladder",
+    "tabular",
+]
+
+ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
+    "cartpole": cartpole,
+    "acrobot": acrobot,
+    "chain": chain,
+    "grid": grid,
+    **{f"ladder{rung}": functools.partial(ladder, rung) for rung in range(1, 6)},
+}
+"""By name."""

@@ -1,0 +1,211 @@
+"""Actor-critic (Sutton & Barto 2018, ch. 13): the notes' other two players, a policy and a value function.
+
+The critic learns V(s) towards r + γ V(s'), the notes' Q(s, a) ≈ r + V(s'); the actor π(a|s) climbs log π(a|s) Â, where
+the advantage Â says how much better the action was than V expected. As with the GAN both losses are one,
+    L = L_actor(π, sg(V)) + c L_critic(V),
+over two named parts of the parameters, each with its optimizer, on the step that trains every other model. A batch is
+not a row of data but a rollout of the policy that the state holds: the seam is ``draw`` and nothing else.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from genjax import random
+from genjax.envs.environment import Environment, Transition, episodes
+from genjax.theory import information, markov
+from genjax.types import Batch, Draw, Key, Loss, Params, Scalar
+
+Observations = Float[Array, "*batch o"]
+Series = Float[Array, " t"]
+Ends = Bool[Array, " t"]
+
+_ROLLOUT_STREAM = 0xFFFFFFFC
+
+
+class ActorCritic(NamedTuple):
+    """A policy, a value function and their losses as pure functions.
+
+    Fields:
+      init: ``(key) -> params``, with the parts ``policy`` and ``value``.
+      loss: ``(key, params, batch) -> (scalar, metrics)``, on what ``draw`` gives; nothing is random. Metrics:
+        ``policy``, ``value``, ``entropy`` (nats), ``moved``: share of actions whose probability left the range.
+      draw: ``(key, state, data) -> batch``: rollouts of the policy in ``state.params``, each from a new episode on.
+      logits: ``(params, observations) -> [... a]``.
+      values: ``(params, observations) -> [...]``.
+      play: ``(keys [b], params) -> (returns [b], lengths [b])`` of one episode for each key; rewards undiscounted.
+    """
+
+    init: Callable[[Key], Params]
+    loss: Loss
+    draw: Draw
+    logits: Callable[[Params, Observations], Float[Array, "*batch a"]]
+    values: Callable[[Params, Observations], Float[Array, "*batch"]]
+    play: Callable[[Key, Params], tuple[Float[Array, " b"], Int[Array, " b"]]]
+
+
+def advantages(
+    reward: Series,
+    value: Series,
+    next_value: Series,
+    terminated: Ends,
+    truncated: Ends,
+    discount: float | Scalar,
+    trace: float | Scalar,
+) -> Series:
+    """Generalised advantage estimates (Schulman et al. 2016, eq. 16), within episodes.
+
+    δ_t = r_t + γ V(s_{t+1}) - V(s_t) with V = 0 after a termination; Â_t = δ_t + γ λ Â_{t+1}, cut where an episode
+    ends in either way. λ = 0 is one step ahead, λ = 1 the discounted return less V(s_t).
+
+    Args:
+      reward, value, next_value: of each step; ``next_value`` of what came after it in the same episode.
+      terminated, truncated: whether the step ended an episode, for good or because time was up.
+      discount: γ.
+      trace: λ.
+    """
+    delta = reward + discount * jnp.where(terminated, 0, next_value) - value
+
+    def back(later: Scalar, step: tuple[Scalar, Bool[Array, ""]]) -> tuple[Scalar, Scalar]:
+        delta, ended = step
+        now = delta + discount * trace * jnp.where(ended, 0, later)
+        return now, now
+
+    return jax.lax.scan(back, jnp.zeros_like(delta[0]), (delta, terminated | truncated), reverse=True)[1]
+
+
+def build(
+    policy: nn.Module,
+    value: nn.Module,
+    env: Environment,
+    *,
+    num_envs: int = 16,
+    num_steps: int = 128,
+    discount: float | Scalar = 0.99,
+    trace: float | Scalar = 0.95,
+    entropy_weight: float | Scalar = 0.01,
+    value_weight: float | Scalar = 0.5,
+    clip: float | Scalar | None = None,
+    normalise: bool = True,
+    axis_name: str | None = None,
+) -> ActorCritic:
+    """An actor-critic of two networks and an environment.
+
+    Args:
+      policy: ``network(observations [b o]) -> logits [b a]``.
+      value: ``network(observations [b o]) -> [b 1]``.
+      env: of ``genjax.envs``.
+      num_envs: copies of the environment, over all devices.
+      num_steps: of a rollout in each; more than an episode has, or what comes late is never seen.
+      discount: γ.
+      trace: λ of ``advantages``.
+      entropy_weight: of the policy's entropy, which keeps it from being sure too early.
+      value_weight: c.
+      clip: ε of PPO's clipped objective (Schulman et al. 2017, eq. 7), for several steps on one rollout; None is A2C
+        (Mnih et al. 2016).
+      normalise: advantages to mean 0 and standard deviation 1 over the rollout.
+      axis_name: where set, each device plays its share of the copies.
+
+    Raises:
+      ValueError: the networks' outputs do not fit, or a number that cannot be.
+    """
+
+    def logits(params: Params, observations: Observations) -> Float[Array, "*batch a"]:
+        flat = observations.reshape(-1, env.num_observations)
+        out = jnp.asarray(policy.apply({"params": params["policy"]}, flat))
+        return out.reshape(*observations.shape[:-1], env.num_actions)
+
+    def values(params: Params, observations: Observations) -> Float[Array, "*batch"]:
+        flat = observations.reshape(-1, env.num_observations)
+        return jnp.asarray(value.apply({"params": params["value"]}, flat)).reshape(observations.shape[:-1])
+
+    def init(key: Key) -> Params:
+        policy_key, value_key = jax.random.split(key)
+        nothing = jnp.zeros((1, env.num_observations))
+        return {
+            "policy": policy.init(policy_key, nothing)["params"],
+            "value": value.init(value_key, nothing)["params"],
+        }
+
+    def rollout(key: Key, params: Params, length: int) -> Transition:
+        act = lambda key, seen: jax.random.categorical(key, logits(params, seen))
+        start, kernel = episodes(env, act)
+        start_key, run_key = jax.random.split(key)
+        return markov.simulate(kernel, run_key, start(start_key), length=length)[1]
+
+    def draw(key: Key, state: Any, data: Any) -> Batch:
+        shares, share = (1, 0) if axis_name is None else (jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name))
+        local = num_envs // shares
+        stream = jax.random.fold_in(jax.random.fold_in(key, _ROLLOUT_STREAM), state.step)
+        keys = random.per_example(stream, local, first=share * local)
+        seen = jax.vmap(lambda key: rollout(key, state.params, num_steps))(keys)  # [local, num_steps, ...]
+        before, after = (values(state.params, part) for part in (seen.observation, seen.next_observation))
+        estimate = jax.vmap(advantages, (0, 0, 0, 0, 0, None, None))
+        advantage = estimate(seen.reward, before, after, seen.terminated, seen.truncated, discount, trace)
+        target = advantage + before
+        if normalise:
+            mean = lambda x: jnp.mean(x) if axis_name is None else jax.lax.pmean(jnp.mean(x), axis_name)
+            centred = advantage - mean(advantage)
+            advantage = centred / (jnp.sqrt(mean(centred**2)) + 1e-8)
+        chances = jax.nn.log_softmax(logits(state.params, seen.observation))
+        batch = {
+            "observation": seen.observation,
+            "action": seen.action,
+            "log_prob": _of(chances, seen.action),
+            "advantage": advantage,
+            "target": target,
+        }
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+    def loss(key: Key, params: Params, batch: Batch):
+        chances = jax.nn.log_softmax(logits(params, batch["observation"]))
+        log_prob, advantage = _of(chances, batch["action"]), batch["advantage"]
+        ratio = jnp.exp(log_prob - batch["log_prob"])
+        if clip is None:
+            gain, moved = log_prob * advantage, jnp.zeros_like(ratio)
+        else:
+            gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
+            moved = jnp.abs(ratio - 1) > clip
+        entropy = information.entropy_from_logits(chances).mean()
+        error = jnp.mean((values(params, batch["observation"]) - batch["target"]) ** 2) / 2
+        metrics = {"policy": -gain.mean(), "value": error, "entropy": entropy, "moved": moved.mean(dtype=jnp.float32)}
+        return -gain.mean() - entropy_weight * entropy + value_weight * error, metrics
+
+    def play(keys: Key, params: Params) -> tuple[Float[Array, " b"], Int[Array, " b"]]:
+        def one(key: Key):
+            seen = rollout(key, params, env.max_steps)
+            ended = jnp.cumsum(seen.terminated | seen.truncated)
+            first = jnp.concatenate([jnp.zeros(1, ended.dtype), ended[:-1]]) == 0
+            return jnp.sum(seen.reward * first), jnp.sum(first)
+
+        return jax.vmap(one)(keys)
+
+    for name, number in (("num_envs", num_envs), ("num_steps", num_steps)):
+        if number < 1:
+            raise ValueError(f"{name}: expected at least 1, got {number}")
+    shapes = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
+    nothing = jax.ShapeDtypeStruct((1, env.num_observations), jnp.float32)
+    for network, part, width in ((policy, "policy", env.num_actions), (value, "value", 1)):
+        out = jax.eval_shape(lambda p, x, network=network: network.apply({"params": p}, x), shapes[part], nothing)
+        if out.shape != (1, width):
+            raise ValueError(f"{part}: expected {width} outputs, got {out.shape[1:]}")
+    return ActorCritic(init, loss, draw, logits, values, play)
+
+
+def optimizer(
+    policy: optax.GradientTransformation, value: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """An optimizer for each player."""
+    return optax.multi_transform(
+        {"policy": policy, "value": value},
+        lambda params: {part: jax.tree.map(lambda _, part=part: part, tree) for part, tree in params.items()},
+    )
+
+
+def _of(table: Float[Array, "*batch a"], action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+    return jnp.take_along_axis(table, action[..., None], -1)[..., 0]

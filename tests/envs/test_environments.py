@@ -1,0 +1,123 @@
+"""Environments: those of Gymnasium step for step, tables with exact values, and ends that are told apart."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax import envs
+from genjax.envs import tables
+from genjax.theory import decisions
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("cartpole", "CartPole-v1"), ("acrobot", "Acrobot-v1")])
+def test_trajectories_are_those_of_gymnasium(name, theirs):
+    gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed")
+    oracle, ours = gymnasium.make(theirs).unwrapped, envs.ENVIRONMENTS[name]()
+    with jax.enable_x64(True):
+        step = jax.jit(ours.step)
+        for seed in range(5):
+            oracle.reset(seed=seed)
+            state = jnp.asarray(np.array(oracle.state, np.float64))
+            assert np.allclose(ours.observe(state), oracle._get_ob() if name == "acrobot" else oracle.state, atol=1e-7)
+            for i, action in enumerate(np.random.default_rng(seed).integers(0, ours.num_actions, 200)):
+                seen, reward, terminated, _, _ = oracle.step(int(action))
+                state, (got, ended) = step(KEY, state, jnp.asarray(action))
+                assert np.allclose(ours.observe(state), seen, atol=1e-6), (seed, i)
+                assert float(got) == reward and bool(ended) == terminated
+                if terminated:
+                    break
+    spec = gymnasium.spec(theirs)
+    assert ours.max_steps == spec.max_episode_steps
+
+
+@pytest.mark.parametrize("name", envs.ENVIRONMENTS)
+def test_every_environment_fits_its_own_description(name):
+    env = envs.ENVIRONMENTS[name]()
+    act = lambda key, seen: jax.random.randint(key, (), 0, env.num_actions)
+    start, kernel = envs.episodes(env, act)
+    keys = jax.random.split(KEY, 300)
+    run = jax.jit(lambda key: jax.lax.scan(lambda carry, key: kernel(key, carry, None), start(key), keys)[1])
+    seen = run(KEY)
+    assert seen.observation.shape == (300, env.num_observations) and np.isfinite(seen.observation).all()
+    assert set(np.unique(seen.action)) == set(range(env.num_actions))
+    over = np.asarray(seen.terminated | seen.truncated)
+    on = ~over[:-1]
+    assert np.array_equal(seen.next_observation[:-1][on], seen.observation[1:][on])  # one episode is one walk
+    assert not (seen.terminated & seen.truncated).any()
+    ends = np.flatnonzero(over)
+    lengths = np.diff(ends, prepend=-1)
+    assert lengths.max(initial=0) <= env.max_steps
+    assert all(lengths[i] == env.max_steps for i, end in enumerate(ends) if seen.truncated[end])
+
+
+def test_the_last_observation_is_of_the_episode_that_ended():
+    """A cart that is always pushed right drops its pole: that is the next observation, and then comes a new start."""
+    start, kernel = envs.episodes(envs.cartpole(), lambda key, seen: jnp.ones((), jnp.int32))
+    keys = jax.random.split(KEY, 40)
+    seen = jax.lax.scan(lambda carry, key: kernel(key, carry, None), start(KEY), keys)[1]
+    end = int(np.argmax(seen.terminated))
+    assert 5 < end < 15 and abs(seen.next_observation[end, 2]) > 12 * np.pi / 180
+    assert np.abs(seen.observation[end + 1]).max() <= 0.05 and seen.reward[end] == 1
+
+
+def test_the_values_of_tables_are_those_of_long_simulation():
+    chain = tables.chain_tables()
+    policy = np.array([[0.3, 0.7]] * 5)
+    exact = decisions.policy_values(chain, policy, 0.9)
+    env = tables.tabular(chain, max_steps=10_000)
+    chances = jnp.log(jnp.asarray(policy))
+
+    def discounted(key):
+        start, kernel = envs.episodes(env, lambda key, seen: jax.random.categorical(key, chances[jnp.argmax(seen)]))
+        keys = jax.random.split(key, 120)
+        seen = jax.lax.scan(lambda carry, key: kernel(key, carry, None), start(key), keys)[1]
+        return jnp.sum(seen.reward * 0.9 ** jnp.arange(120))
+
+    found = jax.jit(jax.vmap(discounted))(jax.random.split(KEY, 4000))
+    assert abs(found.mean() - exact[0]) < 4 * found.std() / 4000**0.5
+
+
+def test_the_best_policies_are_those_one_can_see():
+    _, actions = decisions.value_iteration(tables.chain_tables(), 0.9)
+    assert np.array_equal(actions, [1, 1, 1, 1, 1])  # looks ahead
+    _, near = decisions.value_iteration(tables.chain_tables(), 0.3)
+    assert near[0] == 0 and near[-1] == 1  # does not
+    values, _ = decisions.value_iteration(tables.grid_tables(4), 1.0)
+    row, column = np.divmod(np.arange(16), 4)
+    steps = (3 - row) + (3 - column)
+    assert np.allclose(values[:-1], -steps[:-1])
+    for rung, wanted in ((1, [1]), (2, [1, -1]), (3, [0.9, 1]), (4, [1]), (5, [1, 1])):
+        found = decisions.value_iteration(tables.ladder_tables(rung), 0.9)[0]
+        assert np.allclose(found[: len(wanted)], wanted)
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.5, 0.95])
+def test_value_iteration_meets_bellmans_equation_and_no_policy_is_better(discount):
+    source = np.random.default_rng(0)
+    process = decisions.Decisions(
+        source.dirichlet(np.ones(6), (6, 3)), source.normal(size=(6, 3)), np.eye(6)[0], np.zeros(6, bool)
+    )
+    values, actions = decisions.value_iteration(process, discount)
+    assert np.allclose(values, decisions.action_values(process, values, discount).max(1), atol=1e-10)
+    assert np.allclose(values, decisions.policy_values(process, np.eye(3)[actions], discount), atol=1e-9)
+    for _ in range(50):
+        other = decisions.policy_values(process, source.dirichlet(np.ones(3), 6), discount)
+        assert (other <= values + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: tables.ladder_tables(6), "rung: expected 1 to 5, got 6"),
+        (lambda: decisions.value_iteration(tables.chain_tables(), 1.0), "discount: 1 does not converge here"),
+        (lambda: decisions.value_iteration(tables.chain_tables(), 1.5), "discount: expected 0 to 1, got 1.5"),
+        (lambda: tables.tabular(tables.chain_tables()._replace(start=np.ones(5))), "start: the probabilities sum to 5"),
+        (lambda: tables.tabular(tables.chain_tables()._replace(start=np.ones(4) / 4)), r"got .*\(4,\)"),
+    ],
+)
+def test_bad_input_is_refused(call, message, monkeypatch):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,185 @@
+"""Actor-critic: gradients against enumeration, advantages against their definitions, and what is learned."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from genjax import envs
+from genjax.envs import tables
+from genjax.models import actor_critic
+from genjax.nn import mlp
+from genjax.theory import decisions
+from genjax.training import state, steps
+
+KEY = jax.random.key(0)
+
+
+def model(env, hidden=(), **more):
+    return actor_critic.build(mlp.Tanh(env.num_actions, hidden, 0.01), mlp.Tanh(1, hidden), env, **more)
+
+
+def series(seed, n=12):
+    source = np.random.default_rng(seed)
+    terminated = source.random(n) < 0.2
+    truncated = ~terminated & (source.random(n) < 0.2)
+    numbers = (jnp.asarray(source.normal(size=n), jnp.float32) for _ in range(3))
+    return *numbers, jnp.asarray(terminated), jnp.asarray(truncated)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_advantages_are_those_of_the_definition(seed):
+    """Σ_l (γλ)^l δ_{t+l} within the episode, by loops; λ = 0 is TD, λ = 1 the return with a bootstrap less V."""
+    reward, value, after, terminated, truncated = series(seed)
+    r, v, w, over, cut = (np.asarray(x, float) for x in (reward, value, after, terminated, truncated))
+    delta = r + 0.9 * (1 - over) * w - v
+    for trace in (0.0, 0.7, 1.0):
+        found = actor_critic.advantages(reward, value, after, terminated, truncated, 0.9, trace)
+        for t in range(12):
+            total, weight = 0.0, 1.0
+            for i in range(t, 12):
+                total += weight * delta[i]
+                weight *= 0.9 * trace
+                if over[i] or cut[i]:
+                    break
+            assert np.isclose(found[t], total, atol=1e-5)
+    one = actor_critic.advantages(reward, value, after, terminated, truncated, 0.9, 1.0)
+    for t in range(12):
+        end = next((i for i in range(t, 12) if over[i] or cut[i]), 11)
+        back = sum(0.9 ** (i - t) * r[i] for i in range(t, end + 1)) + 0.9 ** (end - t + 1) * (1 - over[end]) * w[end]
+        # λ = 1 needs V along the way to be the same function: take V(s_{t+1}) = next value
+        assert np.isclose(one[t] + v[t] + _drift(v, w, t, end), back, atol=1e-4)
+
+
+def _drift(v, w, t, end):
+    """What telescoping leaves over where V(s_{i+1}) differs from the next value, as in random numbers it does."""
+    return sum(0.9 ** (i + 1 - t) * (v[i + 1] - w[i]) for i in range(t, end))
+
+
+def test_a_time_limit_is_not_the_end_of_the_world():
+    ones = jnp.ones(1)
+    estimate = lambda terminated: actor_critic.advantages(
+        ones, 0 * ones, 10 * ones, jnp.array([terminated]), jnp.array([not terminated]), 0.9, 0.95
+    )
+    assert estimate(True)[0] == 1 and estimate(False)[0] == 10
+
+
+def enumerate_gradient(env_tables, logits, discount):
+    """∇ of Σ over all walks of P(walk) · return, by differentiating the sum itself."""
+    onward, reward = jnp.asarray(env_tables.transition), jnp.asarray(env_tables.reward)
+
+    def objective(logits):
+        pi = jax.nn.softmax(logits)
+        policy = jnp.einsum("sa,sat->st", pi, onward) * jnp.asarray(~env_tables.terminal)
+        values = jnp.linalg.solve(jnp.eye(len(policy)) - discount * policy, (pi * reward).sum(1))
+        return jnp.asarray(env_tables.start) @ values
+
+    return jax.grad(objective)(logits)
+
+
+@pytest.mark.parametrize("rung", [4, 5])
+@pytest.mark.parametrize("offset", [0.0, 5.0])
+def test_the_policy_gradient_is_unbiased_whatever_the_baseline(rung, offset):
+    """A bandit with one and with two states, exactly: E[∇ log π (r - b)] over all outcomes is ∇J."""
+    env, given = envs.ladder(rung), tables.ladder_tables(rung)
+    ours = model(env, entropy_weight=0.0, value_weight=0.0, normalise=False)
+    params = jax.jit(ours.init)(KEY)
+    kernel = jax.random.normal(KEY, (env.num_observations, env.num_actions))
+    params["policy"]["Dense_0"]["kernel"] = kernel
+    logits = kernel  # of one-hot observations
+    total = jax.tree.map(jnp.zeros_like, params["policy"])
+    for s, a in itertools.product(range(env.num_observations - 1), range(env.num_actions)):
+        weight = float(given.start[s] * jax.nn.softmax(logits[s])[a])
+        batch = {
+            "observation": jnp.eye(env.num_observations)[s][None],
+            "action": jnp.array([a]),
+            "log_prob": jnp.zeros(1),
+            "advantage": jnp.array([given.reward[s, a] - offset], jnp.float32),
+            "target": jnp.zeros(1),
+        }
+        slope = jax.grad(lambda p, batch=batch: ours.loss(KEY, p, batch)[0])(params)["policy"]
+        total = jax.tree.map(lambda t, g, weight=weight: t - weight * g, total, slope)
+    exact = enumerate_gradient(given, logits, 0.0)
+    assert np.allclose(total["Dense_0"]["kernel"], exact, atol=1e-6) and np.abs(exact).max() > 1e-2
+
+
+def test_ppo_on_a_fresh_rollout_is_the_policy_gradient_and_is_clipped_beyond():
+    env = envs.chain()
+    plain, clipped = model(env, (8,)), model(env, (8,), clip=0.2)
+    params = jax.jit(plain.init)(KEY)
+    batch = jax.jit(plain.draw)(KEY, state.create(params, optax.sgd(1.0)), {})
+    slopes = [jax.jit(jax.grad(lambda p, m=m: m.loss(KEY, p, batch)[0]))(params) for m in (plain, clipped)]
+    for a, b in zip(*map(jax.tree.leaves, slopes), strict=True):
+        assert np.allclose(a, b, atol=1e-6)
+    far = {**batch, "log_prob": batch["log_prob"] - jnp.log(1.5)}  # every ratio 1.5
+    better, worse = ({**far, "advantage": sign * jnp.ones_like(far["advantage"])} for sign in (1.0, -1.0))
+    policy = lambda batch: jax.grad(lambda p: clipped.loss(KEY, p, batch)[1]["policy"])(params)["policy"]
+    flat = lambda tree: max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
+    assert flat(policy(better)) == 0 and flat(policy(worse)) > 1e-4
+    assert clipped.loss(KEY, params, far)[1]["moved"] == 1
+
+
+def test_neither_loss_leaks_into_the_other_player():
+    env = envs.chain()
+    ours = model(env, (8,), entropy_weight=0.0)
+    params = jax.jit(ours.init)(KEY)
+    batch = jax.jit(ours.draw)(KEY, state.create(params, optax.sgd(1.0)), {})
+    slope = lambda name: jax.jit(jax.grad(lambda p: ours.loss(KEY, p, batch)[1][name]))(params)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(slope("policy")["value"]))
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(slope("value")["policy"]))
+
+
+def test_a_rollout_depends_on_the_key_the_step_and_the_copy_only():
+    env = envs.cartpole()
+    few, many = (
+        model(env, num_envs=2, num_steps=20, normalise=False),
+        model(env, num_envs=4, num_steps=20, normalise=False),
+    )
+    now = state.create(jax.jit(few.init)(KEY), optax.sgd(1.0))
+    a, b = (jax.jit(m.draw)(KEY, now, {}) for m in (few, many))
+    assert np.allclose(a["observation"], b["observation"][:40], atol=1e-6)
+    later = jax.jit(few.draw)(KEY, now._replace(step=now.step + 1), {})
+    assert not np.allclose(a["observation"], later["observation"])
+
+
+def test_the_best_policy_of_a_chain_is_found_and_its_values():
+    given = tables.chain_tables()
+    exact, actions = decisions.value_iteration(given, 0.9)
+    ours = model(envs.chain(), (16,), num_envs=16, num_steps=100, discount=0.9, trace=0.9, entropy_weight=0.0)
+    optimizer = actor_critic.optimizer(optax.adam(1e-2), optax.adam(1e-2))
+    train = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.draw, 300))
+    end = train(KEY, state.create(jax.jit(ours.init)(KEY), optimizer), {})[0]
+    seen = jnp.eye(5)
+    assert np.array_equal(np.argmax(ours.logits(end.params, seen), -1), actions)
+    assert np.allclose(ours.values(end.params, seen), exact, rtol=0.1)
+
+
+@pytest.mark.parametrize("rung", range(1, 6))
+def test_every_rung_of_the_ladder_is_climbed(rung):
+    given = tables.ladder_tables(rung)
+    exact, actions = decisions.value_iteration(given, 0.9)
+    ours = model(envs.ladder(rung), num_envs=8, num_steps=16, discount=0.9, entropy_weight=0.0, clip=0.2)
+    optimizer = actor_critic.optimizer(optax.adam(0.03), optax.adam(0.03))
+    step = steps.epochs(steps.gradient_step(ours.loss, optimizer), 2, 64)
+    end = jax.jit(steps.repeat(step, ours.draw, 150))(KEY, state.create(jax.jit(ours.init)(KEY), optimizer), {})[0]
+    alive = ~given.terminal
+    seen = jnp.eye(len(exact))
+    assert np.allclose(np.asarray(ours.values(end.params, seen))[alive], exact[alive], atol=0.1)
+    assert np.array_equal(np.argmax(ours.logits(end.params, seen), -1)[alive], actions[alive])
+    assert end.step == 150
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: model(envs.chain(), num_envs=0), "num_envs: expected at least 1, got 0"),
+        (lambda: actor_critic.build(mlp.Tanh(3), mlp.Tanh(1), envs.chain()), r"policy: expected 2 outputs, got \(3,\)"),
+        (lambda: actor_critic.build(mlp.Tanh(2), mlp.Tanh(2), envs.chain()), r"value: expected 1 outputs, got \(2,\)"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
