@@ -1,0 +1,41 @@
+"""``python -m train.judge``: real images are at the floor, noise is not."""
+
+import numpy as np
+import pytest
+
+from train import classifier, config, gan, judge, sample
+
+TINY = "--every 100 --log-every 50 --steps-per-call 50".split()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judge")
+    classifier.main([*TINY, "--steps", "200", "--workdir", str(folder / "classifier")])
+    argv = ["--hidden", "8", "--latents", "4", "--steps", "1", "--every", "1", "--workdir", str(folder / "gan")]
+    gan.main([*argv, "--log-every", "1", "--steps-per-call", "1"])
+    return folder
+
+
+def settings(runs, **more):
+    return judge.Judge(str(runs / "gan"), classifier=str(runs / "classifier"), **more)
+
+
+def test_an_untrained_generator_is_far_from_the_floor_and_real_images_are_at_it(runs, monkeypatch):
+    poor = judge.judge(settings(runs))
+    assert poor["num"] == 197 and sum(poor["shares"]) == pytest.approx(1, abs=1e-3)
+    assert poor["drawn"]["frechet"] > 10 * poor["floor"]["frechet"] and poor["drawn"]["coverage"] < 0.2
+    assert poor["floor"]["classes"] == 10 and poor["floor"]["coverage"] > 0.9 and poor["floor"]["precision"] > 0.9
+    train = judge.sources.load(classifier.Config()).train["image"]
+    monkeypatch.setattr(judge.sample, "draw", lambda _: train[:197])
+    copied = judge.judge(settings(runs))
+    assert copied["drawn"]["frechet"] < 0.2 * poor["drawn"]["frechet"]
+    assert copied["drawn"]["copies_ratio"] == 0 and copied["drawn"]["copies_share"] == 1
+
+
+def test_images_of_another_shape_and_too_few_are_refused(runs, monkeypatch):
+    with pytest.raises(config.UsageError, match="num: expected more images than neighbours, 5; got 5"):
+        judge.judge(settings(runs, num=5))
+    monkeypatch.setattr(sample, "draw", lambda _: np.zeros((197, 4, 4, 1), np.uint8))
+    with pytest.raises(config.UsageError, match=r"draws images of shape \(4, 4, 1\); the classifier in .* takes"):
+        judge.judge(settings(runs))

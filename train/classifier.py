@@ -1,0 +1,78 @@
+"""Train a classifier: ``python -m train.classifier --config digits``; ``train.judge`` sees through its features."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax import data
+from genjax.models import classifier
+from genjax.training import parallel, steps
+from genjax.types import Batch, Key, Params
+from train import choices, config, loop, optimizer, pictures, runtime, sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(config.ImageRun):
+    """Train a small convolutional classifier."""
+
+    classes: int = 10
+    """Of the labels."""
+    filters: tuple[int, ...] = (16, 32)
+    """Channels of the convolutions, each of which halves the image."""
+    features: int = 64
+    """Of the layer before the logits."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values."""
+        return super().problems() + config.at_least(self, {"classes": 2, "filters": 1, "features": 1})
+
+
+def model(settings: Config, shape: tuple[int, int, int]) -> classifier.Classifier:
+    """The model that the settings describe, for images of a shape (h, w, c)."""
+    return classifier.build(classifier.Network(settings.classes, settings.filters, settings.features), shape)
+
+
+def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+    """What the loop trains."""
+    ours = model(settings, shape)
+
+    def loss(key: Key, params: Params, batch: Batch):
+        keys, images = sources.training_images(settings, key, batch)
+        return ours.loss(keys, params, {**batch, "image": images})
+
+    return loop.Task(
+        init=ours.init,
+        optimizer=optimizer.adam(settings),
+        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        loss=loss,
+        heldout_loss=lambda key, params, batch: ours.loss(key, params, {**batch, "image": data.scale(batch["image"])}),
+        figures=_figures(settings, ours),
+        check=functools.partial(choices.check_labels, settings.classes),
+    )
+
+
+def _figures(settings: Config, ours: classifier.Classifier):
+    guess = jax.jit(lambda params, images: jnp.argmax(ours.logits(params, data.scale(images)), -1))
+
+    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        """The images it is wrong about."""
+        rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
+        wrong = np.flatnonzero(np.asarray(guess(params, rows["image"])) != rows["label"])[:64]
+        if len(wrong):
+            pictures.save(folder / "mistakes.png", pictures.tile(rows["image"][wrong], min(8, len(wrong))))
+
+    return figures
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train as the command line says."""
+    loop.run("classifier", config.parse(Config, "classifier", argv), build)
+
+
+if __name__ == "__main__":
+    runtime.main(main)
