@@ -17,7 +17,7 @@ from genjax.training import parallel, steps
 from genjax.types import Batch, Images, Key, Params
 from train import choices, codes, config, loop, optimizer, pictures, sources
 
-COLUMNS = 10
+COLUMNS = 10  # completed images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,8 @@ def _figures(settings: Config, shape: tuple[int, int, int], ours: autoregressive
         pictures.save(folder / f"{step:07d}.png", sheet)
         pictures.save(folder / "latest.png", sheet)
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
-        given, done = complete(params, {name: array[:COLUMNS] for name, array in rows.items()})
+        some = np.linspace(0, len(rows["image"]) - 1, COLUMNS).astype(int)  # of all classes, where they are in order
+        given, done = complete(params, {name: array[some] for name, array in rows.items()})
         originals, done = show(given), show(done)
         half = originals.shape[1] // 2
         occluded = np.concatenate([originals[:, :half], np.full_like(originals[:, half:], 128)], 1)
