@@ -201,7 +201,7 @@ def main(argv: Sequence[str]) -> None:
             old[ROWS[family][i].name] = score(ROWS[family][i], settings)
             ordered = [old[row.name] for row in ROWS[family] if row.name in old]
             path.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
-            _write_table(family, table(ordered))
+            write_table(family, table(ordered))
 
 
 def _show(value: dict[str, Any]) -> str:
@@ -209,7 +209,8 @@ def _show(value: dict[str, Any]) -> str:
     return f"{-value['nats']:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
 
 
-def _write_table(family: str, text: str) -> None:
+def write_table(family: str, text: str) -> None:
+    """Put a table between its marks in the README of this folder."""
     path = HERE / "README.md"
     page = path.read_text(encoding="utf-8")
     start = page.index(BEGIN.format(family)) + len(BEGIN.format(family))
