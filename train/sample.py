@@ -62,6 +62,8 @@ def draw(settings: Sample) -> np.ndarray:
     if problems := config.at_least(settings, {"num": 1, "batch_size": 1, "seed": 0, "columns": 0, "temperature": 0}):
         raise config.UsageError("\n".join(problems))
     run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
+    if run.shape[-1] not in (1, 3):
+        raise config.UsageError(f"{run.workdir} draws points of {run.shape[-1]} numbers, not images; see its samples/")
     try:
         sample, init = _sampler(settings, run)
     except ValueError as error:

@@ -36,6 +36,11 @@ def test_a_trained_generator_is_drawn_from(runs):
     assert np.array_equal(drawn[:2], sample.draw(sample.Sample(str(runs / "digits"), num=2)))
 
 
+def test_points_are_no_images(runs):
+    with pytest.raises(config.UsageError, match="draws points of 2 numbers, not images"):
+        sample.draw(sample.Sample(str(runs / "ring"), num=5))
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
