@@ -180,7 +180,7 @@ def _figures(settings: Config, ours: actor_critic.ActorCritic):
                 left.set(xlabel="state", ylabel="value")
                 for action, column in enumerate(chances.T):
                     right.plot(range(len(exact)), column, "o-", label=f"action {action}")
-                right.set(xlabel="state", ylabel="probability", ylim=(-0.05, 1.05))
+                right.set(xlabel="state", ylabel="probability", ylim=(-0.05, 1.05), xticks=range(len(exact)))
 
     return figures
 

@@ -87,14 +87,20 @@ def build(
         num = given.shape[0]
         embed = lambda pixels: apply(params, pixels, method="embed")
 
+        def numbered(i) -> Key:
+            """Keys of the pixels of a row, [w c num]."""
+            places = (i * w * c + jnp.arange(w * c)).reshape(w, c)
+            return jax.vmap(jax.vmap(lambda place: jax.vmap(jax.random.fold_in, (0, None))(keys, place)))(places)
+
         def pixel(_, state, step):
             cache, left = state
-            place, column, value, is_known = step
+            pixel_keys, column, value, is_known = step
             here = jnp.zeros((num, c))
             for colour in range(c if sequential else 1):
                 cache, out = apply(params, cache, left, embed(here), column, labels, method="pixel")
-                draw_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place * c + colour)
-                drawn = likelihood.sample(draw_keys, likelihood.temper(out[:, None, None], temperature))[:, 0, 0]
+                drawn = likelihood.sample(pixel_keys[colour], likelihood.temper(out[:, None, None], temperature))[
+                    :, 0, 0
+                ]
                 drawn = jnp.where(is_known, value, drawn)
                 here = here.at[:, colour].set(drawn[:, colour]) if sequential else drawn
             return (cache, embed(here)), here
@@ -103,7 +109,7 @@ def build(
             cache, above = state
             i, values, are_known = step
             cache = apply(params, cache, above, labels, method="start_row")
-            columns = (i * w + jnp.arange(w), jnp.arange(w), values.swapaxes(0, 1), are_known)
+            columns = (numbered(i), jnp.arange(w), values.swapaxes(0, 1), are_known)
             (cache, _), line = markov.simulate(pixel, keys[0], (cache, jnp.zeros_like(above[:, 0])), columns)
             return (cache, embed(line.swapaxes(0, 1))), line
 
