@@ -69,6 +69,8 @@ class Config(config.Run):
         for name in ("discount", "trace"):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"{name}: expected 0 to 1, got {getattr(self, name)}")
+        if self.env == "chain" and self.discount == 1:
+            found.append("discount: expected below 1, as the chain never ends and its values would not be finite")
         if not self.clip_range > 0:
             found.append(f"clip_range: expected a positive number, got {self.clip_range}")
         if self.env not in envs.ENVIRONMENTS:

@@ -12,7 +12,7 @@ import numpy as np
 from genjax import data
 from genjax.models import classifier
 from genjax.training import parallel, steps
-from genjax.types import Batch, Key, Params
+from genjax.types import Params
 from train import choices, config, loop, optimizer, pictures, runtime, sources
 
 
@@ -41,16 +41,12 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     """What the loop trains."""
     ours = model(settings, shape)
 
-    def loss(key: Key, params: Params, batch: Batch):
-        keys, images = sources.training_images(settings, key, batch)
-        return ours.loss(keys, params, {**batch, "image": images})
-
     return loop.Task(
         init=ours.init,
         optimizer=optimizer.adam(settings),
         draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
-        loss=loss,
-        heldout_loss=lambda key, params, batch: ours.loss(key, params, {**batch, "image": data.scale(batch["image"])}),
+        loss=sources.on_rows(settings, ours.loss, training=True),
+        heldout_loss=sources.on_rows(settings, ours.loss),
         figures=_figures(settings, ours),
         check=functools.partial(choices.check_labels, settings.classes),
     )

@@ -87,10 +87,6 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     """What the loop trains."""
     ours = model(settings, shape)
 
-    def loss(key: Key, params: Params, batch: Batch):
-        keys, images = sources.training_images(settings, key, batch)
-        return ours.loss(keys, params, {**batch, "image": images})
-
     def heldout_loss(key: Key, params: Params, batch: Batch):
         """How far what is made is from what was held out, as sets of points."""
         keys, images = sources.images(settings, key, batch)
@@ -104,7 +100,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         init=ours.init,
         optimizer=_optimizer(settings),
         draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
-        loss=loss,
+        loss=sources.on_rows(settings, ours.loss, training=True),
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
         check=functools.partial(choices.check_labels, settings.classes),

@@ -1,5 +1,6 @@
 """What train.pixelcnn and train.pixelrnn share: everything but the network."""
 
+import abc
 import dataclasses
 import functools
 import pathlib
@@ -14,14 +15,14 @@ from genjax import data
 from genjax.models import autoregressive
 from genjax.theory import pixels
 from genjax.training import parallel, steps
-from genjax.types import Batch, Images, Key, Params
+from genjax.types import Batch, Images, Params
 from train import choices, codes, config, loop, optimizer, pictures, sources
 
 COLUMNS = 10  # completed images
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(config.ImageRun):
+class Config(config.ImageRun, abc.ABC):
     """A model that draws images pixel by pixel."""
 
     likelihood: Literal["bernoulli", "categorical", "mixture"] = "categorical"
@@ -58,9 +59,9 @@ class Config(config.ImageRun):
         """How many values a pixel can take."""
         return 2 if self.likelihood == "bernoulli" else self.levels
 
+    @abc.abstractmethod
     def network(self, outputs: int, colours: int, channels: int) -> nn.Module:
         """The causal network."""
-        raise NotImplementedError
 
 
 def model(settings: Config, shape: tuple[int, int, int]) -> autoregressive.Autoregressive:
@@ -75,20 +76,12 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     """What the loop trains."""
     ours = model(settings, shape)
 
-    def loss(key: Key, params: Params, batch: Batch):
-        keys, images = sources.training_images(settings, key, batch)
-        return ours.loss(keys, params, {**batch, "image": images})
-
-    def heldout_loss(key: Key, params: Params, batch: Batch):
-        keys, images = sources.images(settings, key, batch)
-        return ours.loss(keys, params, {**batch, "image": images})
-
     return loop.Task(
         init=ours.init,
         optimizer=optimizer.adam(settings),
         draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
-        loss=loss,
-        heldout_loss=heldout_loss,
+        loss=sources.on_rows(settings, ours.loss, training=True),
+        heldout_loss=sources.on_rows(settings, ours.loss),
         figures=_figures(settings, shape, ours),
         check=functools.partial(_check, settings),
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from genjax import data, random
 from genjax.theory import pixels
-from genjax.types import Batch, Images, Key
+from genjax.types import Batch, Images, Key, Loss, Params
 from train.config import UsageError
 
 FORMS = "digits, tfds:NAME, folder:PATH or npz:PATH[#KEY]"
@@ -70,6 +70,17 @@ def training_images(settings: Any, key: Key, rows: Batch) -> tuple[Key, Images]:
     return images(
         settings, image_keys, {**rows, "image": data.flip(flip_keys, rows["image"])} if settings.flip else rows
     )
+
+
+def on_rows(settings: Any, loss: Loss, *, training: bool = False) -> Loss:
+    """A model's loss on rows of the data set as they lie in memory; mirrored in training, if asked."""
+    brought = training_images if training else images
+
+    def on_images(key: Key, params: Params, rows: Batch):
+        keys, found = brought(settings, key, rows)
+        return loss(keys, params, {**rows, "image": found})
+
+    return on_images
 
 
 def load(settings: Any) -> data.Dataset:

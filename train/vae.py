@@ -79,10 +79,6 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         rise = optax.linear_schedule(0.0, 1.0, settings.beta_warmup)
         draw = steps.scheduled(draw, "beta", lambda step: settings.beta * rise(step))
 
-    def loss(key: Key, params: Params, batch: Batch):
-        keys, images = sources.training_images(settings, key, batch)
-        return ours.loss(keys, params, {**batch, "image": images})
-
     def heldout_loss(key: Key, params: Params, batch: Batch):
         keys, images = sources.images(settings, key, batch)
         metrics = ours.loss(keys, params, {**batch, "image": images})[1]
@@ -92,7 +88,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         init=ours.init,
         optimizer=optimizer.adam(settings),
         draw=draw,
-        loss=loss,
+        loss=sources.on_rows(settings, ours.loss, training=True),
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
         comparison=_rate_distortion,
