@@ -63,6 +63,8 @@ def judge(settings: Judge) -> dict[str, Any]:
     num = settings.num or len(real.heldout["image"])
     if not num > settings.neighbours:
         raise config.UsageError(f"num: expected more images than neighbours, {settings.neighbours}; got {num}")
+    if num > (most := len(real.heldout["image"])):
+        raise config.UsageError(f"num: expected at most {most}, the held-out images that make the floor; got {num}")
     drawn = sample.draw(
         sample.Sample(settings.workdir, num=num, seed=settings.seed, member=settings.member, batch_size=250)
     )

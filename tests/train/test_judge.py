@@ -36,6 +36,8 @@ def test_an_untrained_generator_is_far_from_the_floor_and_real_images_are_at_it(
 def test_images_of_another_shape_and_too_few_are_refused(runs, monkeypatch):
     with pytest.raises(config.UsageError, match="num: expected more images than neighbours, 5; got 5"):
         judge.judge(settings(runs, num=5))
+    with pytest.raises(config.UsageError, match="num: expected at most 197, .* got 198"):
+        judge.judge(settings(runs, num=198))
     monkeypatch.setattr(sample, "draw", lambda _: np.zeros((197, 4, 4, 1), np.uint8))
     with pytest.raises(config.UsageError, match=r"draws images of shape \(4, 4, 1\); the classifier in .* takes"):
         judge.judge(settings(runs))
