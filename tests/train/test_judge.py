@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from train import classifier, config, gan, judge, sample
+from train import classifier, config, gan, judge, panel, sample
 
 TINY = "--every 100 --log-every 50 --steps-per-call 50".split()
 
@@ -23,10 +24,10 @@ def settings(runs, **more):
 
 def test_an_untrained_generator_is_far_from_the_floor_and_real_images_are_at_it(runs, monkeypatch):
     poor = judge.judge(settings(runs))
-    assert poor["num"] == 197 and sum(poor["shares"]) == pytest.approx(1, abs=1e-3)
+    assert poor["num"] == 197 and sum(poor["drawn"]["shares"]) == pytest.approx(1, abs=1e-3)
     assert poor["drawn"]["frechet"] > 10 * poor["floor"]["frechet"] and poor["drawn"]["coverage"] < 0.2
     assert poor["floor"]["classes"] == 10 and poor["floor"]["coverage"] > 0.9 and poor["floor"]["precision"] > 0.9
-    train = judge.sources.load(classifier.Config()).train["image"]
+    train = judge.judges(settings(runs)).real.train["image"]
     monkeypatch.setattr(judge.sample, "draw", lambda _: train[:197])
     copied = judge.judge(settings(runs))
     assert copied["drawn"]["frechet"] < 0.2 * poor["drawn"]["frechet"]
@@ -39,5 +40,24 @@ def test_images_of_another_shape_and_too_few_are_refused(runs, monkeypatch):
     with pytest.raises(config.UsageError, match="num: expected at most 197, .* got 198"):
         judge.judge(settings(runs, num=198))
     monkeypatch.setattr(sample, "draw", lambda _: np.zeros((197, 4, 4, 1), np.uint8))
-    with pytest.raises(config.UsageError, match=r"draws images of shape \(4, 4, 1\); the classifier in .* takes"):
+    with pytest.raises(config.UsageError, match=r"images: expected the shape \(8, 8, 1\) of digits; got \(4, 4, 1\)"):
         judge.judge(settings(runs))
+
+
+def test_weights_of_inception_that_are_none_are_refused(runs, tmp_path):
+    with pytest.raises(config.UsageError, match="inception .*none.safetensors: there is no such file"):
+        judge.judge(settings(runs, inception=str(tmp_path / "none.safetensors")))
+    junk, other = tmp_path / "junk.safetensors", tmp_path / "other.safetensors"
+    junk.write_bytes(b"no weights")
+    safetensors.numpy.save_file({"fc.weight": np.zeros(3, np.float32)}, other)
+    for path, message in ((junk, "header"), (other, "no weights of Inception v3: .* tensors are wrong")):
+        with pytest.raises(config.UsageError, match=message):
+            judge.judge(settings(runs, inception=str(path)))
+
+
+def test_other_eyes_need_no_classes(runs):
+    eyes = panel.Eyes("of pixels", "distance", lambda images: (images.reshape(len(images), -1) / 255.0, None), 0, None)
+    who = panel.panel(eyes, classifier.Config(), 5)
+    found = judge.judge(settings(runs), who)
+    assert found["features"] == "of pixels" and "classes" not in found["drawn"]
+    assert found["drawn"]["frechet"] > 5 * found["floor"]["frechet"]
