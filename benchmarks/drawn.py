@@ -5,8 +5,10 @@ Trains a classifier and every model that draws on the same data, each with the c
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ import numpy as np
 import tyro
 
 from benchmarks import quality
-from train import judge, members, runtime
+from train import judge, members, panel, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Drawn:
     """Of which several seeds are trained, in one program."""
     num_seeds: int = 3
     """How many."""
+    variants: tuple[str, ...] = ("",)
+    """More flags for the models, a row of the table for each."""
+    name: str = ""
+    """Of the table; the config's by default."""
     data_dir: str = ""
     """Where data sets lie."""
     workdir: str = "runs"
@@ -39,34 +45,33 @@ class Drawn:
     """Show where in the code an error arose."""
 
 
-def train(script: str, settings: Drawn, num_seeds: int = 1) -> pathlib.Path:
+def train(script: str, settings: Drawn, num_seeds: int = 1, variant: str = "") -> pathlib.Path:
     """The workdir of a run of a script, trained where it is not."""
-    suffix = f"-{num_seeds}-seeds" if num_seeds > 1 else ""
+    suffix = (f"-{num_seeds}-seeds" if num_seeds > 1 else "") + variant.replace(" ", "").replace("--", "-")
     workdir = pathlib.Path(settings.workdir) / f"{script}-{settings.config}{suffix}"
     argv = ["--config", settings.config, "--num-seeds", str(num_seeds), "--workdir", str(workdir)]
     argv += ["--data-dir", settings.data_dir] if settings.data_dir else []
-    subprocess.run([sys.executable, "-m", f"train.{script}", *argv], check=True)
+    subprocess.run([sys.executable, "-m", f"train.{script}", *argv, *shlex.split(variant)], check=True)
     return workdir
 
 
 def main(argv: Sequence[str]) -> None:
     """Judge what the command line says."""
     settings = tyro.cli(Drawn, prog="python -m benchmarks.drawn", args=argv)
-    classifier = str(train("classifier", settings))
+    eyes, told = panel.of_classifier(str(train("classifier", settings)), settings.data_dir)
+    judges = panel.panel(eyes, told, k=5)
+    num = len(judges.real.heldout["image"])
     rows: list[dict[str, Any]] = []
-    for script in settings.models:
-        num = settings.num_seeds if script in settings.many else 1
-        workdir = str(train(script, settings, num))
-        judged = [
-            judge.judge(judge.Judge(workdir, classifier=classifier, member=i, data_dir=settings.data_dir))
-            for i in range(num)
-        ]
-        rows.append({"model": script, "seeds": [one["drawn"] for one in judged], "num": judged[0]["num"]})
-        floor, features = judged[0]["floor"], judged[0]["features"]
-    rows.append({"model": "real, held out", "seeds": [floor], "num": rows[0]["num"]})
-    path = quality.HERE / "results" / f"drawn-{settings.config}.json"
-    path.write_text(json.dumps({"features": features, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    quality.write_table(f"drawn {settings.config}", table(rows))
+    for script, variant in itertools.product(settings.models, settings.variants):
+        seeds = settings.num_seeds if script in settings.many else 1
+        workdir = str(train(script, settings, seeds, variant))
+        each = [judge.judge(judge.Judge(workdir, member=i), judges)["drawn"] for i in range(seeds)]
+        rows.append({"model": f"{script} {variant}".strip(), "seeds": each, "num": num})
+    rows.append({"model": "real, held out", "seeds": [judges.floor(num)], "num": num})
+    name = settings.name or settings.config
+    path = quality.HERE / "results" / f"drawn-{name}.json"
+    path.write_text(json.dumps({"features": judges.title, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    quality.write_table(f"drawn {name}", table(rows))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

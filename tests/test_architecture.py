@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "genjax/metrics": STANDARD | {"genjax.theory"},
     "genjax/training": STANDARD | {"optax", "genjax.theory"},
     "genjax": STANDARD,
-    "train": STANDARD | {"flax", "optax", "tyro", "tqdm", "orbax", "matplotlib", "PIL", "tensorboardX", "genjax"},
+    "train": STANDARD
+    | {"flax", "optax", "tyro", "tqdm", "orbax", "matplotlib", "PIL", "safetensors", "tensorboardX", "genjax"},
     "benchmarks": None,
 }
 ONLY = {"orbax": "train/checkpoint.py", "matplotlib": "train/pictures.py"}

@@ -61,7 +61,7 @@ def judges(settings: Judge) -> panel.Panel:
 
 
 def judge(settings: Judge, who: panel.Panel | None = None) -> dict[str, Any]:
-    """All numbers by name: of what was drawn, and of as many held-out images.
+    """All numbers of what was drawn.
 
     Args:
       settings: what to draw.
@@ -87,14 +87,15 @@ def judge(settings: Judge, who: panel.Panel | None = None) -> dict[str, Any]:
         "frechet": who.name,
         "num": num,
         "drawn": who.numbers(drawn),
-        "floor": who.floor(num),
     }
 
 
 def main(argv: Sequence[str]) -> None:
     """Print both columns, and write them where asked."""
     settings = tyro.cli(Judge, prog="python -m train.judge", args=argv)
-    found = judge(settings)
+    who = judges(settings)
+    found = judge(settings, who)
+    found["floor"] = who.floor(found["num"])
     record.say(f"{found['workdir']}: {found['num']} images, seen by features {found['features']}; {found['frechet']}")
     record.say(f"{'':12} {'drawn':>12} {'held out':>12}")
     shares = found["drawn"].get("shares")

@@ -23,13 +23,14 @@ def settings(runs, **more):
 
 
 def test_an_untrained_generator_is_far_from_the_floor_and_real_images_are_at_it(runs, monkeypatch):
-    poor = judge.judge(settings(runs))
+    who = judge.judges(settings(runs))
+    poor, floor = judge.judge(settings(runs), who), who.floor(197)
     assert poor["num"] == 197 and sum(poor["drawn"]["shares"]) == pytest.approx(1, abs=1e-3)
-    assert poor["drawn"]["frechet"] > 10 * poor["floor"]["frechet"] and poor["drawn"]["coverage"] < 0.2
-    assert poor["floor"]["classes"] == 10 and poor["floor"]["coverage"] > 0.9 and poor["floor"]["precision"] > 0.9
-    train = judge.judges(settings(runs)).real.train["image"]
+    assert poor["drawn"]["frechet"] > 10 * floor["frechet"] and poor["drawn"]["coverage"] < 0.2
+    assert floor["classes"] == 10 and floor["coverage"] > 0.9 and floor["precision"] > 0.9
+    train = who.real.train["image"]
     monkeypatch.setattr(judge.sample, "draw", lambda _: train[:197])
-    copied = judge.judge(settings(runs))
+    copied = judge.judge(settings(runs), who)
     assert copied["drawn"]["frechet"] < 0.2 * poor["drawn"]["frechet"]
     assert copied["drawn"]["copies_ratio"] == 0 and copied["drawn"]["copies_share"] == 1
 
@@ -60,4 +61,4 @@ def test_other_eyes_need_no_classes(runs):
     who = panel.panel(eyes, classifier.Config(), 5)
     found = judge.judge(settings(runs), who)
     assert found["features"] == "of pixels" and "classes" not in found["drawn"]
-    assert found["drawn"]["frechet"] > 5 * found["floor"]["frechet"]
+    assert found["drawn"]["frechet"] > 5 * who.floor(197)["frechet"]

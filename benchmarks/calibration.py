@@ -1,0 +1,121 @@
+"""What the metrics of images say of images whose faults are known: ``python -m benchmarks.calibration --config mnist``.
+
+Real held-out images are spoiled in ways that a score must see (noise, a class left out, few images repeated) and in one
+way that it must not (other real images); the table shows which number sees what.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from collections.abc import Sequence as Arguments
+from typing import Any
+
+import numpy as np
+import tyro
+
+from benchmarks import drawn, quality
+from train import panel, runtime
+
+Rows = dict[str, np.ndarray]
+Spoil = Callable[[np.random.Generator, Rows, Rows], np.ndarray]
+"""``(random, train, heldout) -> images``, as many as are held out at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Train the classifier where it is not, judge the spoiled sets, write the table."""
+
+    config: str = "digits"
+    """Of train.classifier."""
+    neighbours: int = 5
+    """k of precision, recall, density and coverage."""
+    seed: int = 0
+    """Of what is spoiled at random."""
+    data_dir: str = ""
+    """Where data sets lie."""
+    workdir: str = "runs"
+    """Folder of the classifier's run."""
+    traceback: bool = False
+    """Show where in the code an error arose."""
+
+
+def noise(level: float) -> Spoil:
+    """Add normal noise of that deviation, 1 being white."""
+    return lambda random, train, held: _levels(held["image"] / 255 + level * random.normal(size=held["image"].shape))
+
+
+def without(*dropped: int) -> Spoil:
+    """Leave classes out, and take other images of those that stay for them."""
+
+    def spoil(random: np.random.Generator, train: Rows, held: Rows) -> np.ndarray:
+        kept = held["image"][~np.isin(held["label"], dropped)]
+        return kept[random.permutation(len(held["image"])) % len(kept)]
+
+    return spoil
+
+
+def few(num: int) -> Spoil:
+    """So many training images, again and again."""
+    return lambda random, train, held: train["image"][np.arange(len(held["image"])) % num]
+
+
+def marginals(random: np.random.Generator, train: Rows, held: Rows) -> np.ndarray:
+    """Every pixel from another training image: the right law of each pixel, alone."""
+    shape = held["image"].shape
+    which = random.integers(len(train["image"]), size=shape)
+    return np.take_along_axis(train["image"], which, 0)
+
+
+SPOILED: dict[str, Spoil] = {
+    "training images": lambda random, train, held: train["image"][: len(held["image"])],
+    "real, held out": lambda random, train, held: held["image"],
+    "the first half of them": lambda random, train, held: held["image"][: len(held["image"]) // 2],
+    "noise 0.05": noise(0.05),
+    "noise 0.1": noise(0.1),
+    "noise 0.2": noise(0.2),
+    "noise 0.4": noise(0.4),
+    "binarised at half": lambda random, train, held: np.where(held["image"] > 127, 255, 0).astype(np.uint8),
+    "shifted by a pixel": lambda random, train, held: np.roll(held["image"], 1, 2),
+    "without nines": without(9),
+    "five classes": without(5, 6, 7, 8, 9),
+    "100 training images": few(100),
+    "independent pixels": marginals,
+    "uniform pixels": lambda random, train, held: random.integers(0, 256, held["image"].shape).astype(np.uint8),
+}
+
+
+def main(argv: Arguments[str]) -> None:
+    """Judge every set."""
+    settings = tyro.cli(Calibration, prog="python -m benchmarks.calibration", args=argv)
+    told = drawn.Drawn(config=settings.config, data_dir=settings.data_dir, workdir=settings.workdir)
+    eyes, classifier = panel.of_classifier(str(drawn.train("classifier", told)), settings.data_dir)
+    judges = panel.panel(eyes, classifier, settings.neighbours)
+    found = {}
+    for name, spoil in SPOILED.items():
+        images = spoil(np.random.default_rng(settings.seed), judges.real.train, judges.real.heldout)
+        found[name] = {"num": len(images), **judges.numbers(images)}
+    path = quality.HERE / "results" / f"calibration-{settings.config}.json"
+    path.write_text(json.dumps({"features": judges.title, "sets": found}, indent=1) + "\n", encoding="utf-8")
+    quality.write_table(f"calibration {settings.config}", table(found))
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """The sets in Markdown."""
+    head = (
+        "| images | number | Fréchet | kernel | precision | recall | density | coverage | class KL | distance ratio |"
+    )
+    lines = [head, "|---" * 10 + "|"]
+    for name, row in found.items():
+        kernel = "{:.3g} ± {:.1g}".format(*row["kernel"])
+        shares = [row[key] for key in ("precision", "recall", "density", "coverage", "class_kl", "copies_ratio")]
+        cells = " | ".join(f"{value:.3f}" for value in shares)
+        lines.append(f"| {name} | {row['num']} | {row['frechet']:.2f} | {kernel} | {cells} |")
+    return "\n".join(lines)
+
+
+def _levels(share: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(share * 255), 0, 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    runtime.main(main)
