@@ -67,7 +67,7 @@ def marginals(random: np.random.Generator, train: Rows, held: Rows) -> np.ndarra
 
 
 SPOILED: dict[str, Spoil] = {
-    "training images": lambda random, train, held: train["image"][: len(held["image"])],
+    "training images": lambda random, train, held: random.permutation(train["image"])[: len(held["image"])],
     "real, held out": lambda random, train, held: held["image"],
     "the first half of them": lambda random, train, held: held["image"][: len(held["image"]) // 2],
     "noise 0.05": noise(0.05),

@@ -16,7 +16,8 @@ from genjax.nn import inception
 from train import classifier, config, sources, trained
 
 CHUNK = 500  # images at a time
-MOST = 3000  # images whose neighbours are looked for
+MOST = 3000  # images of a set whose neighbours in the other are looked for
+COPIES = 1000  # images whose nearest training image is looked for
 Numbers = dict[str, Any]
 
 
@@ -123,7 +124,7 @@ def panel(eyes: Eyes, told: Any, k: int) -> Panel:
             wanted = np.bincount(train_classes, minlength=eyes.num_classes) / len(train)
             shares = classes.balance(found, wanted)
             scores |= {"classes": shares.covered, "class_kl": shares.kl, "shares": shares.shares.round(4).tolist()}
-        copied = neighbours.copies(flat(train), flat(some(held)), flat(some(images)))
+        copied = neighbours.copies(flat(train), flat(some(held, COPIES)), flat(some(images, COPIES)))
         return scores | {f"copies_{name}": value for name, value in copied._asdict().items()}
 
     def floor(num: int) -> Numbers:

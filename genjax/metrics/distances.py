@@ -75,9 +75,13 @@ def energy(a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Scalar:
 
 
 def standardise(reference: Points, *others: Points) -> tuple[Points, ...]:
-    """The other sets in units where the reference has mean 0 and standard deviation 1; constant features stay."""
+    """The other sets in units where the reference has mean 0 and standard deviation 1.
+
+    A feature that hardly varies is not blown up: no deviation counts as less than a hundredth of the largest.
+    """
     mean, spread = reference.mean(0), reference.std(0)
-    return tuple((x - mean) / np.where(spread > 0, spread, 1) for x in others)
+    least = spread.max(initial=0) / 100
+    return tuple((x - mean) / np.maximum(spread, least if least > 0 else 1) for x in others)
 
 
 def _check(a: Points, b: Points, *, least: int) -> None:

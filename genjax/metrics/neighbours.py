@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from genjax.metrics.distances import Points
 
-CHUNK = 1000  # points whose distances to all others are held at a time
+CHUNK = 250  # points whose distances to all others are held at a time
 
 
 class Manifold(NamedTuple):
