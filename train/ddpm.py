@@ -80,7 +80,7 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None
         _network(settings, shape[-1]),
         _schedule(settings),
         shape,
-        distance={"l1": ddpm.l1, "l2": ddpm.l2, "huber": ddpm.huber}[settings.loss],
+        objective=diffusion.simple({"l1": ddpm.l1, "l2": ddpm.l2, "huber": ddpm.huber}[settings.loss]),
         sampler=sampler or functools.partial(diffusion.ancestral, variance=settings.variance),
     )
 

@@ -3,15 +3,39 @@
 Time counts from 0 to T - 1: x_t has passed t + 1 noising steps. x_T, where a reverse chain starts, is N(0, 1).
 """
 
-from genjax.diffusion.predictions import Prediction, from_noise, from_score, from_v, from_x0, to_score, to_v
+from genjax.diffusion.objectives import Objective, hybrid, min_snr, simple, vlb
+from genjax.diffusion.predictions import (
+    Predict,
+    Prediction,
+    Read,
+    from_noise,
+    from_score,
+    from_v,
+    from_x0,
+    read,
+    to_score,
+    to_v,
+    with_fraction,
+)
 from genjax.diffusion.process import Posterior, diffuse, one_step, posterior
 from genjax.diffusion.samplers import Denoise, Sample, ancestral, chain, ddim, timesteps
-from genjax.diffusion.schedules import Schedule, at, cosine_schedule, from_beta, linear_schedule
+from genjax.diffusion.schedules import (
+    Schedule,
+    at,
+    cosine_schedule,
+    from_beta,
+    linear_schedule,
+    sigmoid_schedule,
+    zero_terminal,
+)
 
 __all__ = [
     "Denoise",
+    "Objective",
     "Posterior",
+    "Predict",
     "Prediction",
+    "Read",
     "Sample",
     "Schedule",
     "ancestral",
@@ -25,10 +49,18 @@ __all__ = [
     "from_score",
     "from_v",
     "from_x0",
+    "hybrid",
     "linear_schedule",
+    "min_snr",
     "one_step",
     "posterior",
+    "read",
+    "sigmoid_schedule",
+    "simple",
     "timesteps",
     "to_score",
     "to_v",
+    "vlb",
+    "with_fraction",
+    "zero_terminal",
 ]

@@ -4,9 +4,11 @@ x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε ties image and noise together, so any one
 Samplers and objectives work on the pair.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from genjax.diffusion.schedules import Schedule, Times, at
 
@@ -14,10 +16,41 @@ Arrays = Float[Array, "b ..."]
 
 
 class Prediction(NamedTuple):
-    """A guess of the image x_0 and of the noise ε that make up x_t."""
+    """A guess of the image x_0 and of the noise ε that make up x_t.
+
+    Fields:
+      x0: the image.
+      noise: ε.
+      fraction: where between the least variance of the reverse step and the largest, in logarithms: 0 is β̃_t, 1 is β_t
+        (Nichol & Dhariwal 2021, eq. 15); None where the variance is fixed.
+    """
 
     x0: Arrays
     noise: Arrays
+    fraction: Arrays | None = None
+
+
+Read = Callable[[Schedule, Arrays, Arrays, Times], Prediction]
+"""``(schedule, output of a network, x_t, t) -> Prediction``: ``from_noise``, ``from_x0``, ``from_v``, ..."""
+
+
+Predict = Callable[[Arrays, Int[Array, " b"]], Prediction]
+"""``(x_t, t) -> Prediction``."""
+
+
+def read(schedule: Schedule, output: Arrays | Prediction, x_t: Arrays, t: Times) -> Prediction:
+    """What a denoiser said: a ``Prediction`` as it is, anything else as the noise."""
+    return output if isinstance(output, Prediction) else from_noise(schedule, output, x_t, t)
+
+
+def with_fraction(inner: Read) -> Read:
+    """For a network with twice the channels: the second half, from -1 to 1, tells the ``fraction``."""
+
+    def both(schedule: Schedule, output: Arrays, x_t: Arrays, t: Times) -> Prediction:
+        first, second = jnp.split(output, 2, -1)
+        return inner(schedule, first, x_t, t)._replace(fraction=(second + 1) / 2)
+
+    return both
 
 
 def from_noise(schedule: Schedule, noise: Arrays, x_t: Arrays, t: Times) -> Prediction:
@@ -43,8 +76,8 @@ def from_score(schedule: Schedule, score: Arrays, x_t: Arrays, t: Times) -> Pred
 
 def to_v(schedule: Schedule, prediction: Prediction, t: Times) -> Arrays:
     """v = √ᾱ_t ε - √(1 - ᾱ_t) x_0 (Salimans & Ho 2022, §4)."""
-    x0, noise = prediction
-    return at(schedule.signal, t, x0) * noise - at(schedule.noise, t, x0) * x0
+    x0 = prediction.x0
+    return at(schedule.signal, t, x0) * prediction.noise - at(schedule.noise, t, x0) * x0
 
 
 def to_score(schedule: Schedule, prediction: Prediction, t: Times) -> Arrays:

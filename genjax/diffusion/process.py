@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from genjax.diffusion.schedules import Schedule, Times, at
+from genjax.diffusion.schedules import Schedule, Table, Times, at, logarithm
 
 
 class Posterior(NamedTuple):
@@ -45,3 +47,32 @@ def posterior(schedule: Schedule, x0: Float[Array, "b ..."], x_t: Float[Array, "
     x0_weight = at(alpha_bar_prev**0.5 * beta / (1 - alpha_bar), t, x0)
     x_t_weight = at((1 - beta) ** 0.5 * (1 - alpha_bar_prev) / (1 - alpha_bar), t, x_t)
     return Posterior(x0_weight * x0 + x_t_weight * x_t, at(schedule.posterior_variance, t, x_t))
+
+
+def least_variance(schedule: Schedule) -> Table:
+    """β̃_t, with that of t = 1 at t = 0, where β̃ is 0 and a likelihood needs more (Nichol & Dhariwal 2021, §3.1)."""
+    return _later_first(schedule.posterior_variance) if schedule.num_steps > 1 else schedule.beta
+
+
+def largest_variance(schedule: Schedule) -> Table:
+    """β_t, with the least variance at t = 0."""
+    beta, least = schedule.beta, least_variance(schedule)
+    concatenate = np.concatenate if isinstance(beta, np.ndarray) else jnp.concatenate
+    return concatenate([least[:1], beta[1:]])
+
+
+def log_variance(schedule: Schedule, fraction: Float[Array, "b ..."], t: Times) -> Float[Array, "b ..."]:
+    """log σ² = v log β_t + (1 - v) log β̃_t, what a network that learns it says (Nichol & Dhariwal 2021, eq. 15).
+
+    Args:
+      schedule: of T steps.
+      fraction: v; 0 is the least variance, 1 the largest.
+      t: times.
+    """
+    low, high = (at(logarithm(table), t, fraction) for table in (least_variance(schedule), schedule.beta))
+    return low + fraction * (high - low)
+
+
+def _later_first(table: Table) -> Table:
+    concatenate = np.concatenate if isinstance(table, np.ndarray) else jnp.concatenate
+    return concatenate([table[1:2], table[1:]])

@@ -15,7 +15,9 @@ from genjax.theory import markov
 from genjax.types import Input, Kernel, Key
 
 Arrays = Float[Array, "b ..."]
-Denoise = Callable[[Arrays, Int[Array, " b"]], Arrays]
+Denoise = Callable[[Arrays, Int[Array, " b"]], Arrays | predictions.Prediction]
+"""``(x_t, t) -> ε``, or the ``Prediction`` of image and noise."""
+
 Spacing = Literal["trailing", "leading", "linspace"]
 
 
@@ -76,7 +78,7 @@ def ancestral(
       denoise: ``(x_t, t) -> ε``, with t an int array [b].
       schedule: of T steps.
       variance: σ_t²: "small" is β̃_t, optimal for data at one point; "large" is β_t, optimal for N(0, 1) data (§3.2);
-        or a table [T] of variances.
+        or a table [T] of variances. A prediction that brings its own variance overrides it.
       clip: clip x̂_0 to [-1, 1], the range of images.
 
     Raises:
@@ -86,10 +88,12 @@ def ancestral(
 
     def kernel(keys, x, t):
         times = jnp.broadcast_to(t, x.shape[:1])
-        x0 = predictions.from_noise(schedule, denoise(x, times), x, times).x0
-        mean = process.posterior(schedule, _clip(x0, clip), x, t).mean
-        noise = random.normal(keys, x.shape[1:], x.dtype)
-        return mean + jnp.where(t > 0, at(deviation, t, x), 0) * noise, None
+        guess = predictions.read(schedule, denoise(x, times), x, times)
+        mean = process.posterior(schedule, _clip(guess.x0, clip), x, t).mean
+        spread = at(deviation, t, x)
+        if guess.fraction is not None:
+            spread = jnp.exp(0.5 * process.log_variance(schedule, guess.fraction, t))
+        return mean + jnp.where(t > 0, spread, 0) * random.normal(keys, x.shape[1:], x.dtype), None
 
     return chain(kernel, np.arange(schedule.num_steps)[::-1])
 
@@ -132,7 +136,7 @@ def ddim(
     def kernel(keys, x, step):
         t, signal, direction, deviation = step
         t = jnp.broadcast_to(t, x.shape[:1])
-        guess = predictions.from_noise(schedule, denoise(x, t), x, t)
+        guess = predictions.read(schedule, denoise(x, t), x, t)
         if clip:
             guess = predictions.from_x0(schedule, _clip(guess.x0, clip), x, t)
         noise = random.normal(keys, x.shape[1:], x.dtype)

@@ -22,7 +22,7 @@ class Schedule(NamedTuple):
     """A variance schedule of T steps (Ho et al. 2020, §2). Fields are [t], float64.
 
     Fields:
-      beta: β_t, the variance added by step t, in (0, 1).
+      beta: β_t, the variance added by step t, in (0, 1]; 1 leaves nothing of the image.
       alpha_bar: ᾱ_t, the share of the image's variance left at time t.
       alpha_bar_prev: ᾱ_{t-1}, with ᾱ_{-1} = 1.
     """
@@ -47,6 +47,11 @@ class Schedule(NamedTuple):
         return _sqrt(1 - self.alpha_bar)
 
     @property
+    def snr(self) -> Table:
+        """ᾱ_t / (1 - ᾱ_t): the ratio of signal and noise in power (Kingma et al. 2021, eq. 3)."""
+        return self.alpha_bar / (1 - self.alpha_bar)
+
+    @property
     def posterior_variance(self) -> Table:
         """β̃_t = (1 - ᾱ_{t-1}) / (1 - ᾱ_t) β_t, that of q(x_{t-1}|x_t, x_0) (Ho et al. 2020, eq. 7); 0 at t = 0."""
         return (1 - self.alpha_bar_prev) / (1 - self.alpha_bar) * self.beta
@@ -56,14 +61,15 @@ def from_beta(beta: Float[np.ndarray, " t"]) -> Schedule:
     """The schedule with these noise variances.
 
     Raises:
-      ValueError: a variance outside (0, 1), or none at all.
+      ValueError: a variance outside (0, 1], or none at all.
     """
     beta = np.asarray(beta, np.float64)
     if beta.ndim != 1 or not beta.size:
         raise ValueError(f"beta: expected a vector of at least one variance, got shape {beta.shape}")
-    if not (np.all(beta > 0) and np.all(beta < 1)):
-        raise ValueError(f"beta: expected variances in (0, 1), got values from {beta.min():g} to {beta.max():g}")
-    alpha_bar = np.exp(np.cumsum(np.log1p(-beta)))
+    if not (np.all(beta > 0) and np.all(beta <= 1)):
+        raise ValueError(f"beta: expected variances in (0, 1], got values from {beta.min():g} to {beta.max():g}")
+    with np.errstate(divide="ignore"):
+        alpha_bar = np.exp(np.cumsum(np.log1p(-beta)))
     return Schedule(beta, alpha_bar, np.concatenate([[1.0], alpha_bar[:-1]]))
 
 
@@ -96,6 +102,43 @@ def cosine_schedule(num_steps: int, offset: float = 0.008, largest: float = 0.99
     return from_beta(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], largest))
 
 
+def sigmoid_schedule(
+    num_steps: int, start: float = -3.0, end: float = 3.0, temperature: float = 1.0, largest: float = 0.999
+) -> Schedule:
+    """ᾱ_t = (σ(e/τ) - σ((s + (e - s)(t + 1)/T)/τ)) / (σ(e/τ) - σ(s/τ)), β_t ≤ ``largest`` (Chen 2023, Algorithm 1).
+
+    Raises:
+      ValueError: ``num_steps`` < 1, not start < end, ``temperature`` ≤ 0, or ``largest`` outside (0, 1).
+    """
+    _check_steps(num_steps)
+    if not start < end or not temperature > 0 or not 0 < largest < 1:
+        raise ValueError(
+            "expected start < end, temperature > 0 and 0 < largest < 1, "
+            f"got {start:g}, {end:g}, {temperature:g} and {largest:g}"
+        )
+    place = (start + (end - start) * np.arange(num_steps + 1) / num_steps) / temperature
+    value = 1 / (1 + np.exp(-place))
+    alpha_bar = (value[-1] - value) / (value[-1] - value[0])
+    return from_beta(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], largest))
+
+
+def zero_terminal(schedule: Schedule) -> Schedule:
+    """The schedule stretched so that ᾱ_{T-1} = 0 and ᾱ_0 stays: the last x_t is pure noise (Lin et al. 2024, Alg. 1).
+
+    √ᾱ'_t = (√ᾱ_t - √ᾱ_{T-1}) √ᾱ_0 / (√ᾱ_0 - √ᾱ_{T-1}). At that time x_t tells nothing of the noise, so the network must
+    predict v or x_0.
+
+    Raises:
+      ValueError: one step alone, which cannot be both.
+    """
+    if schedule.num_steps < 2:
+        raise ValueError("schedule: expected at least 2 steps; the first keeps its noise and the last is all noise")
+    signal = np.sqrt(schedule.alpha_bar)
+    signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
+    alpha_bar = signal**2
+    return from_beta(1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]]))
+
+
 def at(table: Table, t: Times, like: Float[Array, "..."]) -> Float[Array, "..."]:
     """The table's values at times t, in the dtype of ``like`` and shaped to multiply it; NaN past the end.
 
@@ -106,6 +149,11 @@ def at(table: Table, t: Times, like: Float[Array, "..."]) -> Float[Array, "..."]
     """
     values = jnp.asarray(table, like.dtype).at[t].get(mode="fill", fill_value=jnp.nan)
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
+
+
+def logarithm(table: Table) -> Table:
+    """log of every entry, in the precision of the table."""
+    return np.log(table) if isinstance(table, np.ndarray) else jnp.log(table)
 
 
 def _check_steps(num_steps: int) -> None:

@@ -17,9 +17,6 @@ from jaxtyping import Array, Float
 from genjax import diffusion, random
 from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
 
-Distance = Callable[[Images, Images], Images]
-"""An error of a prediction against its target, element by element."""
-
 
 @runtime_checkable
 class DrawImages(Protocol):
@@ -35,12 +32,17 @@ class DDPM(NamedTuple):
 
     Fields:
       init: ``(key) -> params``.
-      loss: ``(key, params, {"image": Float[b h w c]}) -> (loss, {})``.
+      loss: ``(key, params, batch) -> (loss, {})``, the mean of ``losses``.
+      losses: ``(key, params, batch) -> [b]``; the batch has ``image`` [b h w c], and may have ``time`` [b] in [0, 1),
+        which picks the times; else they are uniform.
+      denoise: ``(params) -> denoise``, for samplers and likelihoods.
       sample: ``(key, params, num) -> images [num h w c]``.
     """
 
     init: Callable[[Key], Params]
     loss: Loss
+    losses: Callable[[Key, Params, Batch], Float[Array, " b"]]
+    denoise: Callable[[Params], diffusion.Predict]
     sample: DrawImages
 
 
@@ -59,23 +61,33 @@ def huber(prediction: Images, noise: Images) -> Images:
     return optax.huber_loss(prediction, noise)
 
 
-def simple_loss(
-    denoise: diffusion.Denoise, schedule: diffusion.Schedule, keys: Key, images: Images, distance: Distance
+def losses(
+    denoise: diffusion.Denoise,
+    schedule: diffusion.Schedule,
+    keys: Key,
+    images: Images,
+    objective: diffusion.Objective,
+    place: Float[Array, " b"] | None = None,
 ) -> Float[Array, " b"]:
-    """L_simple of each image: the distance of the predicted noise from the noise, at one random time (eq. 14).
+    """The objective of each image at one time, by default a random one (Ho et al. 2020, Algorithm 1).
 
     Args:
-      denoise: ``(x_t, t) -> ε``.
+      denoise: ``(x_t, t) -> ε``, or a ``Prediction``.
       schedule: of T steps.
       keys: one per image [b].
       images: x_0.
-      distance: ``l1``, ``l2``, ``huber`` or any other.
+      objective: of ``diffusion.objectives``.
+      place: in [0, 1), of the times among all T.
     """
     time_keys, noise_keys = random.split(keys, 2)
-    t = jax.vmap(lambda key: jax.random.randint(key, (), 0, schedule.num_steps))(time_keys)
+    if place is None:
+        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, schedule.num_steps))(time_keys)
+    else:
+        t = jnp.minimum((place * schedule.num_steps).astype(jnp.int32), schedule.num_steps - 1)
     noise = random.normal(noise_keys, images.shape[1:], images.dtype)
-    error = distance(denoise(diffusion.diffuse(schedule, images, t, noise), t), noise)
-    return error.mean(axis=tuple(range(1, error.ndim)))
+    x_t = diffusion.diffuse(schedule, images, t, noise)
+    guess = diffusion.read(schedule, denoise(x_t, t), x_t, t)
+    return objective(schedule, guess, diffusion.Prediction(images, noise), x_t, t)
 
 
 def build(
@@ -83,44 +95,109 @@ def build(
     schedule: diffusion.Schedule,
     shape: tuple[int, int, int],
     *,
-    distance: Distance = l2,
+    objective: diffusion.Objective | None = None,
+    read: diffusion.Read = diffusion.from_noise,
     sampler: Callable[[diffusion.Denoise, diffusion.Schedule], diffusion.Sample] = diffusion.ancestral,
 ) -> DDPM:
     """The model.
 
     Args:
-      network: ``network(x_t, t) -> ε``; one with dropout also takes ``keys``, one per image, and drops only where it
-        gets them.
+      network: ``network(x_t, t) -> output``; one with dropout also takes ``keys``, one per image, and drops only where
+        it gets them.
       schedule: of T steps.
       shape: (h, w, c) of an image.
-      distance: what the loss averages.
+      objective: what the loss averages; by default ``simple(l2)``, the paper's.
+      read: what the output is: the noise, the image, v; see ``diffusion.predictions``.
       sampler: ``(denoise, schedule) -> sample``, as ``functools.partial(diffusion.ddim, num_steps=50)``.
 
     Raises:
       ValueError: the network does not take images of this shape, or does not return them.
     """
     drops = "keys" in inspect.signature(type(network).__call__).parameters
+    wanted = objective or diffusion.simple(l2)
 
-    def denoiser(params: Params, keys: Key | None = None) -> diffusion.Denoise:
+    def denoiser(params: Params, keys: Key | None = None) -> diffusion.Predict:
         extra = (keys,) if drops else ()
-        return lambda x_t, t: jnp.asarray(network.apply({"params": params}, x_t, t, *extra))
+        apply = lambda x_t, t: jnp.asarray(network.apply({"params": params}, x_t, t, *extra))
+        return lambda x_t, t: read(schedule, apply(x_t, t), x_t, t)
 
     def init(key: Key) -> Params:
         return network.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32))["params"]
 
-    def loss(key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
+    def each(key: Key, params: Params, batch: Batch) -> Float[Array, " b"]:
         images = batch["image"]
         loss_keys, dropout_keys = random.split(random.per_example(key, images.shape[0]), 2)
-        return simple_loss(denoiser(params, dropout_keys), schedule, loss_keys, images, distance).mean(), {}
+        return losses(denoiser(params, dropout_keys), schedule, loss_keys, images, wanted, batch.get("time"))
+
+    def loss(key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
+        return each(key, params, batch).mean(), {}
 
     def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None):
         start_keys, chain_keys = random.split(random.per_example(key, num), 2)
         return sampler(denoiser(params), schedule)(chain_keys, random.normal(start_keys, shape), keep)
 
-    out = jax.eval_shape(lambda key: denoiser(init(key))(jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32)), _KEY)
-    if out.shape != (1, *shape):
-        raise ValueError(f"network: expected a prediction of shape {shape}, like the images; got {out.shape[1:]}")
-    return DDPM(init, loss, sample)
+    _check_output(lambda key: denoiser(init(key))(jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32)).x0, shape)
+    return DDPM(init, loss, each, denoiser, sample)
+
+
+def loss_aware(model: DDPM, num_steps: int, *, floor: float = 1e-3) -> DDPM:
+    """Times drawn in proportion to √E[L²|t], which has the least variance; weights keep the mean of the loss.
+
+    Importance sampling of Nichol & Dhariwal 2021, §3.3. The table of E[L²|t] is a parameter beside the network's, which
+    ``optimizer`` gives gradient descent on ½ (L² - m_t)²: a running average without state of its own.
+
+    Args:
+      model: of ``build``.
+      num_steps: T.
+      floor: share of the times that are drawn uniformly.
+
+    Raises:
+      ValueError: ``floor`` outside (0, 1].
+    """
+    if not 0 < floor <= 1:
+        raise ValueError(f"floor: expected a share in (0, 1], got {floor:g}")
+
+    def init(key: Key) -> Params:
+        return {"network": model.init(key), "squares": jnp.ones(num_steps)}
+
+    def weighed(key: Key, params: Params, batch: Batch):
+        keys = random.per_example(key, batch["image"].shape[0])
+        time_keys, rest = random.split(keys, 2)
+        share = jnp.sqrt(jax.lax.stop_gradient(params["squares"]))
+        share = (1 - floor) * share / share.sum() + floor / num_steps
+        place = batch["time"] if "time" in batch else jax.vmap(jax.random.uniform)(time_keys)
+        t = jnp.minimum(jnp.searchsorted(jnp.cumsum(share), place, side="right"), num_steps - 1)
+        found = model.losses(rest, params["network"], {**batch, "time": (t + 0.5) / num_steps})
+        squares = params["squares"][t]
+        known = 0.5 * (squares - jax.lax.stop_gradient(found**2)) ** 2
+        return found / (num_steps * share[t]), known * num_steps
+
+    def loss(key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
+        found, known = weighed(key, params, batch)
+        return found.mean() + (known - jax.lax.stop_gradient(known)).mean(), {}
+
+    return DDPM(
+        init,
+        loss,
+        lambda key, params, batch: weighed(key, params, batch)[0],
+        lambda params: model.denoise(params["network"]),
+        lambda key, params, num, keep=None: model.sample(key, params["network"], num, keep),
+    )
+
+
+def optimizer(inner: optax.GradientTransformation, rate: float = 0.01) -> optax.GradientTransformation:
+    """``inner`` for the network of a ``loss_aware`` model, gradient descent of that rate for its table."""
+    labels = {"network": "network", "squares": "squares"}
+    return optax.multi_transform({"network": inner, "squares": optax.sgd(rate)}, labels)
+
+
+def _check_output(image: Callable[[Key], Images], shape: tuple[int, int, int]) -> None:
+    try:
+        out = jax.eval_shape(image, _KEY).shape
+    except TypeError as error:
+        raise ValueError(f"network: expected a prediction of shape {shape}, like the images: {error}") from error
+    if out != (1, *shape):
+        raise ValueError(f"network: expected a prediction of shape {shape}, like the images; got {out[1:]}")
 
 
 _KEY = jax.eval_shape(lambda: jax.random.key(0))

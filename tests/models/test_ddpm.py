@@ -30,7 +30,8 @@ class Affine(nn.Module):
 
 def losses(denoise, distance=ddpm.l2, num=20_000, mean=0.4, deviation=0.5):
     images = mean + deviation * jax.random.normal(jax.random.key(1), (num, 1, 1, 1))
-    return np.asarray(ddpm.simple_loss(denoise, SCHEDULE, random.per_example(KEY, num), images, distance))
+    objective = diffusion.simple(distance)
+    return np.asarray(ddpm.losses(denoise, SCHEDULE, random.per_example(KEY, num), images, objective))
 
 
 def close(sample, expected):

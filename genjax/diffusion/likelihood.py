@@ -1,0 +1,256 @@
+"""How likely images are under a diffusion model: the variational bound term by term, and the probability flow.
+
+-log p(x_0) ≤ D(q(x_T|x_0)‖N(0, 1)) + Σ_t D(q(x_{t-1}|x_t, x_0)‖p(x_{t-1}|x_t)) - log p(x_0|x_{t=0})
+(Ho et al. 2020, eq. 5), all in nats per image; the last is a Gaussian integrated over the bin of each level.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from genjax import random
+from genjax.diffusion import predictions, process
+from genjax.diffusion.predictions import Prediction
+from genjax.diffusion.schedules import Schedule, Table, Times, at, logarithm
+from genjax.theory import gaussian, markov
+from genjax.types import Key
+
+Arrays = Float[Array, "b ..."]
+Denoise = Callable[[Arrays, Int[Array, " b"]], Arrays | Prediction]
+Variance = Literal["small", "large"] | Table
+
+
+class Bound(NamedTuple):
+    """-log p(x_0) is at most ``prior`` + Σ_t ``steps``, nats per image.
+
+    Fields:
+      prior: [b], D(q(x_T|x_0)‖N(0, 1)).
+      steps: [b t]; at t = 0 the decoder's -log p(x_0|x_t), at t > 0 the divergence of the step to t - 1.
+      squared_error: [b t], |x_0 - x̂_0|² summed over the image.
+    """
+
+    prior: Float[Array, " b"]
+    steps: Float[Array, "b t"]
+    squared_error: Float[Array, "b t"]
+
+    @property
+    def total(self) -> Float[Array, " b"]:
+        """The bound."""
+        return self.prior + self.steps.sum(1)
+
+
+def bound(
+    denoise: Denoise,
+    schedule: Schedule,
+    key: Key,
+    images: Arrays,
+    *,
+    variance: Variance = "small",
+    num_levels: int = 256,
+    clip: bool = True,
+) -> Bound:
+    """The bound, every step of it, with one draw of x_t for each: T evaluations of ``denoise`` in one scan.
+
+    Args:
+      denoise: ``(x_t, t) -> ε``, or a ``Prediction``.
+      schedule: of T steps.
+      key: one key, or one per image; image i depends on (key, i) only.
+      images: x_0, at ``num_levels`` even levels in [-1, 1].
+      variance: of the reverse steps, as in ``ancestral``; at t = 0 that of t = 1 stands in for 0.
+      num_levels: of the pixels; 0 for continuous ones, whose decoder is a density.
+      clip: clip x̂_0 to [-1, 1], as samplers do; say which with every number.
+    """
+    keys = random.per_example(key, images.shape[0])
+
+    def kernel(_, state, t: Int[Array, ""]):
+        times = jnp.broadcast_to(t, images.shape[:1])
+        noise = random.normal(jax.vmap(lambda key: jax.random.fold_in(key, t))(keys), images.shape[1:], images.dtype)
+        x_t = process.diffuse(schedule, images, times, noise)
+        guess = predictions.read(schedule, denoise(x_t, times), x_t, times)
+        if clip:
+            guess = guess._replace(x0=jnp.clip(guess.x0, -1, 1))
+        nats = term(schedule, guess, images, x_t, times, variance=variance, num_levels=num_levels)
+        return state, (nats, _sum((images - guess.x0) ** 2))
+
+    _, (steps, squared_error) = markov.simulate(kernel, jax.random.key(0), (), jnp.arange(schedule.num_steps))
+    return Bound(prior(schedule, images), steps.T, squared_error.T)
+
+
+def prior(schedule: Schedule, images: Arrays) -> Float[Array, " b"]:
+    """D(q(x_T|x_0)‖N(0, 1)) = ½ Σ (ᾱ_{T-1} x_0² - ᾱ_{T-1} - log(1 - ᾱ_{T-1})), nats."""
+    left = jnp.asarray(schedule.alpha_bar[-1], images.dtype)
+    return 0.5 * _sum(left * images**2 - left - jnp.log1p(-left))
+
+
+def term(
+    schedule: Schedule,
+    guess: Prediction,
+    images: Arrays,
+    x_t: Arrays,
+    t: Times,
+    *,
+    variance: Variance = "small",
+    num_levels: int = 256,
+) -> Float[Array, " b"]:
+    """The bound's term at time t, nats per image: the divergence of the step to t - 1, or at t = 0 the decoder's.
+
+    ½ Σ (β̃/σ² - 1 - log β̃/σ² + c_0² (x_0 - x̂_0)²/σ²), where for σ² = β̃_t the last is ½ (SNR_{t-1} - SNR_t) |x_0 - x̂_0|²
+    (Kingma et al. 2021, eq. 13).
+    """
+    log_variance = _log_variance(schedule, variance, guess, t, images)
+    ratio = at(logarithm(process.least_variance(schedule)), t, images) - log_variance
+    difference = process.posterior(schedule, guess.x0 - images, jnp.zeros_like(x_t), t).mean
+    step = gaussian.exp_minus_line(ratio) + difference**2 * jnp.exp(-log_variance)
+    decoder = -log_decoder(images, guess.x0, 0.5 * log_variance, num_levels)
+    return jnp.where(jnp.asarray(t) > 0, 0.5 * _sum(step), _sum(decoder))
+
+
+def log_decoder(images: Arrays, mean: Arrays, log_std: Arrays, num_levels: int) -> Arrays:
+    """log of the mass that N(mean, std²) has in the bin of each level; the outermost bins reach to ±∞ (eq. 13 there).
+
+    Nothing cancels: where a bin holds the mean, the two sides are summed; else it is a difference of log Φ on the tail
+    that it lies in, in logarithms.
+
+    Args:
+      images: at even levels in [-1, 1].
+      mean, log_std: of the Gaussian.
+      num_levels: 0 gives the density.
+    """
+    mean, log_std = jnp.broadcast_arrays(mean, log_std)
+    if not num_levels:
+        return gaussian.log_prob(gaussian.DiagGaussian(mean[..., None], log_std[..., None]), images[..., None])
+    half = 1 / (num_levels - 1)
+    offset = images - mean
+    low, high = (offset - half) * jnp.exp(-log_std), (offset + half) * jnp.exp(-log_std)
+    low = jnp.where(images < -1 + half, -jnp.inf, low)
+    high = jnp.where(images > 1 - half, jnp.inf, high)
+    far, near = jnp.where(low > 0, -low, high), jnp.where(low > 0, -high, low)  # mirrored to the lower tail
+    inside = (near < 0) & (far > 0)
+    erf = lambda x: jax.scipy.special.erf(x / math.sqrt(2))
+    around = jnp.log(0.5 * (erf(jnp.where(inside, far, 1)) - erf(jnp.where(inside, near, -1))))
+    top, bottom = jnp.where(inside, -1.0, far), jnp.where(inside, -2.0, near)
+    open_ended = jnp.isneginf(bottom)
+    bottom = jnp.where(open_ended, top - 1, bottom)
+    ratio = gaussian.log_cdf(bottom) - gaussian.log_cdf(top)
+    rest = jnp.where(open_ended, 0.0, jnp.log(-jnp.expm1(jnp.minimum(ratio, -1e-12))))
+    return jnp.where(inside, around, gaussian.log_cdf(top) + rest)
+
+
+def sub_schedule(schedule: Schedule, squared_error: Float[np.ndarray, " t"], num_steps: int) -> Int[np.ndarray, " _"]:
+    """The times, noisy to clean, of the chain of ``num_steps`` steps with the least bound (Watson et al. 2021).
+
+    With the posterior's variance a jump from t to s costs ½ (SNR_s - SNR_t) E|x_0 - x̂_0(x_t)|² (Kingma et al. 2021,
+    eq. 13): a table of squared errors prices all jumps, and dynamic programming finds the cheapest way from T - 1 to 0.
+
+    Args:
+      schedule: of T steps.
+      squared_error: [t], from ``Bound.squared_error``, averaged over images.
+      num_steps: K, times to visit, 2 to T.
+
+    Raises:
+      ValueError: ``num_steps`` outside [2, T], or an error for another number of times.
+    """
+    total = schedule.num_steps
+    if not 2 <= num_steps <= total:
+        raise ValueError(f"num_steps: expected 2 to {total}, the steps of the schedule; got {num_steps}")
+    if np.shape(squared_error) != (total,):
+        raise ValueError(f"squared_error: expected one for each of {total} times, got {np.shape(squared_error)}")
+    snr = np.asarray(schedule.snr, np.float64)
+    price = 0.5 * (snr[:, None] - snr) * np.asarray(squared_error, np.float64)  # from the column's time to the row's
+    price = np.where(np.tri(total, k=-1, dtype=bool).T, price, np.inf)
+    cost, came = np.where(np.arange(total) == total - 1, 0.0, np.inf), []
+    for _ in range(num_steps - 1):
+        through = price + cost
+        came.append(through.argmin(1))
+        cost = through.min(1)
+    times = [0]
+    for step in reversed(came):
+        times.append(int(step[times[-1]]))
+    return np.asarray(times[::-1], np.int64)
+
+
+def flow(denoise: Denoise, schedule: Schedule, key: Key, images: Arrays) -> Float[Array, " b"]:
+    """log p(x) of continuous images by the probability flow, nats per image: exact but for steps and probe.
+
+    With x̄ = x_t / √ᾱ_t and σ̄ = √(1 - ᾱ_t) / √ᾱ_t the flow is dx̄/dσ̄ = ε(x̄), so log p(x̄_0) = log N(x_T; 0, 1) +
+    d log √ᾱ_T + ∫ div ε dσ̄ (Song et al. 2021, eq. 39), from time 0 to T - 1 by Heun's method; the divergence is
+    v·(∂ε/∂x̄)v of a Rademacher probe v (Hutchinson 1990; Grathwohl et al. 2019). 2 (T - 1) evaluations in one scan.
+
+    It is the density of x̄_0, images with noise of deviation σ̄_0; pixels of levels are spread over their bins first
+    (``dequantise``), which makes the mean a bound.
+
+    Args:
+      denoise: ``(x_t, t) -> ε``, or a ``Prediction``.
+      schedule: of T ≥ 2 steps; its last ᾱ must not be 0.
+      key: of the probe; one key, or one per image.
+      images: [b ...].
+    """
+    signal, spread = (np.asarray(a) for a in (schedule.signal, schedule.noise / schedule.signal))
+    probe = jax.vmap(lambda k: jax.random.rademacher(k, images.shape[1:], images.dtype))(
+        random.per_example(key, images.shape[0])
+    )
+
+    def slope(x: Arrays, t: Int[Array, ""], scale: Float[Array, ""]) -> tuple[Arrays, Float[Array, " b"]]:
+        def noise(x: Arrays) -> Arrays:
+            times = jnp.broadcast_to(t, x.shape[:1])
+            return predictions.read(schedule, denoise(scale * x, times), scale * x, times).noise
+
+        value, product = jax.jvp(noise, (x,), (probe,))
+        return value, _sum(probe * product)
+
+    def kernel(_, state, step):
+        (x, log_volume), (t, scales, change) = state, step
+        first, grows = slope(x, t, scales[0])
+        second, grew = slope(x + change * first, t + 1, scales[1])
+        return (x + 0.5 * change * (first + second), log_volume + 0.5 * change * (grows + grew)), None
+
+    cast = lambda table: jnp.asarray(table, images.dtype)
+    inputs = (jnp.arange(schedule.num_steps - 1), cast(np.stack([signal[:-1], signal[1:]], 1)), cast(np.diff(spread)))
+    start = (images, jnp.zeros(images.shape[0], images.dtype))
+    (end, log_volume), _ = markov.simulate(kernel, jax.random.key(0), start, inputs)
+    last = cast(signal[-1]) * end
+    dims = math.prod(images.shape[1:])
+    normal = -0.5 * _sum(last**2) - 0.5 * dims * math.log(2 * math.pi)
+    return normal + dims * math.log(float(signal[-1])) + log_volume
+
+
+def dequantise(key: Key, images: Arrays, num_levels: int = 256) -> tuple[Arrays, float]:
+    """Pixels spread evenly over their bins, and d log of a bin's width: log P(level) ≥ E log p(x) + d log width.
+
+    Theis et al. 2016, eq. 3 and 4.
+    """
+    width = 2 / (num_levels - 1)
+    draw = lambda k: jax.random.uniform(k, images.shape[1:], images.dtype, -0.5, 0.5)
+    noise = jax.vmap(draw)(random.per_example(key, images.shape[0]))
+    return images + width * noise, math.prod(images.shape[1:]) * math.log(width)
+
+
+def optimal_variance(schedule: Schedule, noise_squared: Float[np.ndarray, " t"]) -> Table:
+    """σ_t² = β̃_t + c_0² (1 - ᾱ_t)/ᾱ_t (1 - E ε̂²): the best that does not depend on x_t (Bao et al. 2022, eq. 9).
+
+    Args:
+      schedule: of T steps.
+      noise_squared: E ε̂(x_t, t)² per dimension, [t]; 1 where the network knows nothing of the image.
+    """
+    beta, alpha_bar, before = schedule
+    weight = before**0.5 * beta / (1 - alpha_bar)
+    left = np.clip(1 - np.asarray(noise_squared, np.float64), 0, 1)
+    return schedule.posterior_variance + weight**2 * (1 - alpha_bar) / alpha_bar * left
+
+
+def _log_variance(schedule: Schedule, variance: Variance, guess: Prediction, t: Times, like: Arrays) -> Arrays:
+    if guess.fraction is not None:
+        return process.log_variance(schedule, guess.fraction, t)
+    if isinstance(variance, str):
+        low, high = process.least_variance(schedule), process.largest_variance(schedule)
+        return at(logarithm(low if variance == "small" else high), t, like)
+    return at(logarithm(variance), t, like)
+
+
+def _sum(values: Arrays) -> Float[Array, " b"]:
+    return values.sum(axis=tuple(range(1, values.ndim)))
