@@ -25,14 +25,24 @@ class Config(config.ImageRun):
 
     timesteps: int = 1000
     """T, the steps of the diffusion process."""
-    noise: Literal["linear", "cosine"] = "linear"
-    """How the variance grows: linear (Ho et al. 2020) or cosine (Nichol & Dhariwal 2021)."""
+    noise: Literal["linear", "cosine", "sigmoid"] = "linear"
+    """How the variance grows: linear (Ho et al. 2020), cosine (Nichol & Dhariwal 2021) or sigmoid (Chen 2023)."""
     first_beta: float = 1e-4
     """β at time 0, of the linear schedule."""
     last_beta: float = 0.02
     """β at time T - 1, of the linear schedule."""
+    zero_terminal: bool = False
+    """Stretch the schedule until nothing of the image is left at its end (Lin et al. 2024); wants --predict v or x0."""
+    predict: Literal["noise", "x0", "v"] = "noise"
+    """What the network says."""
     loss: Literal["l1", "l2", "huber"] = "l2"
-    """Distance of predicted and true noise: l1 in the notes, l2 in the paper."""
+    """Distance of what is predicted and its truth: l1 in the notes, l2 in the paper."""
+    weighting: Literal["simple", "min_snr", "vlb"] = "simple"
+    """Of the times: all alike (Ho et al. 2020), no more than 5 times the signal-to-noise ratio (Hang et al. 2023), or
+    as in the variational bound."""
+    times: Literal["uniform", "stratified", "loss_aware"] = "uniform"
+    """How a step picks its times: independently, spread evenly over the batch (Kingma et al. 2021), or in proportion to
+    the loss (Nichol & Dhariwal 2021)."""
 
     network: Literal["unet", "simple"] = "unet"
     """The U-Net of Ho et al. 2020, or the notes' SimpleUNet."""
@@ -51,8 +61,9 @@ class Config(config.ImageRun):
     bfloat16: bool = False
     """Compute the network in bfloat16; parameters, optimizer and average stay float32."""
 
-    variance: Literal["small", "large"] = "small"
-    """Of the reverse steps: small is β̃_t, large is β_t."""
+    variance: Literal["small", "large", "learned"] = "small"
+    """Of the reverse steps: small is β̃_t, large is β_t; learned lies between, as the network says (Nichol & Dhariwal
+    2021), and adds a thousandth of the variational bound to the loss."""
     num_samples: int = 64
     """Images drawn for the pictures of a report."""
 
@@ -63,6 +74,10 @@ class Config(config.ImageRun):
             found.append(
                 f"first_beta, last_beta: expected 0 < first <= last < 1, got {self.first_beta} and {self.last_beta}"
             )
+        if self.zero_terminal and self.predict == "noise":
+            found.append("zero_terminal: the noise is all there is at the end and tells nothing; use --predict v")
+        if self.zero_terminal and self.weighting == "vlb":
+            found.append("zero_terminal: the last step has no bound; use --weighting simple or min_snr")
         if not 0 <= self.dropout < 1:
             found.append(f"dropout: expected 0 to below 1, got {self.dropout}")
         found += config.at_least(self, {"timesteps": 1, "width": 1, "blocks": 1, "num_samples": 1})
@@ -76,13 +91,31 @@ Sampler = Callable[..., diffusion.Sample]
 
 def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None = None) -> ddpm.DDPM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    return ddpm.build(
-        _network(settings, shape[-1]),
-        _schedule(settings),
+    times, learned = schedule(settings), settings.variance == "learned"
+    read = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[settings.predict]
+    ours = ddpm.build(
+        _network(settings, shape[-1] * (2 if learned else 1)),
+        times,
         shape,
-        objective=diffusion.simple({"l1": ddpm.l1, "l2": ddpm.l2, "huber": ddpm.huber}[settings.loss]),
-        sampler=sampler or functools.partial(diffusion.ancestral, variance=settings.variance),
+        objective=_objective(settings, times),
+        read=diffusion.with_fraction(read) if learned else read,
+        sampler=sampler or functools.partial(diffusion.ancestral, variance=variance(settings)),
     )
+    return ddpm.loss_aware(ours, settings.timesteps) if settings.times == "loss_aware" else ours
+
+
+def variance(settings: Config) -> Literal["small", "large"]:
+    """Of the reverse steps, where the network does not say it."""
+    return "large" if settings.variance == "large" else "small"
+
+
+def _objective(settings: Config, times: diffusion.Schedule) -> diffusion.Objective:
+    if settings.weighting == "vlb":
+        return diffusion.vlb(variance(settings))
+    distance = {"l1": ddpm.l1, "l2": ddpm.l2, "huber": ddpm.huber}[settings.loss]
+    weights = diffusion.min_snr(times, settings.predict) if settings.weighting == "min_snr" else None
+    first = diffusion.simple(distance, settings.predict, weights)
+    return diffusion.hybrid(first) if settings.variance == "learned" else first
 
 
 def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
@@ -99,15 +132,17 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
     def loss(key: Key, params: Params, batch: Batch):
         loss_keys, images = sources.training_images(settings, key, batch)
-        return ours.loss(loss_keys, params, {"image": images})
+        return ours.loss(loss_keys, params, {**batch, "image": images})
 
     def heldout_loss(key: Key, params: Params, batch: Batch):
         return ours.loss(key, params, {"image": data.scale(batch["image"])})
 
+    adam, rate = optimizer.adam(settings)
+    rows = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
     return loop.Task(
         init=ours.init,
-        optimizer=optimizer.adam(settings),
-        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        optimizer=(ddpm.optimizer(adam) if settings.times == "loss_aware" else adam, rate),
+        draw=steps.stratified(rows, "time", axis_name=parallel.AXIS) if settings.times == "stratified" else rows,
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
@@ -135,14 +170,18 @@ def _noising(settings: Config, dataset: data.Dataset, stages: Sequence[int]) -> 
     """Real images after those numbers of noising steps: uint8[stages b h w c]."""
     images = data.scale(jnp.asarray(dataset.train["image"][:4]))
     noise = jax.random.normal(jax.random.key(settings.seed), images.shape)
-    frames = [images if s == 0 else diffusion.diffuse(_schedule(settings), images, s - 1, noise) for s in stages]
+    frames = [images if s == 0 else diffusion.diffuse(schedule(settings), images, s - 1, noise) for s in stages]
     return np.stack([np.asarray(data.to_uint8(frame)) for frame in frames])
 
 
-def _schedule(settings: Config) -> diffusion.Schedule:
-    if settings.noise == "cosine":
-        return diffusion.cosine_schedule(settings.timesteps)
-    return diffusion.linear_schedule(settings.timesteps, settings.first_beta, settings.last_beta)
+def schedule(settings: Config) -> diffusion.Schedule:
+    """The schedule that the settings describe."""
+    plain = {
+        "linear": lambda: diffusion.linear_schedule(settings.timesteps, settings.first_beta, settings.last_beta),
+        "cosine": lambda: diffusion.cosine_schedule(settings.timesteps),
+        "sigmoid": lambda: diffusion.sigmoid_schedule(settings.timesteps),
+    }[settings.noise]()
+    return diffusion.zero_terminal(plain) if settings.zero_terminal else plain
 
 
 def _network(settings: Config, channels: int) -> nn.Module:

@@ -1,7 +1,7 @@
 """Score a trained run: ``python -m train.evaluate --workdir runs/vae-mnist --samples 500``.
 
-Of a VAE, bounds of log p(x); of a PixelCNN or PixelRNN, log p(x) itself. Of one over the codes of a VQ-VAE, the length
-of the code in two parts: -log p(indices) - log p(x|indices), which is no less than -log p(x).
+Of a VAE or a diffusion model, bounds of log p(x); of a PixelCNN or PixelRNN, log p(x) itself. Of one over the codes of
+a VQ-VAE, the length of the code in two parts: -log p(indices) - log p(x|indices), which is no less than -log p(x).
 """
 
 import dataclasses
@@ -15,24 +15,31 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from genjax import data, random
+from genjax.diffusion import likelihood
 from genjax.models import autoregressive
+from genjax.models import ddpm as ddpm_model
 from genjax.models import vae as vae_model
 from genjax.theory import estimates, pixels, variational
 from genjax.types import Batch, Key, Params
-from train import choices, codes, config, pixelcnn, pixelrnn, raster, record, runtime, sources, trained, vae
+from train import choices, codes, config, ddpm, pixelcnn, pixelrnn, raster, record, runtime, sources, trained, vae
 
 CHUNK = 250  # images at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """log p(x) of held-out images under a trained run of train.vae (bounds), train.pixelcnn or train.pixelrnn, in nats
-    and bits per dimension."""
+    """log p(x) of held-out images under a trained run of train.vae or train.ddpm (bounds), train.pixelcnn or
+    train.pixelrnn, in nats and bits per dimension."""
 
     workdir: str
     """Folder of the run."""
     samples: int = 500
     """K, the draws of z for each image; of a VAE only."""
+    levels: int = 0
+    """How many values a pixel can take, of a diffusion model only; 0 means 17 for digits and 256 for others."""
+    flow: bool = False
+    """Also log p(x) by the probability flow; of a diffusion model only, and twice the work of its bound."""
     num: int = 1000
     """How many held-out images, chosen at random; 0 for all."""
     member: int = 0
@@ -49,7 +56,7 @@ class Evaluate:
     """Show where in the code an error arose."""
 
 
-SCRIPTS = {"vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn}
+SCRIPTS = {"vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "ddpm": ddpm}
 
 
 def scores(settings: Evaluate) -> dict[str, Any]:
@@ -59,20 +66,20 @@ def scores(settings: Evaluate) -> dict[str, Any]:
       UsageError: a value that cannot be.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
     """
-    if problems := config.at_least(settings, {"samples": 1, "num": 0, "seed": 0}):
+    if problems := config.at_least(settings, {"samples": 1, "levels": 0, "num": 0, "seed": 0}):
         raise config.UsageError("\n".join(problems))
     run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
     told = dataclasses.replace(run.settings, data_dir=settings.data_dir or run.settings.data_dir)
     model = SCRIPTS[run.script].model(told, run.shape)
     params = trained.params(run, model.init, settings.checkpoint)
     coded = codes.named(told)
-    rows = (sources.load if run.script == "vae" else raster.load)(told).heldout
+    rows = (raster.load if run.script.startswith("pixel") else sources.load)(told).heldout
     rows = {**rows, "original": codes.images(told).heldout["image"] if coded else rows["image"]}
     size, shape = len(rows["image"]), rows["original"].shape[1:]
     if not size:
         raise config.UsageError(f"{told.data} holds out no image to score; {settings.workdir} was trained on all of it")
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(size)[: settings.num or size])
-    score = jax.jit(_bounds(settings, told, model) if run.script == "vae" else _exact(told, model))
+    score = jax.jit(_SCORES.get(run.script, _exact)(settings, told, model))
     key, parts = jax.random.key(settings.seed), []
     for index in np.array_split(chosen, -(-len(chosen) // CHUNK)):
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
@@ -82,7 +89,7 @@ def scores(settings: Evaluate) -> dict[str, Any]:
         "workdir": settings.workdir,
         "data": told.data,
         "split": f"{len(chosen)} of {size} held-out images, seed {settings.seed}",
-        "pixels": _pixels(told),
+        "pixels": f"{_levels(settings, told)} levels" if run.script == "ddpm" else _pixels(told),
         "samples": settings.samples,
     }
     for name, value in found.items():
@@ -109,7 +116,28 @@ def _bounds(settings: Evaluate, told: vae.Config, model: vae_model.VAE) -> Score
     return score
 
 
-def _exact(told: raster.Config, model: autoregressive.Autoregressive) -> Score:
+def _diffusion(settings: Evaluate, told: ddpm.Config, model: ddpm_model.DDPM) -> Score:
+    schedule, levels = ddpm.schedule(told), _levels(settings, told)
+
+    def score(params: Params, keys: Key, part: Batch) -> dict[str, jax.Array]:
+        bound_keys, spread_keys, probe_keys = random.split(keys, 3)
+        images, denoise = data.scale(part["image"]), model.denoise(params)
+        found = likelihood.bound(denoise, schedule, bound_keys, images, variance=ddpm.variance(told), num_levels=levels)
+        row = {"vlb": -found.total, "prior": -found.prior, "steps": -found.steps[:, 1:].sum(1)}
+        row["decoder"] = -found.steps[:, 0]
+        if settings.flow:
+            spread, log_width = likelihood.dequantise(spread_keys, images, levels)
+            row["flow"] = likelihood.flow(denoise, schedule, probe_keys, spread) + log_width
+        return row
+
+    return score
+
+
+def _levels(settings: Evaluate, told: ddpm.Config) -> int:
+    return settings.levels or (17 if told.data == "digits" else 256)
+
+
+def _exact(settings: Evaluate, told: raster.Config, model: autoregressive.Autoregressive) -> Score:
     def score(params: Params, keys: Key, part: Batch) -> dict[str, jax.Array]:
         images = sources.images(told, keys, part)[1]
         log_prob = model.log_prob(params, images, part["label"] if raster.classes(told) else None)
@@ -119,6 +147,9 @@ def _exact(told: raster.Config, model: autoregressive.Autoregressive) -> Score:
         return {"codes": log_prob, "images": rest, "both": log_prob + rest}
 
     return score
+
+
+_SCORES: dict[str, Callable[..., Score]] = {"vae": _bounds, "ddpm": _diffusion}
 
 
 def _pixels(settings: Any) -> str:
@@ -140,6 +171,13 @@ def main(argv: Sequence[str]) -> None:
     row = scores(settings)
     record.say(f"{row['data']}, {row['split']}; pixels: {row['pixels']}")
     titles = {"elbo": "ELBO", "bound": f"bound, K = {settings.samples}", "exact": "log p(x), quadrature"}
+    titles |= {
+        "vlb": "variational bound",
+        "prior": "  of it prior",
+        "steps": "  of it steps",
+        "decoder": "  of it decoder",
+    }
+    titles |= {"flow": "probability flow"}
     titles |= {"log_prob": "log p(x)", "codes": "log p(indices)", "images": "log p(x|indices)", "both": "both parts"}
     for name, title in titles.items():
         if name in row:

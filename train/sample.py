@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _chain(settings: Sample, run: ddpm.Config):
     if settings.sampler == "ancestral":
-        return functools.partial(diffusion.ancestral, variance=run.variance)
+        return functools.partial(diffusion.ancestral, variance=ddpm.variance(run))
     if not 1 <= settings.steps <= run.timesteps:
         raise config.UsageError(
             f"steps: expected 1 to {run.timesteps}, the steps of the run's process; got {settings.steps}"

@@ -177,11 +177,12 @@ def sub_schedule(schedule: Schedule, squared_error: Float[np.ndarray, " t"], num
 def flow(denoise: Denoise, schedule: Schedule, key: Key, images: Arrays) -> Float[Array, " b"]:
     """log p(x) of continuous images by the probability flow, nats per image: exact but for steps and probe.
 
-    With x̄ = x_t / √ᾱ_t and σ̄ = √(1 - ᾱ_t) / √ᾱ_t the flow is dx̄/dσ̄ = ε(x̄), so log p(x̄_0) = log N(x_T; 0, 1) +
-    d log √ᾱ_T + ∫ div ε dσ̄ (Song et al. 2021, eq. 39), from time 0 to T - 1 by Heun's method; the divergence is
-    v·(∂ε/∂x̄)v of a Rademacher probe v (Hutchinson 1990; Grathwohl et al. 2019). 2 (T - 1) evaluations in one scan.
+    With σ_t = √(1 - ᾱ_t) and λ = log σ_t/√ᾱ_t the flow is dx/dλ = σ (ε - σ x), whose slope vanishes at both ends, so
+    log p(x_0) = log N(x_T; 0, 1) + ∫ σ (div ε - σ d) dλ (Song et al. 2021, eq. 39), from time 0 to T - 1 by Heun's
+    method; the divergence is v·(∂ε/∂x)ᵀv of a Rademacher probe v (Hutchinson 1990; Grathwohl et al. 2019). 2 (T - 1)
+    evaluations, with their gradients, in one scan.
 
-    It is the density of x̄_0, images with noise of deviation σ̄_0; pixels of levels are spread over their bins first
+    It is the density of images with noise of deviation σ_0/√ᾱ_0; pixels of levels are spread over their bins first
     (``dequantise``), which makes the mean a bound.
 
     Args:
@@ -190,33 +191,29 @@ def flow(denoise: Denoise, schedule: Schedule, key: Key, images: Arrays) -> Floa
       key: of the probe; one key, or one per image.
       images: [b ...].
     """
-    signal, spread = (np.asarray(a) for a in (schedule.signal, schedule.noise / schedule.signal))
     probe = jax.vmap(lambda k: jax.random.rademacher(k, images.shape[1:], images.dtype))(
         random.per_example(key, images.shape[0])
     )
+    dims = math.prod(images.shape[1:])
 
-    def slope(x: Arrays, t: Int[Array, ""], scale: Float[Array, ""]) -> tuple[Arrays, Float[Array, " b"]]:
-        def noise(x: Arrays) -> Arrays:
-            times = jnp.broadcast_to(t, x.shape[:1])
-            return predictions.read(schedule, denoise(scale * x, times), scale * x, times).noise
-
-        value, product = jax.jvp(noise, (x,), (probe,))
-        return value, _sum(probe * product)
+    def slope(x: Arrays, t: Int[Array, ""]) -> tuple[Arrays, Float[Array, " b"]]:
+        times, deviation = jnp.broadcast_to(t, x.shape[:1]), jnp.asarray(schedule.noise, x.dtype)[t]
+        noise = lambda x: predictions.read(schedule, denoise(x, times), x, times).noise
+        value, pull = jax.vjp(noise, x)
+        return deviation * (value - deviation * x), deviation * (_sum(pull(probe)[0] * probe) - deviation * dims)
 
     def kernel(_, state, step):
-        (x, log_volume), (t, scales, change) = state, step
-        first, grows = slope(x, t, scales[0])
-        second, grew = slope(x + change * first, t + 1, scales[1])
+        (x, log_volume), (t, change) = state, step
+        first, grows = slope(x, t)
+        second, grew = slope(x + change * first, t + 1)
         return (x + 0.5 * change * (first + second), log_volume + 0.5 * change * (grows + grew)), None
 
-    cast = lambda table: jnp.asarray(table, images.dtype)
-    inputs = (jnp.arange(schedule.num_steps - 1), cast(np.stack([signal[:-1], signal[1:]], 1)), cast(np.diff(spread)))
-    start = (images, jnp.zeros(images.shape[0], images.dtype))
+    change = jnp.asarray(np.diff(np.log(schedule.noise / schedule.signal)), images.dtype)
+    start = (at(schedule.signal, 0, images) * images, jnp.zeros(images.shape[0], images.dtype))
+    inputs = (jnp.arange(schedule.num_steps - 1), change)
     (end, log_volume), _ = markov.simulate(kernel, jax.random.key(0), start, inputs)
-    last = cast(signal[-1]) * end
-    dims = math.prod(images.shape[1:])
-    normal = -0.5 * _sum(last**2) - 0.5 * dims * math.log(2 * math.pi)
-    return normal + dims * math.log(float(signal[-1])) + log_volume
+    normal = -0.5 * (_sum(end**2) + dims * math.log(2 * math.pi))
+    return normal + log_volume + dims * math.log(float(schedule.signal[0]))
 
 
 def dequantise(key: Key, images: Arrays, num_levels: int = 256) -> tuple[Arrays, float]:

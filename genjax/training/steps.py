@@ -16,7 +16,7 @@ from genjax.theory import markov
 from genjax.training.state import TrainState
 from genjax.types import Data, Draw, Kernel, Key, Loss, Metrics, Params
 
-_DATA_STREAM = 0xFFFFFFFF
+_DATA_STREAM, _PLACE_STREAM = 0xFFFFFFFF, 0xFFFFFFFC  # those between are train/loop.py's
 
 
 def gradient_step(
@@ -92,6 +92,29 @@ def scheduled(draw: Draw, name: str, schedule: optax.Schedule) -> Draw:
         return {**batch, name: jnp.broadcast_to(jnp.asarray(schedule(state.step), jnp.float32), (num,))}
 
     return with_number
+
+
+def stratified(draw: Draw, name: str, *, axis_name: str | None = None) -> Draw:
+    """The batches of ``draw`` with one thing more: ``name``, [b], evenly spread in [0, 1) over the whole batch.
+
+    Number i of b is (i/b + u) mod 1 with one uniform u for each step: each is uniform, and together they cover the
+    interval with less variance than independent ones (Kingma et al. 2021, App. I.1).
+
+    Args:
+      draw: of the rows.
+      name: of what is added, as ``"time"`` of a diffusion model.
+      axis_name: as of ``rows``; devices share u and divide the places.
+    """
+
+    def with_places(key: Key, state: TrainState, data: Data):
+        batch = draw(key, state, data)
+        local = jax.tree.leaves(batch)[0].shape[0]
+        shares, share = (1, 0) if axis_name is None else (jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name))
+        shift = jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, _PLACE_STREAM), state.step))
+        place = (share * local + jnp.arange(local)) / (shares * local) + shift
+        return {**batch, name: (place % 1).astype(jnp.float32)}
+
+    return with_places
 
 
 def repeat(step: Kernel, draw: Draw, num_steps: int) -> Callable[[Key, TrainState, Data], tuple[TrainState, Metrics]]:
