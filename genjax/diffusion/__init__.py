@@ -3,6 +3,7 @@
 Time counts from 0 to T - 1: x_t has passed t + 1 noising steps. x_T, where a reverse chain starts, is N(0, 1).
 """
 
+from genjax.diffusion.grids import Grid, karras, karras_times, on_times, timesteps
 from genjax.diffusion.objectives import Objective, hybrid, min_snr, simple, vlb
 from genjax.diffusion.predictions import (
     Predict,
@@ -18,7 +19,7 @@ from genjax.diffusion.predictions import (
     with_fraction,
 )
 from genjax.diffusion.process import Posterior, diffuse, one_step, posterior
-from genjax.diffusion.samplers import Denoise, Sample, ancestral, chain, ddim, timesteps
+from genjax.diffusion.samplers import Denoise, Sample, ancestral, chain, ddim, implicit, respace
 from genjax.diffusion.schedules import (
     Schedule,
     at,
@@ -28,9 +29,11 @@ from genjax.diffusion.schedules import (
     sigmoid_schedule,
     zero_terminal,
 )
+from genjax.diffusion.solvers import dpm_solver, dpm_solver_sde, heun, invert, pndm
 
 __all__ = [
     "Denoise",
+    "Grid",
     "Objective",
     "Posterior",
     "Predict",
@@ -44,17 +47,27 @@ __all__ = [
     "cosine_schedule",
     "ddim",
     "diffuse",
+    "dpm_solver",
+    "dpm_solver_sde",
     "from_beta",
     "from_noise",
     "from_score",
     "from_v",
     "from_x0",
+    "heun",
     "hybrid",
+    "implicit",
+    "invert",
+    "karras",
+    "karras_times",
     "linear_schedule",
     "min_snr",
+    "on_times",
     "one_step",
+    "pndm",
     "posterior",
     "read",
+    "respace",
     "sigmoid_schedule",
     "simple",
     "timesteps",

@@ -1,7 +1,7 @@
 """Reverse chains, each one ``lax.scan`` of a kernel ``(keys, x_t, step) -> x_s``, for any callable predicting noise."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,18 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from genjax import random
-from genjax.diffusion import predictions, process
+from genjax.diffusion import grids, predictions, process
 from genjax.diffusion.schedules import Schedule, Table, at
 from genjax.theory import markov
 from genjax.types import Input, Kernel, Key
 
 Arrays = Float[Array, "b ..."]
-Denoise = Callable[[Arrays, Int[Array, " b"]], Arrays | predictions.Prediction]
-"""``(x_t, t) -> ε``, or the ``Prediction`` of image and noise."""
+Times = Int[Array, " b"] | Float[Array, " b"]
+Denoise = Callable[[Arrays, Times], Arrays | predictions.Prediction]
+"""``(x_t, t) -> ε``, or the ``Prediction`` of image and noise; t [b] as the network is told it."""
 
-Spacing = Literal["trailing", "leading", "linspace"]
+Clip = bool | Callable[[Arrays], Arrays]
+"""How x̂_0 is bounded: True clips it to [-1, 1], the range of images; False leaves it; or a function of it."""
 
 
 @runtime_checkable
@@ -39,28 +41,48 @@ class Sample(Protocol):
         ...
 
 
-def chain(kernel: Kernel, steps: Input) -> Sample:
-    """The sampler that applies ``kernel(keys, x, step)`` along ``steps``, whose floats take the dtype of x_T."""
+def chain(
+    kernel: Kernel,
+    steps: Input,
+    *,
+    begin: Callable[[Arrays], Any] = lambda x: x,
+    image: Callable[[Any], Arrays] = lambda state: state,
+) -> Sample:
+    """The sampler that applies ``kernel(keys, state, step)`` along ``steps``, whose floats take the dtype of x_T.
+
+    Args:
+      kernel: of one step.
+      steps: tables with one entry for each.
+      begin: the first state, of x_T; x_T itself by default.
+      image: x of a state.
+    """
     num_steps = jax.tree.leaves(steps)[0].shape[0]
 
     def sample(key: Key, x_T: Arrays, keep: Sequence[int] | None = None):
         keys = random.per_example(key, x_T.shape[0])
-        cast = lambda a: jnp.asarray(a, x_T.dtype if jnp.issubdtype(a.dtype, jnp.floating) else jnp.int32)
-        inputs = jax.tree.map(cast, steps)
+        inputs = jax.tree.map(lambda table: _cast(table, x_T.dtype), steps)
+        start = begin(x_T)
         if keep is None:
-            return markov.simulate(kernel, keys, x_T, inputs)[0]
+            return image(markov.simulate(kernel, keys, start, inputs)[0])
 
         slots = _slots(keep, num_steps)
         frames = jnp.zeros((len(keep), *x_T.shape), x_T.dtype).at[slots[0]].set(x_T, mode="drop")
 
         def recording(keys, state, step):
-            x, frames = state
-            x, _ = kernel(keys, x, step[0])
-            return (x, frames.at[step[1]].set(x, mode="drop")), None
+            inner, frames = state
+            inner, _ = kernel(keys, inner, step[0])
+            return (inner, frames.at[step[1]].set(image(inner), mode="drop")), None
 
-        return markov.simulate(recording, keys, (x_T, frames), (inputs, slots[1:]))[0]
+        end, frames = markov.simulate(recording, keys, (start, frames), (inputs, slots[1:]))[0]
+        return image(end), frames
 
     return sample
+
+
+def _cast(table: Any, dtype) -> Array:
+    if jnp.issubdtype(table.dtype, jnp.floating):
+        return jnp.asarray(table, dtype)
+    return jnp.asarray(table, table.dtype if table.dtype == bool else jnp.int32)
 
 
 def ancestral(
@@ -68,9 +90,10 @@ def ancestral(
     schedule: Schedule,
     *,
     variance: Literal["small", "large"] | Table = "small",
-    clip: bool = True,
+    clip: Clip = True,
 ) -> Sample:
-    """The reverse chain of DDPM (Ho et al. 2020, Algorithm 2): T steps, one evaluation of ``denoise`` each.
+    """The reverse chain of DDPM (Ho et al. 2020, Algorithm 2): T steps, one evaluation of ``denoise`` each; on some of
+    the times alone, ``ancestral(*respace(denoise, schedule, times))``.
 
     x_{t-1} = c_0 x̂_0 + c_t x_t + σ_t z,  z ~ N(0, 1), no noise at the last step; x̂_0 from the predicted noise.
 
@@ -79,7 +102,7 @@ def ancestral(
       schedule: of T steps.
       variance: σ_t²: "small" is β̃_t, optimal for data at one point; "large" is β_t, optimal for N(0, 1) data (§3.2);
         or a table [T] of variances. A prediction that brings its own variance overrides it.
-      clip: clip x̂_0 to [-1, 1], the range of images.
+      clip: clip x̂_0 to [-1, 1], the range of images, or how else to bound it.
 
     Raises:
       ValueError: ``variance`` is neither of the names nor a table [T].
@@ -89,7 +112,7 @@ def ancestral(
     def kernel(keys, x, t):
         times = jnp.broadcast_to(t, x.shape[:1])
         guess = predictions.read(schedule, denoise(x, times), x, times)
-        mean = process.posterior(schedule, _clip(guess.x0, clip), x, t).mean
+        mean = process.posterior(schedule, bound(guess.x0, clip), x, t).mean
         spread = at(deviation, t, x)
         if guess.fraction is not None:
             spread = jnp.exp(0.5 * process.log_variance(schedule, guess.fraction, t))
@@ -104,14 +127,10 @@ def ddim(
     *,
     num_steps: int,
     eta: float = 0.0,
-    spacing: Spacing = "trailing",
-    clip: bool = True,
+    spacing: grids.Spacing = "trailing",
+    clip: Clip = True,
 ) -> Sample:
-    """Denoising diffusion implicit models on a sub-grid of times (Song et al. 2021, eq. 12 and 16).
-
-    x_s = √ᾱ_s x̂_0 + √(1 - ᾱ_s - σ²) ε̂ + σ z,  σ² = η² (1 - ᾱ_s) / (1 - ᾱ_t) · (1 - ᾱ_t / ᾱ_s)
-
-    where s follows t on the grid and ᾱ = 1 after the last step. Where x̂_0 is clipped, ε̂ is the noise that goes with it.
+    """Denoising diffusion implicit models on a sub-grid of times (Song et al. 2021, eq. 12 and 16); see ``implicit``.
 
     Args:
       denoise: ``(x_t, t) -> ε``, with t an int array [b].
@@ -119,54 +138,90 @@ def ddim(
       num_steps: evaluations of ``denoise``, 1 to T.
       eta: 0 is deterministic; 1 on all T steps is ``ancestral`` with small variance.
       spacing: which times; see ``timesteps``.
-      clip: clip x̂_0 to [-1, 1].
+      clip: clip x̂_0 to [-1, 1], or how else to bound it.
 
     Raises:
       ValueError: ``num_steps`` outside [1, T], ``eta`` outside [0, 1], or an unknown spacing.
     """
+    grid = grids.on_times(schedule, grids.timesteps(schedule.num_steps, num_steps, spacing))
+    return implicit(denoise, grid, eta=eta, clip=clip)
+
+
+def implicit(denoise: Denoise, grid: grids.Grid, *, eta: float = 0.0, clip: Clip = True) -> Sample:
+    """DDIM on any grid; with η = 0 it is Euler's method for the probability flow dx̄/dσ̄ = ε. K evaluations.
+
+    x_s = α_s x̂_0 + √(σ_s² - σ²) ε̂ + σ z,  σ² = η² σ_s²/σ_t² (σ_t² - σ_s² α_t²/α_s²) (Song et al. 2021, eq. 12 and 16)
+
+    where s follows t on the grid. Where x̂_0 is clipped, ε̂ is the noise that goes with it.
+
+    Args:
+      denoise: ``(x, time) -> ε``, or a ``Prediction``.
+      grid: of K steps.
+      eta: 0 is deterministic; 1 is ``ancestral`` with small variance on this grid.
+      clip: clip x̂_0 to [-1, 1], or how else to bound it.
+
+    Raises:
+      ValueError: ``eta`` outside [0, 1].
+    """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected 0 (deterministic) to 1 (ancestral), got {eta:g}")
-    times = timesteps(schedule.num_steps, num_steps, spacing)
-    xp = np if isinstance(schedule.alpha_bar, np.ndarray) else jnp
-    now = schedule.alpha_bar[times]
-    after = xp.concatenate([now[1:], xp.ones_like(now[:1])])
-    variance = eta**2 * (1 - after) / (1 - now) * (1 - now / after)
-    steps = times, after**0.5, xp.sqrt(1 - after - variance), variance**0.5
+    signal, noise = grid.signal[:-1], grid.noise[:-1]
+    after_signal, after_noise = grid.signal[1:], grid.noise[1:]
+    variance = eta**2 * (after_noise / noise) ** 2 * (noise**2 - (after_noise * signal / after_signal) ** 2)
+    steps = grid.time[:-1], signal, noise, after_signal, (after_noise**2 - variance) ** 0.5, variance**0.5
 
     def kernel(keys, x, step):
-        t, signal, direction, deviation = step
-        t = jnp.broadcast_to(t, x.shape[:1])
-        guess = predictions.read(schedule, denoise(x, t), x, t)
-        if clip:
-            guess = predictions.from_x0(schedule, _clip(guess.x0, clip), x, t)
-        noise = random.normal(keys, x.shape[1:], x.dtype)
-        return signal * guess.x0 + direction * guess.noise + deviation * noise, None
+        time, signal, noise, after, direction, deviation = step
+        guess = look(denoise, x, time, signal, noise, clip)
+        return after * guess.x0 + direction * guess.noise + deviation * random.normal(keys, x.shape[1:], x.dtype), None
 
     return chain(kernel, steps)
 
 
-def timesteps(total: int, num_steps: int, spacing: Spacing) -> Int[np.ndarray, " t"]:
-    """The times a short chain visits, from noisy to clean (Lin et al. 2024, Table 2).
+def respace(denoise: Denoise, schedule: Schedule, times: Int[np.ndarray, " _"]) -> tuple[Denoise, Schedule]:
+    """The same process seen at some times only: what ``ancestral`` and the bound take, on a sub-grid.
 
-    "trailing" ends the steps' intervals: it starts at the noisiest time T - 1. "leading" begins them: it visits 0 but
-    starts below T - 1. "linspace" visits both ends.
+    β of a step from t to s is 1 - ᾱ_t/ᾱ_s (Nichol & Dhariwal 2021, eq. 19).
 
-    >>> [timesteps(1000, 4, s).tolist() for s in ("trailing", "leading", "linspace")]
-    [[999, 749, 499, 249], [750, 500, 250, 0], [999, 666, 333, 0]]
+    >>> from genjax import diffusion
+    >>> denoise, schedule = respace(lambda x, t: x, diffusion.linear_schedule(1000), np.array([999, 499, 0]))
+    >>> schedule.num_steps
+    3
+
+    Args:
+      denoise: of all T times.
+      schedule: of T steps.
+      times: from noisy to clean.
 
     Raises:
-      ValueError: ``num_steps`` outside [1, total], or an unknown spacing.
+      ValueError: times that do not fall, or lie outside [0, T).
     """
-    if not 1 <= num_steps <= total:
-        raise ValueError(f"num_steps: expected 1 to {total}, the steps of the schedule; got {num_steps}")
-    grids = {
-        "trailing": lambda: np.round(total - np.arange(num_steps) * (total / num_steps)) - 1,
-        "leading": lambda: np.arange(num_steps)[::-1] * (total // num_steps),
-        "linspace": lambda: np.round(np.linspace(0, total - 1, num_steps))[::-1],
-    }
-    if spacing not in grids:
-        raise ValueError(f"spacing: expected one of {', '.join(grids)}; got {spacing!r}")
-    return grids[spacing]().astype(np.int64)
+    grid = grids.on_times(schedule, times)
+    alpha_bar = grid.signal[-2::-1] ** 2
+    xp = np if isinstance(alpha_bar, np.ndarray) else jnp
+    before = xp.concatenate([xp.ones_like(alpha_bar[:1]), alpha_bar[:-1]])
+    rising = jnp.asarray(np.ascontiguousarray(np.asarray(times)[::-1]), jnp.int32)
+    return lambda x, t: denoise(x, rising[t]), Schedule(1 - alpha_bar / before, alpha_bar, before)
+
+
+def look(
+    denoise: Denoise, x: Arrays, time: jax.Array, signal: jax.Array, noise: jax.Array, clip: Clip
+) -> predictions.Prediction:
+    """What the network sees at a place of a grid; where x̂_0 is bounded, with the noise that goes with it."""
+    found = denoise(x, jnp.broadcast_to(time, x.shape[:1]))
+    if not isinstance(found, predictions.Prediction):
+        found = predictions.Prediction((x - noise * found) / signal, found)
+    if clip is False:
+        return found
+    x0 = bound(found.x0, clip)
+    return found._replace(x0=x0, noise=(x - signal * x0) / noise)
+
+
+def bound(x0: Arrays, clip: Clip) -> Arrays:
+    """x̂_0 in [-1, 1], as it is, or as a function bounds it."""
+    if callable(clip):
+        return clip(x0)
+    return jnp.clip(x0, -1, 1) if clip else x0
 
 
 def _variances(schedule: Schedule, variance: Literal["small", "large"] | Table) -> Table:
@@ -177,10 +232,6 @@ def _variances(schedule: Schedule, variance: Literal["small", "large"] | Table) 
             f"variance: expected 'small', 'large' or a table of {schedule.num_steps} variances; got {variance!r}"
         )
     return table
-
-
-def _clip(x0: Arrays, clip: bool) -> Arrays:
-    return jnp.clip(x0, -1, 1) if clip else x0
 
 
 def _slots(keep: Sequence[int], num_steps: int) -> Int[np.ndarray, " t"]:
