@@ -63,9 +63,10 @@ def _multistep(grid: grids.Grid, power: int) -> _Steps:
         h = np.diff(np.log(np.asarray(grid.signal, np.float64)) - np.log(np.asarray(grid.noise, np.float64)))
     left = -np.expm1(-power * h)
     before = np.concatenate([[np.inf], h[:-1]])
-    weight = np.where(np.isfinite(h), h, 0) / (2 * before)
+    finite = np.where(np.isfinite(h), h, 0)
+    weight = finite / (2 * before)
     signal, noise = (np.asarray(a, np.float64)[1:] for a in (grid.signal, grid.noise))
-    shrink = noise / np.asarray(grid.noise, np.float64)[:-1] * np.exp(-(power - 1) * h)
+    shrink = noise / np.asarray(grid.noise, np.float64)[:-1] * np.exp(-(power - 1) * finite)
     return _Steps(shrink, signal * left, weight, noise * np.sqrt(left))
 
 
@@ -92,8 +93,8 @@ def heun(
 ) -> Sample:
     """Heun's method with churn (Karras et al. 2022, Algorithm 2): of second order, 2K - 1 evaluations.
 
-    Before a step noise is added up to σ̂ = (1 + γ) σ̄, γ = min(S_churn/K, √2 - 1) where S_min ≤ σ̄ ≤ S_max; the step from σ̂
-    then averages the slopes at both its ends, unless it ends without noise.
+    Before a step noise is added up to σ̂ = (1 + γ) σ̄, γ = min(S_churn/K, √2 - 1) where S_min ≤ σ̄ ≤ S_max; the step from
+    σ̂ then averages the slopes at both its ends, unless it ends without noise.
 
     Args:
       denoise: ``(x, time) -> ε``, or a ``Prediction``.
@@ -144,10 +145,10 @@ def pndm(
     final: Literal["one", "first"] = "one",
     clip: Clip = False,
 ) -> Sample:
-    """Pseudo numerical methods (Liu et al. 2022): Adams and Bashforth's four-step formula, x̄_s = x̄_t + (σ̄_s - σ̄_t) ε'.
+    """Pseudo numerical methods (Liu et al. 2022): x̄_s = x̄_t + (σ̄_s - σ̄_t) ε' by Adams and Bashforth's formula.
 
-    ε' = (55 ε - 59 ε₁ + 37 ε₂ - 9 ε₃)/24 from the last four predictions (eq. 12). The first three steps, where there are
-    fewer, are Runge and Kutta's with four evaluations each (eq. 13; K + 9 in all), or linear formulas of fewer steps
+    ε' = (55 ε - 59 ε₁ + 37 ε₂ - 9 ε₃)/24 from the last four predictions (eq. 12). The first three steps, where there
+    are fewer, are Runge and Kutta's of four evaluations each (eq. 13; K + 9 in all), or linear formulas of fewer steps
     behind one of Heun's (K + 1 in all), as is usual in latent diffusion.
 
     Args:
@@ -231,11 +232,11 @@ def _scaled(kernel, steps, grid: grids.Grid, begin) -> Sample:
 
 
 def invert(denoise: Denoise, grid: grids.Grid, *, iterations: int = 3) -> Sample:
-    """From images back to the noise that DDIM with η = 0 makes them from, on the same grid: ``sample(key, x_0) -> x_T``.
+    """From images to the noise that DDIM with η = 0 makes them from, on the same grid: ``sample(key, x_0) -> x_T``.
 
     Each step solves x̄_t = x̄_s + (σ̄_t - σ̄_s) ε(x_t, t), the deterministic step read backwards, by that many fixed-point
-    iterations from x̄_t = x̄_s: one is the usual inversion (Dhariwal & Nichol 2021, App. F), more make it exact where steps
-    are small enough (Pan et al. 2023). ``iterations`` · K evaluations. Nothing is clipped, as that cannot be undone.
+    iterations from x̄_t = x̄_s: one is the usual inversion (Dhariwal & Nichol 2021, App. F), more make it exact where
+    steps are small enough (Pan et al. 2023). ``iterations`` · K evaluations. Nothing is clipped.
 
     Args:
       denoise: ``(x, time) -> ε``, or a ``Prediction``.

@@ -1,0 +1,226 @@
+"""Solvers: their orders on flows that are known, step by step against diffusers, and laws of mixtures."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from genjax import diffusion
+from genjax.diffusion import grids, samplers, solvers
+
+KEY = jax.random.key(0)
+LINEAR = diffusion.linear_schedule(1000)
+WEIGHTS, MEANS, STDS = np.array([0.3, 0.7]), np.array([-1.0, 0.8]), np.array([0.2, 0.3])
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def mixture(x, signal, noise, weights=WEIGHTS, means=MEANS, stds=STDS):
+    """E[x_0|x] of a mixture of Gaussians, where x = α x_0 + σ ε."""
+    signal, noise = jnp.asarray(signal)[..., None], jnp.asarray(noise)[..., None]
+    total = (signal * stds) ** 2 + noise**2
+    offset = x[..., None] - signal * means
+    share = jax.nn.softmax(jnp.log(weights) - 0.5 * jnp.log(total) - 0.5 * offset**2 / total, -1)
+    return jnp.sum(share * (means + signal * stds**2 / total * offset), -1)
+
+
+def told_sigma(mean=mixture):
+    """A denoiser that is told σ, as on Karras' grid."""
+
+    def denoise(x, time):
+        noise = time.reshape(-1, *[1] * (x.ndim - 1))
+        return (x - mean(x, 1.0, noise)) / noise
+
+    return denoise
+
+
+def told_time(schedule=LINEAR, mean=mixture):
+    def denoise(x, time):
+        signal, noise = diffusion.at(schedule.signal, time, x), diffusion.at(schedule.noise, time, x)
+        return (x - signal * mean(x, signal, noise)) / noise
+
+    return denoise
+
+
+one_gaussian = functools.partial(mixture, weights=np.array([1.0]), means=np.array([0.4]), stds=np.array([0.5]))
+
+
+def gaussian_end(x, high=80.0):
+    """Where the flow of N(0.4, 0.5²) brings x from σ = high."""
+    return 0.4 + (x - 0.4) * 0.5 / np.hypot(0.5, high)
+
+
+def orders(make, end, start, counts):
+    errors = [np.abs(jax.jit(make(n))(KEY, start) - end).max() for n in counts]
+    return np.log2(np.divide(errors[:-1], errors[1:]))
+
+
+EULER = lambda denoise, grid: samplers.implicit(denoise, grid, clip=False)
+HEUN = lambda denoise, grid: solvers.heun(denoise, grid, clip=False)
+DPM = lambda denoise, grid: solvers.dpm_solver(denoise, grid, clip=False)
+
+
+@pytest.mark.parametrize(("solver", "order"), [(EULER, 1), (HEUN, 2), (DPM, 2)])
+def test_orders_on_gaussian_data(solver, order):
+    """The error of the last step, to no noise at all, is left out: grids end at σ = 0.5 here."""
+    start = 80 * jnp.array([-1.3, -0.2, 0.4, 1.1])
+
+    def make(n):
+        noise = grids.karras(n + 1, 0.5, 80.0).noise[:-1]
+        return solver(told_sigma(one_gaussian), grids.Grid(noise, np.ones(n + 1), noise))
+
+    end = 0.4 + (start - 0.4) * np.hypot(0.5, 0.5) / np.hypot(0.5, 80)
+    found = orders(make, end, start, (80, 160, 320, 640))
+    assert np.all(np.abs(found - order) < 0.15), found
+
+
+@pytest.mark.parametrize(("solver", "order"), [(EULER, 1), (HEUN, 2), (DPM, 2)])
+def test_orders_on_a_mixture(solver, order):
+    start = jnp.array([-40.0, 10.0, 60.0])
+
+    def make(n):
+        noise = grids.karras(n + 1, 0.1, 80.0).noise[:-1]
+        return solver(told_sigma(), grids.Grid(noise, np.ones(n + 1), noise))
+
+    end = jax.jit(make(5120))(KEY, start)
+    found = orders(make, end, start, (160, 320, 640))
+    assert np.all(np.abs(found - order) < 0.2), found
+
+
+def test_a_wrong_solver_has_another_order(monkeypatch):
+    right = solvers._multistep
+    monkeypatch.setattr(solvers, "_multistep", lambda g, p: right(g, p)._replace(weight=2 * right(g, p).weight))
+    noise = lambda n: grids.karras(n + 1, 0.5, 80.0).noise[:-1]
+    make = lambda n: DPM(told_sigma(one_gaussian), grids.Grid(noise(n), np.ones(n + 1), noise(n)))
+    start = jnp.array([50.0])
+    end = 0.4 + (start - 0.4) * np.hypot(0.5, 0.5) / np.hypot(0.5, 80)
+    assert orders(make, end, start, (160, 320))[0] < 1.2
+
+
+def test_deterministic_solvers_end_where_the_flow_does():
+    start = 80 * jnp.linspace(-1.5, 1.5, 7)
+    grid = grids.karras(60)
+    for solver in (HEUN, DPM):
+        assert np.allclose(solver(told_sigma(one_gaussian), grid)(KEY, start), gaussian_end(start), atol=5e-3)
+    x = jnp.linspace(-1.5, 1.5, 7)
+    exact = 0.4 + (x - LINEAR.signal[-1] * 0.4) * 0.5 / np.sqrt(LINEAR.alpha_bar[-1] * 0.25 + 1 - LINEAR.alpha_bar[-1])
+    for start_with in ("runge_kutta", "linear"):
+        sample = solvers.pndm(told_time(mean=one_gaussian), LINEAR, num_steps=100, start=start_with)
+        assert np.allclose(sample(KEY, x), exact, atol=5e-3)
+
+
+def test_heun_with_churn_is_the_papers_algorithm(monkeypatch):
+    """Algorithm 2 in numpy, on the same noise."""
+    draws = np.random.default_rng(0).normal(size=(40, 3))
+    count = iter(range(40))
+    grid, churn, low, high, scale = grids.karras(12), 6.0, 0.05, 50.0, 1.007
+    noise = lambda keys, shape, dtype: jnp.asarray(draws[next(count)])
+    monkeypatch.setattr(solvers.random, "normal", noise)
+    with jax.disable_jit():
+        ours = solvers.heun(
+            told_sigma(), grid, churn=churn, churn_range=(low, high), churn_noise=scale, clip=False
+        )(KEY, 80 * jnp.array([-0.5, 0.1, 0.9]))
+    slope = lambda x, s: (x - np.asarray(mixture(jnp.asarray(x), 1.0, s))) / s
+    x, sigma = 80 * np.array([-0.5, 0.1, 0.9]), grid.noise
+    for i in range(12):
+        gamma = min(churn / 12, math.sqrt(2) - 1) if low <= sigma[i] <= high else 0
+        raised = sigma[i] * (1 + gamma)
+        x = x + math.sqrt(raised**2 - sigma[i] ** 2) * scale * draws[2 * i]
+        first = slope(x, raised)
+        moved = x + (sigma[i + 1] - raised) * first
+        x = moved if not sigma[i + 1] else x + (sigma[i + 1] - raised) * 0.5 * (first + slope(moved, sigma[i + 1]))
+    assert np.allclose(ours, x, atol=1e-10)
+
+
+@pytest.mark.parametrize("sampler", [
+    lambda d: samplers.implicit(d, grids.karras(120), eta=1.0, clip=False),
+    lambda d: solvers.dpm_solver_sde(d, grids.karras(60), clip=False),
+    lambda d: solvers.heun(d, grids.karras(30), churn=20.0, clip=False),
+    lambda d: solvers.heun(d, grids.karras(30), clip=False),
+])  # fmt: skip
+def test_the_law_of_a_mixture_is_drawn(sampler):
+    start = 80 * jax.random.normal(KEY, (4000,))
+    drawn = np.asarray(jax.jit(sampler(told_sigma()))(jax.random.key(1), start))
+    cdf = lambda x: sum(w * stats.norm.cdf(x, m, s) for w, m, s in zip(WEIGHTS, MEANS, STDS, strict=True))
+    assert stats.kstest(drawn, cdf).pvalue > 1e-3
+    assert abs(np.mean(drawn < -0.1) - cdf(-0.1)) < 4 * np.sqrt(0.21 / 4000)
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_ancestral_on_some_times_is_ddim_with_full_noise_there(variance):
+    times = diffusion.timesteps(1000, 20, "trailing")
+    x = jnp.array([-0.7, 0.2, 1.4])
+    some = diffusion.ancestral(*samplers.respace(told_time(), LINEAR, times), variance=variance, clip=False)(KEY, x)
+    same = diffusion.ddim(told_time(), LINEAR, num_steps=20, eta=1.0, clip=False)(KEY, x)
+    assert np.allclose(some, same, atol=1e-10) == (variance == "small")
+
+
+def test_inversion_and_sampling_meet():
+    grid = grids.on_times(LINEAR, diffusion.timesteps(1000, 50, "trailing"))
+    x = jnp.array([-1.1, 0.3, 0.9])
+    gaps = []
+    for iterations in (1, 5, 30):
+        noise = jax.jit(solvers.invert(told_time(), grid, iterations=iterations))(KEY, x)
+        gaps.append(np.abs(samplers.implicit(told_time(), grid, clip=False)(KEY, noise) - x).max())
+    assert gaps[2] < 1e-4 < gaps[0] and gaps[2] < gaps[1] < gaps[0], gaps
+    start = jnp.array([-0.4, 0.9])
+    image = samplers.implicit(told_time(), grid, clip=False)(KEY, start)
+    again = solvers.invert(told_time(), grid, iterations=30)(KEY, image)
+    assert np.allclose(again, start, atol=1e-3)
+
+
+@pytest.mark.parametrize("make", [
+    lambda d: diffusion.implicit(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
+    lambda d: solvers.dpm_solver(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
+    lambda d: solvers.dpm_solver_sde(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
+    lambda d: solvers.heun(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
+    lambda d: solvers.pndm(d, LINEAR, num_steps=4),
+    lambda d: solvers.invert(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
+])  # fmt: skip
+def test_each_is_one_scan_that_gradients_pass_and_images_are_apart(make):
+    def end(shift, x):
+        return make(lambda x, t: told_time()(x, t) + shift)(KEY, x)
+
+    x = jnp.array([0.2, -0.3])
+    assert str(jax.make_jaxpr(end)(0.1, x)).count(" scan[") == 1
+    slope = jax.grad(lambda s: end(s, x).sum())(0.01)
+    finite = (end(0.01 + 1e-5, x) - end(0.01 - 1e-5, x)).sum() / 2e-5
+    assert np.isclose(slope, finite, rtol=1e-4)
+    assert np.allclose(end(0.0, x)[:1], end(0.0, x[:1]), atol=1e-12)
+
+
+def test_times_of_karras_lie_in_the_schedule():
+    times = grids.karras_times(LINEAR, 20)
+    assert times[0] == 999 and times[-1] == 0 and np.all(np.diff(times) < 0)
+    spread = (LINEAR.noise / LINEAR.signal)[times] ** (1 / 7)
+    assert np.allclose(np.diff(spread), np.diff(spread).mean(), atol=0.02)  # even, but for rounding
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: grids.on_times(LINEAR, np.array([1, 5])), "times: expected falling times"),
+        (lambda: grids.on_times(LINEAR, np.array([1000, 5])), r"times: expected falling times in \[0, 1000\)"),
+        (lambda: grids.karras(0), "num_steps: expected at least 1"),
+        (lambda: grids.karras_times(diffusion.linear_schedule(20), 19), "use at most .* steps, or even spacing"),
+        (lambda: grids.karras_times(diffusion.zero_terminal(LINEAR), 10), "the last ᾱ is 0"),
+        (lambda: solvers.heun(told_sigma(), grids.karras(5), churn=-1.0), "churn: expected 0"),
+        (
+            lambda: solvers.heun(told_time(), grids.on_times(LINEAR, np.array([5, 2])), churn=1.0),
+            "churn: expected a grid whose network is told σ",
+        ),
+        (lambda: solvers.pndm(told_time(), LINEAR, num_steps=3), "num_steps: expected at least 4"),
+        (lambda: solvers.invert(told_time(), grids.karras(3), iterations=0), "iterations: expected at least 1"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
