@@ -3,7 +3,9 @@
 Time counts from 0 to T - 1: x_t has passed t + 1 noising steps. x_T, where a reverse chain starts, is N(0, 1).
 """
 
+from genjax.diffusion.editing import repaint, sdedit, slerp
 from genjax.diffusion.grids import Grid, karras, karras_times, on_times, timesteps
+from genjax.diffusion.guidance import classifier_free, classifier_free_batched, threshold
 from genjax.diffusion.objectives import Objective, hybrid, min_snr, simple, vlb
 from genjax.diffusion.predictions import (
     Predict,
@@ -44,6 +46,8 @@ __all__ = [
     "ancestral",
     "at",
     "chain",
+    "classifier_free",
+    "classifier_free_batched",
     "cosine_schedule",
     "ddim",
     "diffuse",
@@ -67,9 +71,13 @@ __all__ = [
     "pndm",
     "posterior",
     "read",
+    "repaint",
     "respace",
+    "sdedit",
     "sigmoid_schedule",
     "simple",
+    "slerp",
+    "threshold",
     "timesteps",
     "to_score",
     "to_v",

@@ -125,9 +125,9 @@ def test_heun_with_churn_is_the_papers_algorithm(monkeypatch):
     noise = lambda keys, shape, dtype: jnp.asarray(draws[next(count)])
     monkeypatch.setattr(solvers.random, "normal", noise)
     with jax.disable_jit():
-        ours = solvers.heun(
-            told_sigma(), grid, churn=churn, churn_range=(low, high), churn_noise=scale, clip=False
-        )(KEY, 80 * jnp.array([-0.5, 0.1, 0.9]))
+        ours = solvers.heun(told_sigma(), grid, churn=churn, churn_range=(low, high), churn_noise=scale, clip=False)(
+            KEY, 80 * jnp.array([-0.5, 0.1, 0.9])
+        )
     slope = lambda x, s: (x - np.asarray(mixture(jnp.asarray(x), 1.0, s))) / s
     x, sigma = 80 * np.array([-0.5, 0.1, 0.9]), grid.noise
     for i in range(12):

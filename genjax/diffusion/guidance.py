@@ -1,0 +1,106 @@
+"""Guidance: denoisers made of denoisers; and the thresholding that strong guidance needs.
+
+What is mixed is the output of a network; read the mixture as a prediction afterwards.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from genjax.diffusion.samplers import Times
+from genjax.types import Scalar
+
+Arrays = Float[Array, "b ..."]
+Network = Callable[[Arrays, Times], Arrays]
+"""``(x_t, t) -> output``: ε, or whatever else is predicted, which guidance mixes alike."""
+
+Interval = tuple[float | int, float | int]
+EVERYWHERE = (-float("inf"), float("inf"))
+
+
+def classifier_free(
+    conditional: Network,
+    unconditional: Network,
+    weight: float | Scalar,
+    interval: Interval = EVERYWHERE,
+    rescale: float = 0.0,
+) -> Network:
+    """ε = ε_u + w (ε_c - ε_u) (Ho & Salimans 2022, eq. 6 with w = 1 + their weight): two evaluations.
+
+    Args:
+      conditional: ``(x_t, t) -> ε_c``.
+      unconditional: ``(x_t, t) -> ε_u``.
+      weight: w: 0 is unconditional, 1 conditional, above 1 guided.
+      interval: the times (both ends included) of guidance; w = 1 elsewhere (Kynkäänniemi et al. 2024, eq. 5).
+      rescale: φ in [0, 1]: how far ε takes the standard deviation of ε_c back (Lin et al. 2024, eq. 15-16).
+
+    Raises:
+      ValueError: ``rescale`` outside [0, 1], or an interval whose ends are the wrong way round.
+    """
+    _check(interval, rescale)
+    return lambda x, t: _combine(conditional(x, t), unconditional(x, t), t, weight, interval, rescale)
+
+
+def classifier_free_batched(
+    network: Callable[[Arrays, Times, Int[Array, " b"]], Arrays],
+    labels: Int[Array, " b"],
+    null: int,
+    weight: float | Scalar,
+    interval: Interval = EVERYWHERE,
+    rescale: float = 0.0,
+) -> Network:
+    """``classifier_free`` in one call of ``network(x_t, t, labels) -> ε`` on 2b images.
+
+    Args:
+      network: of class-conditional noise.
+      labels: [b], of the images to draw.
+      null: the label that stands for none.
+      weight: see ``classifier_free``; so are ``interval`` and ``rescale``.
+    """
+    _check(interval, rescale)
+    both = jnp.concatenate([labels, jnp.full_like(labels, null)])
+
+    def denoise(x, t):
+        with_label, without = jnp.split(network(jnp.concatenate([x, x]), jnp.concatenate([t, t]), both), 2)
+        return _combine(with_label, without, t, weight, interval, rescale)
+
+    return denoise
+
+
+def threshold(percentile: float = 99.5, smallest: float = 1.0) -> Callable[[Arrays], Arrays]:
+    """Dynamic thresholding: x̂_0 clipped to [-s, s] and divided by s (Saharia et al. 2022, §2.3).
+
+    s is the percentile of |x̂_0| over the image, but at least ``smallest``: then it is ``clip=True``.
+
+    Raises:
+      ValueError: ``percentile`` outside (0, 100], or ``smallest`` not above 0.
+    """
+    if not 0 < percentile <= 100 or smallest <= 0:
+        raise ValueError(f"expected a percentile in (0, 100] and smallest > 0, got {percentile:g} and {smallest:g}")
+
+    def clip(x0):
+        axes = tuple(range(1, x0.ndim))
+        largest = jnp.percentile(jnp.abs(x0), percentile, axis=axes, keepdims=True)
+        largest = jnp.maximum(largest, smallest).astype(x0.dtype)
+        return jnp.clip(x0, -largest, largest) / largest
+
+    return clip
+
+
+def _combine(with_label, without, t, weight, interval, rescale):
+    per_image = (-1,) + (1,) * (with_label.ndim - 1)
+    w = jnp.where((interval[0] <= t) & (t <= interval[1]), weight, 1).astype(with_label.dtype).reshape(per_image)
+    guided = without + w * (with_label - without)
+    if not rescale:
+        return guided
+    axes = tuple(range(1, guided.ndim))
+    spread = lambda a: jnp.std(a, axis=axes, keepdims=True)
+    return guided * (rescale * spread(with_label) / spread(guided) + 1 - rescale)
+
+
+def _check(interval: Interval, rescale: float) -> None:
+    if not 0 <= rescale <= 1:
+        raise ValueError(f"rescale: expected 0 to 1, got {rescale:g}")
+    if interval[0] > interval[1]:
+        raise ValueError(f"interval: expected (first, last) times, got {interval}")
