@@ -7,7 +7,7 @@ at low resolution, and a skip from every block. With its defaults it is their CI
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -37,6 +37,12 @@ class UNet(nn.Module):
       image_channels: of the image.
       epsilon: of GroupNorm.
       dtype: of the computation; parameters, normalisation, softmax and output stay float32.
+      attention_down, attention_up: levels with attention on the way down and up; None goes by ``attention``.
+      middle_attention: whether there is attention between the two middle blocks.
+      head_channels: of each head of attention; None for a single head.
+      down_padding: of the halving convolutions; ``"SAME"`` pads below and right, 1 all around.
+      embed: time as waves, ``embedding.sinusoidal`` or ``embedding.sinusoidal_cosine_first``.
+      modulation: what time does in a block: it is added, or scales and shifts (Nichol & Dhariwal 2021, §2).
     """
 
     channels: int = 128
@@ -48,6 +54,13 @@ class UNet(nn.Module):
     image_channels: int = 3
     epsilon: float = 1e-6
     dtype: Any = None
+    attention_down: tuple[int, ...] | None = None
+    attention_up: tuple[int, ...] | None = None
+    middle_attention: bool = True
+    head_channels: int | None = None
+    down_padding: convolution.Padding = "SAME"
+    embed: Callable[[embedding.Times, int], Float[Array, "b features"]] = embedding.sinusoidal
+    modulation: Literal["add", "scale"] = "add"
 
     @nn.compact
     def __call__(self, x_t: Images, t: Int[Array, " b"], keys: Key | None = None) -> Images:
@@ -67,26 +80,32 @@ class UNet(nn.Module):
             raise ValueError(f"groups: expected a divisor of channels={self.channels}, got {self.groups}; {fix}")
         norm = functools.partial(normalization.GroupNorm, self.groups, epsilon=self.epsilon, dtype=self.dtype)
         conv = functools.partial(convolution.Conv, kernel_size=(3, 3), dtype=self.dtype, kernel_init=_UNIFORM)
-        residual = functools.partial(_Residual, norm=norm, conv=conv, dropout=self.dropout, dtype=self.dtype)
+        residual = functools.partial(
+            _Residual, norm=norm, conv=conv, dropout=self.dropout, dtype=self.dtype, modulation=self.modulation
+        )
+        attend = functools.partial(_Attention, norm, self.dtype, self.head_channels)
         time = self._embed(t)
 
-        def block(h: Images, level: int, name: str) -> Float[Array, "b h w features"]:
+        def block(h: Images, level: int, name: str, attended: tuple[int, ...] | None):
             h = residual(self.channels * self.multipliers[level], name=name)(h, time, keys)
-            return _Attention(norm, self.dtype, name=f"{name}_attention")(h) if h.shape[1] in self.attention else h
+            here = h.shape[1] in self.attention if attended is None else level in attended
+            return attend(name=f"{name}_attention")(h) if here else h
 
         levels = range(len(self.multipliers))
         skips = [conv(self.channels, name="conv_in")(x_t)]
         for level in levels:
             if level > 0:
-                skips.append(conv(skips[-1].shape[-1], strides=2, name=f"down_{level}")(skips[-1]))
+                skips.append(
+                    conv(skips[-1].shape[-1], strides=2, padding=self.down_padding, name=f"down_{level}")(skips[-1])
+                )
             for i in range(self.blocks):
-                skips.append(block(skips[-1], level, f"down_{level}_{i}"))
+                skips.append(block(skips[-1], level, f"down_{level}_{i}", self.attention_down))
         h = residual(skips[-1].shape[-1], name="middle_0")(skips[-1], time, keys)
-        h = _Attention(norm, self.dtype, name="middle_attention")(h)
+        h = attend(name="middle_attention")(h) if self.middle_attention else h
         h = residual(h.shape[-1], name="middle_1")(h, time, keys)
         for level in reversed(levels):
             for i in range(self.blocks + 1):
-                h = block(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{i}")
+                h = block(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{i}", self.attention_up)
             if level > 0:
                 h = conv(h.shape[-1], name=f"up_{level}")(_double(h))
         h = conv(self.image_channels, kernel_init=_ZERO, name="conv_out")(nn.silu(norm(name="norm_out")(h)))
@@ -95,7 +114,7 @@ class UNet(nn.Module):
     def _embed(self, t: Int[Array, " b"]) -> Float[Array, "b time"]:
         """SiLU of the embedding that every block projects: waves, Dense, SiLU, Dense."""
         dense = functools.partial(nn.Dense, 4 * self.channels, dtype=self.dtype, kernel_init=_UNIFORM)
-        time = dense(name="time_0")(embedding.sinusoidal(t, self.channels))
+        time = dense(name="time_0")(self.embed(t, self.channels))
         return nn.silu(dense(name="time_1")(nn.silu(time)))
 
 
@@ -107,32 +126,43 @@ class _Residual(nn.Module):
     conv: Callable[..., nn.Module]
     dropout: float
     dtype: Any
+    modulation: Literal["add", "scale"]
 
     @nn.compact
     def __call__(self, x: Images, time: Float[Array, "b time"], keys: Key | None) -> Float[Array, "b h w features"]:
-        dense = functools.partial(nn.Dense, self.features, dtype=self.dtype, kernel_init=_UNIFORM)
+        dense = functools.partial(nn.Dense, features=self.features, dtype=self.dtype, kernel_init=_UNIFORM)
         h = self.conv(self.features, name="conv_1")(nn.silu(self.norm(name="norm_1")(x)))
-        h = h + dense(name="time")(time)[:, None, None]
-        h = dropout.Dropout(self.dropout, name="dropout")(nn.silu(self.norm(name="norm_2")(h)), keys)
+        if self.modulation == "add":
+            h = self.norm(name="norm_2")(h + dense(name="time")(time)[:, None, None])
+        else:
+            scale, shift = jnp.split(dense(features=2 * self.features, name="time")(time)[:, None, None], 2, axis=-1)
+            h = self.norm(name="norm_2")(h) * (1 + scale) + shift
+        h = dropout.Dropout(self.dropout, name="dropout")(nn.silu(h), keys)
         h = self.conv(self.features, kernel_init=_ZERO, name="conv_2")(h)
         return h + (x if x.shape[-1] == self.features else dense(name="shortcut")(x))
 
 
 class _Attention(nn.Module):
-    """x + out(softmax(q kᵀ / √c) v): every pixel looks at all others with one head; the output starts at zero."""
+    """x + out(softmax(q kᵀ / √c) v): every pixel looks at all others, c channels a head; the output starts at zero."""
 
     norm: Callable[..., nn.Module]
     dtype: Any
+    head_channels: int | None
 
     @nn.compact
     def __call__(self, x: Images) -> Images:
         b, h, w, c = x.shape
         dense = functools.partial(nn.Dense, c, dtype=self.dtype, kernel_init=_UNIFORM)
         pixels = self.norm(name="norm")(x).reshape(b, h * w, c)
-        query, key, value = (dense(name=name)(pixels) for name in ("query", "key", "value"))
+        size = self.head_channels or c
+        if c % size:
+            raise ValueError(f"head_channels: expected a divisor of the {c} channels, got {size}")
+        query, key, value = (
+            dense(name=name)(pixels).reshape(b, h * w, c // size, size) for name in ("query", "key", "value")
+        )
         wide = jnp.promote_types(query.dtype, jnp.float32)
-        weights = jax.nn.softmax(jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=wide) * c**-0.5)
-        mixed = jnp.einsum("bqk,bkc->bqc", weights.astype(value.dtype), value)
+        scores = jnp.einsum("bqnc,bknc->bnqk", query, key, preferred_element_type=wide) * size**-0.5
+        mixed = jnp.einsum("bnqk,bknc->bqnc", jax.nn.softmax(scores).astype(value.dtype), value).reshape(b, h * w, c)
         return x + dense(kernel_init=_ZERO, name="out")(mixed).reshape(x.shape)
 
 

@@ -1,0 +1,164 @@
+"""``UNet`` and the ``UNet2DModel`` of diffusers: the same network under other names and in another layout.
+
+Their convolutions are OIHW and their matrices [out, in]; ours are HWIO and [in, out]. A 1 × 1 shortcut is a matrix
+here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from genjax.nn import embedding
+from genjax.nn.unet import UNet
+from genjax.types import Params
+
+Tensors = Mapping[str, np.ndarray]
+"""Weights by the names of diffusers."""
+
+DEFAULTS: Mapping[str, Any] = {
+    "in_channels": 3, "out_channels": 3, "center_input_sample": False, "time_embedding_type": "positional",
+    "freq_shift": 0, "flip_sin_to_cos": True, "block_out_channels": (224, 448, 672, 896), "layers_per_block": 2,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "mid_block_type": "UNetMidBlock2D", "mid_block_scale_factor": 1, "downsample_padding": 1,
+    "downsample_type": "conv", "upsample_type": "conv", "dropout": 0.0, "act_fn": "silu", "attention_head_dim": 8,
+    "norm_num_groups": 32, "attn_norm_num_groups": None, "norm_eps": 1e-5, "resnet_time_scale_shift": "default",
+    "add_attention": True, "class_embed_type": None, "num_class_embeds": None,
+}  # fmt: skip
+"""What a ``config.json`` leaves out."""
+
+_ONLY = {
+    "center_input_sample": (False,), "time_embedding_type": ("positional",), "mid_block_type": ("UNetMidBlock2D",),
+    "mid_block_scale_factor": (1,), "downsample_padding": (0, 1), "downsample_type": ("conv",),
+    "upsample_type": ("conv",), "act_fn": ("silu", "swish"), "resnet_time_scale_shift": ("default", "scale_shift"),
+    "class_embed_type": (None,), "num_class_embeds": (None,),
+}  # fmt: skip
+_EMBED = {(False, 1): embedding.sinusoidal, (True, 0): embedding.sinusoidal_cosine_first}
+_OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_RESIDUAL = {
+    "norm_1": "norm1", "conv_1": "conv1", "time": "time_emb_proj", "norm_2": "norm2", "conv_2": "conv2",
+    "shortcut": "conv_shortcut",
+}  # fmt: skip
+_ATTENTION = {"norm": "group_norm", "query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
+_TOP = {
+    "conv_in": "conv_in", "time_0": "time_embedding.linear_1", "time_1": "time_embedding.linear_2",
+    "norm_out": "conv_norm_out", "conv_out": "conv_out",
+}  # fmt: skip
+
+
+def network(config: Mapping[str, Any]) -> UNet:
+    """The network of a ``UNet2DModel``'s config.json.
+
+    Raises:
+      ValueError: the field and the value that ``UNet`` cannot express.
+    """
+    found = {name: config.get(name, default) for name, default in DEFAULTS.items()}
+    for name, values in _ONLY.items():
+        _require(found[name] in values, name, found[name], f"one of {values}")
+    widths, groups = tuple(found["block_out_channels"]), found["norm_num_groups"]
+    _require(all(w % widths[0] == 0 for w in widths), "block_out_channels", widths, "multiples of the first")
+    _require(found["out_channels"] == found["in_channels"], "out_channels", found["out_channels"], "in_channels")
+    waves = bool(found["flip_sin_to_cos"]), found["freq_shift"]
+    _require(waves in _EMBED, "flip_sin_to_cos, freq_shift", waves, f"one of {tuple(_EMBED)}")
+    scales, attends = found["resnet_time_scale_shift"] == "scale_shift", bool(found["add_attention"])
+    norms = (groups,) if scales and attends else (None, groups)  # without, their middle attention has no norm
+    _require(found["attn_norm_num_groups"] in norms, "attn_norm_num_groups", found["attn_norm_num_groups"], f"{groups}")
+    ups = _attended(found, "up_block_types", ("UpBlock2D", "AttnUpBlock2D"), len(widths))
+    return UNet(
+        channels=widths[0],
+        multipliers=tuple(w // widths[0] for w in widths),
+        blocks=found["layers_per_block"],
+        dropout=found["dropout"],
+        groups=groups,
+        image_channels=found["in_channels"],
+        epsilon=found["norm_eps"],
+        attention_down=_attended(found, "down_block_types", ("DownBlock2D", "AttnDownBlock2D"), len(widths)),
+        attention_up=tuple(len(widths) - 1 - i for i in reversed(ups)),
+        middle_attention=attends,
+        head_channels=found["attention_head_dim"],
+        down_padding=1 if found["downsample_padding"] else "SAME",
+        embed=_EMBED[waves],
+        modulation="scale" if scales else "add",
+    )
+
+
+def params(tensors: Tensors, shapes: Params, levels: int) -> Params:
+    """Our parameters, float32, from theirs.
+
+    Args:
+      tensors: theirs; attention may have its old names.
+      shapes: of our parameters, as ``jax.eval_shape`` of ``init`` gives them.
+      levels: of the network.
+
+    Raises:
+      ValueError: tensors that are missing, unexpected or of another shape, all of them.
+    """
+    given = {_renamed(name): np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
+    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
+    names = [_name(tuple(part.key for part in path), levels) for path, _ in leaves]
+    wrong = [f"missing {name}" for name in names if name not in given]
+    wrong += [f"unexpected {name}" for name in sorted(set(given) - set(names))]
+    found = []
+    for name, (_, leaf) in zip(names, leaves, strict=True):
+        array = _ours(given[name], len(leaf.shape)) if name in given else np.zeros(leaf.shape, np.float32)
+        if array.shape != leaf.shape:
+            wrong.append(f"shape of {name}: expected {leaf.shape} in our layout, got {array.shape}")
+        found.append(array)
+    if wrong:
+        raise ValueError("tensors: they are not those of the network:\n  " + "\n  ".join(wrong))
+    return jax.tree.unflatten(tree, found)
+
+
+def tensors(params: Params, levels: int) -> dict[str, np.ndarray]:
+    """Their tensors from our parameters; the inverse of ``params``."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name, array = _name(tuple(part.key for part in path), levels), np.asarray(leaf)
+        array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+        array = array[:, :, None, None] if name.endswith("conv_shortcut.weight") else array
+        found[name] = np.ascontiguousarray(array)
+    return found
+
+
+def _require(holds: bool, name: str, value: Any, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}; other networks are not covered")
+
+
+def _attended(found: Mapping[str, Any], name: str, kinds: tuple[str, str], levels: int) -> tuple[int, ...]:
+    given = tuple(found[name])
+    _require(len(given) == levels and set(given) <= set(kinds), name, given, f"{levels} of {kinds}")
+    return tuple(i for i, kind in enumerate(given) if kind == kinds[1])
+
+
+def _renamed(name: str) -> str:
+    head, _, kind = name.rpartition(".")
+    block, _, part = head.rpartition(".")
+    return f"{block}.{_OLD[part]}.{kind}" if "attentions." in block and part in _OLD else name
+
+
+def _ours(array: np.ndarray, ndim: int) -> np.ndarray:
+    if array.ndim == 4 and ndim == 2 and array.shape[2:] == (1, 1):
+        array = array[:, :, 0, 0]
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def _name(path: tuple[str, ...], levels: int) -> str:
+    """``down_1_0/conv_1/kernel`` is ``down_blocks.1.resnets.0.conv1.weight``."""
+    kind = "bias" if path[-1] == "bias" else "weight"
+    if path[0] in _TOP:
+        return f"{_TOP[path[0]]}.{kind}"
+    where, *at = path[0].removesuffix("_attention").split("_")
+    if len(path) == 2:  # between levels
+        level = int(at[0])
+        if where == "down":
+            return f"down_blocks.{level - 1}.downsamplers.0.conv.{kind}"
+        return f"up_blocks.{levels - 1 - level}.upsamplers.0.conv.{kind}"
+    attends = path[0].endswith("_attention")
+    block, parts = ("attentions", _ATTENTION) if attends else ("resnets", _RESIDUAL)
+    if where == "middle":
+        return f"mid_block.{block}.{at[0] if at else 0}.{parts[path[1]]}.{kind}"
+    level = int(at[0]) if where == "down" else levels - 1 - int(at[0])
+    return f"{where}_blocks.{level}.{block}.{at[1]}.{parts[path[1]]}.{kind}"
