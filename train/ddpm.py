@@ -16,7 +16,7 @@ from genjax.models import ddpm
 from genjax.nn import unet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import config, loop, optimizer, pictures, runtime, sources
+from train import choices, config, loop, optimizer, pictures, runtime, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,12 @@ class Config(config.ImageRun):
     """Resolutions with self-attention; unet only."""
     dropout: float = 0.0
     """Share of activations dropped in training; unet only."""
+    classes: int = 0
+    """Tell the network the label, one of so many classes; 0 makes a model without labels; unet only."""
+    label_dropout: float = 0.1
+    """Share of the labels that are hidden in training, so that guidance has a model without them."""
+    guidance: float = 1.0
+    """How much the label counts when images are drawn: 0 not at all, 1 as in the data, more for purer images of it."""
     norm: Literal["group", "batch"] = "group"
     """Normalisation; simple only. With batch, as in the notes, an image depends on the others of its batch."""
     bfloat16: bool = False
@@ -78,9 +84,19 @@ class Config(config.ImageRun):
             found.append("zero_terminal: the noise is all there is at the end and tells nothing; use --predict v")
         if self.zero_terminal and self.weighting == "vlb":
             found.append("zero_terminal: the last step has no bound; use --weighting simple or min_snr")
+        if self.classes and self.network == "simple":
+            found.append("classes: the notes' network takes no labels; use --network unet")
+        if not self.classes and self.guidance != 1:
+            found.append("guidance: expected a model conditional on labels; give --classes, or leave --guidance at 1")
+        if self.classes and self.variance == "learned" and self.guidance != 1:
+            found.append("guidance: it cannot mix learned variances; use --variance small or large")
+        if not 0 <= self.label_dropout <= 1:
+            found.append(f"label_dropout: expected 0 to 1, got {self.label_dropout}")
         if not 0 <= self.dropout < 1:
             found.append(f"dropout: expected 0 to below 1, got {self.dropout}")
-        found += config.at_least(self, {"timesteps": 1, "width": 1, "blocks": 1, "num_samples": 1})
+        found += config.at_least(
+            self, {"timesteps": 1, "width": 1, "blocks": 1, "num_samples": 1, "classes": 0, "guidance": 0}
+        )
         if not self.multipliers or min(self.multipliers) < 1:
             found.append(f"multipliers: expected a positive number for each resolution, got {self.multipliers}")
         return found
@@ -100,6 +116,11 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None
         objective=_objective(settings, times),
         read=diffusion.with_fraction(read) if learned else read,
         sampler=sampler or functools.partial(diffusion.ancestral, variance=variance(settings)),
+        num_classes=settings.classes,
+        label_dropout=settings.label_dropout,
+        guide=None
+        if settings.guidance == 1
+        else functools.partial(diffusion.classifier_free_batched, weight=settings.guidance),
     )
     return ddpm.loss_aware(ours, settings.timesteps) if settings.times == "loss_aware" else ours
 
@@ -135,7 +156,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         return ours.loss(loss_keys, params, {**batch, "image": images})
 
     def heldout_loss(key: Key, params: Params, batch: Batch):
-        return ours.loss(key, params, {"image": data.scale(batch["image"])})
+        return ours.loss(key, params, {**batch, "image": data.scale(batch["image"])})
 
     adam, rate = optimizer.adam(settings)
     rows = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
@@ -146,13 +167,16 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
+        check=functools.partial(choices.check_labels, settings.classes),
     )
 
 
 def _figures(settings: Config, ours: ddpm.DDPM):
     stages = np.linspace(0, settings.timesteps, min(10, settings.timesteps + 1)).round().astype(int).tolist()
     key = jax.random.key(settings.seed)
-    draw = jax.jit(lambda params: jax.tree.map(data.to_uint8, ours.sample(key, params, settings.num_samples, stages)))
+    num = settings.num_samples
+    labels = jnp.arange(num) % settings.classes if settings.classes else None
+    draw = jax.jit(lambda params: jax.tree.map(data.to_uint8, ours.sample(key, params, num, stages, labels)))
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         images, frames = jax.tree.map(np.asarray, draw(params))
@@ -198,6 +222,7 @@ def _network(settings: Config, channels: int) -> nn.Module:
         groups=min(32, max(settings.width // 4, 1)),
         image_channels=channels,
         dtype=dtype,
+        num_classes=settings.classes,
     )
 
 

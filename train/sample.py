@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
@@ -31,14 +31,17 @@ class Sample:
     """Which of the models of a run that trained many."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The last checkpoint, or the one with the lowest held-out loss."""
-    sampler: Literal["ancestral", "ddim"] = "ancestral"
-    """Reverse chain: ancestral takes all T steps, ddim as many as --steps says."""
-    steps: int = 50
-    """Network evaluations per image; ddim only."""
+    sampler: Literal["ancestral", "ddim", "euler", "heun", "dpm_solver", "dpm_solver_sde", "pndm"] = "ancestral"
+    """Reverse chain of a diffusion model. ancestral takes all T steps unless --steps says fewer, the others 50; heun
+    evaluates the network twice a step, pndm 9 times more than there are steps."""
+    steps: int = 0
+    """Of the reverse chain; 0 takes all of ancestral's, or 50."""
     eta: float = 0.0
-    """Noise of ddim: 0 is deterministic, 1 as noisy as ancestral."""
-    spacing: Literal["trailing", "leading", "linspace"] = "trailing"
-    """Which times ddim visits."""
+    """Noise of ddim: 0 is deterministic and the same as euler, 1 as noisy as ancestral."""
+    spacing: Literal["trailing", "leading", "linspace", "karras"] = "trailing"
+    """Which times a short chain visits; karras spaces the noise as Karras et al. 2022 do."""
+    guidance: float = -1.0
+    """How much the label counts, of a model with classes; below 0 takes the run's."""
     temperature: float = 0.0
     """Of pixelcnn and pixelrnn: below 1 images are more typical and less varied; 0 takes the run's."""
     batch_size: int = 64
@@ -59,7 +62,9 @@ def draw(settings: Sample) -> np.ndarray:
       UsageError: a value that cannot be.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
     """
-    if problems := config.at_least(settings, {"num": 1, "batch_size": 1, "seed": 0, "columns": 0, "temperature": 0}):
+    if problems := config.at_least(
+        settings, {"num": 1, "batch_size": 1, "seed": 0, "columns": 0, "temperature": 0, "steps": 0}
+    ):
         raise config.UsageError("\n".join(problems))
     run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
     if run.shape[-1] not in (1, 3):
@@ -88,8 +93,14 @@ def _sampler(settings: Sample, run: trained.Record):
         labels = lambda num, first: (first + jax.numpy.arange(num)) % classes if classes else None
         seen = functools.partial(raster.visible, told) if pixelwise else (lambda images: images)
         return (lambda k, p, num, first: seen(ours.sample(k, p, num, labels(num, first)))), ours.init
-    model = ddpm.model(run.settings, run.shape, _chain(settings, run.settings))
-    return (lambda keys, params, num, first: model.sample(keys, params, num)), model.init
+    told = run.settings
+    if settings.guidance >= 0:
+        told = dataclasses.replace(told, guidance=settings.guidance)
+        if found := [problem for problem in told.problems() if problem.startswith("guidance")]:
+            raise config.UsageError("\n".join(found))
+    model = ddpm.model(told, run.shape, _chain(settings, told))
+    of = lambda num, first: (first + jax.numpy.arange(num)) % told.classes if told.classes else None
+    return (lambda keys, params, num, first: model.sample(keys, params, num, None, of(num, first))), model.init
 
 
 def main(argv: Sequence[str]) -> None:
@@ -112,15 +123,39 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _chain(settings: Sample, run: ddpm.Config):
-    if settings.sampler == "ancestral":
-        return functools.partial(diffusion.ancestral, variance=ddpm.variance(run))
-    if not 1 <= settings.steps <= run.timesteps:
-        raise config.UsageError(
-            f"steps: expected 1 to {run.timesteps}, the steps of the run's process; got {settings.steps}"
-        )
+    """``(denoise, schedule) -> sample``, as the flags say."""
+    ancestral = functools.partial(diffusion.ancestral, variance=ddpm.variance(run))
+    if settings.eta and settings.sampler != "ddim":
+        raise config.UsageError(f"eta: expected 0 with --sampler {settings.sampler}; only ddim takes noise from it")
+    if settings.sampler == "ancestral" and not settings.steps:
+        return ancestral
+    count = settings.steps or min(50, run.timesteps)
+    if not count <= run.timesteps:
+        raise config.UsageError(f"steps: expected 1 to {run.timesteps}, the steps of the run's process; got {count}")
     if not 0 <= settings.eta <= 1:
         raise config.UsageError(f"eta: expected 0 to 1, got {settings.eta}")
-    return functools.partial(diffusion.ddim, num_steps=settings.steps, eta=settings.eta, spacing=settings.spacing)
+    if settings.sampler == "pndm":
+        if settings.spacing == "karras":
+            raise config.UsageError("spacing: pndm wants even steps; expected trailing, leading or linspace")
+        return functools.partial(diffusion.pndm, num_steps=count, spacing=settings.spacing)
+
+    def sampler(denoise: diffusion.Denoise, schedule: diffusion.Schedule) -> diffusion.Sample:
+        if settings.spacing == "karras":
+            times = diffusion.karras_times(schedule, count)
+        else:
+            times = diffusion.timesteps(schedule.num_steps, count, settings.spacing)
+        if settings.sampler == "ancestral":
+            return ancestral(*diffusion.respace(denoise, schedule, times))
+        make: Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample] = {
+            "ddim": functools.partial(diffusion.implicit, eta=settings.eta),
+            "euler": diffusion.implicit,
+            "heun": diffusion.heun,
+            "dpm_solver": diffusion.dpm_solver,
+            "dpm_solver_sde": diffusion.dpm_solver_sde,
+        }[settings.sampler]
+        return make(denoise, diffusion.on_times(schedule, times))
+
+    return sampler
 
 
 if __name__ == "__main__":

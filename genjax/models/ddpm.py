@@ -6,23 +6,29 @@ Loss: L_simple = E_{t, ε} distance(ε_θ(√ᾱ_t x_0 + √(1 - ᾱ_t) ε, t), 
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from genjax import diffusion, random
 from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
+
+Labels = Int[Array, " b"]
+Guide = Callable[[Callable[[Images, Labels, Labels], Images], Labels, int], Callable[[Images, Labels], Images]]
+"""``(network(x_t, t, labels), labels, label of none) -> network(x_t, t)``: guidance."""
 
 
 @runtime_checkable
 class DrawImages(Protocol):
     """``sample(key, params, num) -> images``."""
 
-    def __call__(self, key: Key, params: Params, num: int, keep: Sequence[int] | None = None):
+    def __call__(
+        self, key: Key, params: Params, num: int, keep: Sequence[int] | None = None, labels: Labels | None = None
+    ):
         """Draw images in [-1, 1]; image i depends on (key, i) only. ``keep`` is as in ``diffusion.samplers.Sample``."""
         ...
 
@@ -35,14 +41,14 @@ class DDPM(NamedTuple):
       loss: ``(key, params, batch) -> (loss, {})``, the mean of ``losses``.
       losses: ``(key, params, batch) -> [b]``; the batch has ``image`` [b h w c], and may have ``time`` [b] in [0, 1),
         which picks the times; else they are uniform.
-      denoise: ``(params) -> denoise``, for samplers and likelihoods.
+      denoise: ``(params, labels=None) -> denoise``, for samplers and likelihoods.
       sample: ``(key, params, num) -> images [num h w c]``.
     """
 
     init: Callable[[Key], Params]
     loss: Loss
     losses: Callable[[Key, Params, Batch], Float[Array, " b"]]
-    denoise: Callable[[Params], diffusion.Predict]
+    denoise: Callable[..., diffusion.Predict]
     sample: DrawImages
 
 
@@ -98,6 +104,9 @@ def build(
     objective: diffusion.Objective | None = None,
     read: diffusion.Read = diffusion.from_noise,
     sampler: Callable[[diffusion.Denoise, diffusion.Schedule], diffusion.Sample] = diffusion.ancestral,
+    num_classes: int = 0,
+    label_dropout: float = 0.1,
+    guide: Guide | None = None,
 ) -> DDPM:
     """The model.
 
@@ -109,17 +118,38 @@ def build(
       objective: what the loss averages; by default ``simple(l2)``, the paper's.
       read: what the output is: the noise, the image, v; see ``diffusion.predictions``.
       sampler: ``(denoise, schedule) -> sample``, as ``functools.partial(diffusion.ddim, num_steps=50)``.
+      num_classes: of the ``label`` of a batch, which the network then takes as ``labels``; 0 for a model without.
+      label_dropout: share of the labels that training replaces by none, so that one network learns both (Ho & Salimans
+        2022, Algorithm 1).
+      guide: mixes what the network says with and without labels, where labels are asked for; as
+        ``functools.partial(diffusion.classifier_free_batched, weight=2.0)``.
 
     Raises:
-      ValueError: the network does not take images of this shape, or does not return them.
+      ValueError: the network does not take images of this shape, or does not return them; or guidance or label dropout
+        that cannot be.
     """
+    if guide and not num_classes:
+        raise ValueError("guide: expected a model conditional on labels; give num_classes, or leave guide out")
+    if not 0 <= label_dropout <= 1:
+        raise ValueError(f"label_dropout: expected a share from 0 to 1, got {label_dropout:g}")
     drops = "keys" in inspect.signature(type(network).__call__).parameters
     wanted = objective or diffusion.simple(l2)
 
-    def denoiser(params: Params, keys: Key | None = None) -> diffusion.Predict:
-        extra = (keys,) if drops else ()
-        apply = lambda x_t, t: jnp.asarray(network.apply({"params": params}, x_t, t, *extra))
-        return lambda x_t, t: read(schedule, apply(x_t, t), x_t, t)
+    def apply(params: Params, labels: Labels | None, keys: Key | None, guide: Guide | None):
+        extra: dict[str, Any] = {"keys": keys} if drops else {}
+        call = lambda x_t, t, **more: jnp.asarray(network.apply({"params": params}, x_t, t, **extra, **more))
+        if not num_classes:
+            return call
+        with_labels = lambda x_t, t, labels: call(x_t, t, labels=labels)
+        if guide and labels is not None:
+            return guide(with_labels, labels, num_classes)
+        return lambda x_t, t: with_labels(x_t, t, labels)
+
+    def denoiser(
+        params: Params, labels: Labels | None = None, keys: Key | None = None, guide: Guide | None = guide
+    ) -> diffusion.Predict:
+        said = apply(params, labels, keys, guide)
+        return lambda x_t, t: read(schedule, said(x_t, t), x_t, t)
 
     def init(key: Key) -> Params:
         return network.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32))["params"]
@@ -127,14 +157,20 @@ def build(
     def each(key: Key, params: Params, batch: Batch) -> Float[Array, " b"]:
         images = batch["image"]
         loss_keys, dropout_keys = random.split(random.per_example(key, images.shape[0]), 2)
-        return losses(denoiser(params, dropout_keys), schedule, loss_keys, images, wanted, batch.get("time"))
+        labels = None
+        if num_classes:
+            hidden = jax.vmap(lambda k: jax.random.bernoulli(jax.random.fold_in(k, 1), label_dropout))(dropout_keys)
+            labels = jnp.where(hidden, num_classes, batch["label"])
+        return losses(
+            denoiser(params, labels, dropout_keys, None), schedule, loss_keys, images, wanted, batch.get("time")
+        )
 
     def loss(key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
         return each(key, params, batch).mean(), {}
 
-    def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None):
+    def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None, labels: Labels | None = None):
         start_keys, chain_keys = random.split(random.per_example(key, num), 2)
-        return sampler(denoiser(params), schedule)(chain_keys, random.normal(start_keys, shape), keep)
+        return sampler(denoiser(params, labels), schedule)(chain_keys, random.normal(start_keys, shape), keep)
 
     _check_output(lambda key: denoiser(init(key))(jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32)).x0, shape)
     return DDPM(init, loss, each, denoiser, sample)
@@ -180,8 +216,8 @@ def loss_aware(model: DDPM, num_steps: int, *, floor: float = 1e-3) -> DDPM:
         init,
         loss,
         lambda key, params, batch: weighed(key, params, batch)[0],
-        lambda params: model.denoise(params["network"]),
-        lambda key, params, num, keep=None: model.sample(key, params["network"], num, keep),
+        lambda params, labels=None: model.denoise(params["network"], labels),
+        lambda key, params, num, keep=None, labels=None: model.sample(key, params["network"], num, keep, labels),
     )
 
 

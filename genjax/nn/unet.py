@@ -43,6 +43,7 @@ class UNet(nn.Module):
       down_padding: of the halving convolutions; ``"SAME"`` pads below and right, 1 all around.
       embed: time as waves, ``embedding.sinusoidal`` or ``embedding.sinusoidal_cosine_first``.
       modulation: what time does in a block: it is added, or scales and shifts (Nichol & Dhariwal 2021, §2).
+      num_classes: of the labels; 0 for none.
     """
 
     channels: int = 128
@@ -61,15 +62,19 @@ class UNet(nn.Module):
     down_padding: convolution.Padding = "SAME"
     embed: Callable[[embedding.Times, int], Float[Array, "b features"]] = embedding.sinusoidal
     modulation: Literal["add", "scale"] = "add"
+    num_classes: int = 0
 
     @nn.compact
-    def __call__(self, x_t: Images, t: Int[Array, " b"], keys: Key | None = None) -> Images:
+    def __call__(
+        self, x_t: Images, t: embedding.Times, keys: Key | None = None, labels: Int[Array, " b"] | None = None
+    ) -> Images:
         """Predict the noise in x_t.
 
         Args:
           x_t: noisy images; height and width divisible by 2^(levels - 1).
           t: time of each image.
           keys: for dropout, one per image; None drops nothing.
+          labels: [b], where there are classes; ``num_classes`` stands for none, and so does None.
 
         Raises:
           ValueError: the image does not halve often enough, or ``groups`` do not divide the channels.
@@ -84,7 +89,7 @@ class UNet(nn.Module):
             _Residual, norm=norm, conv=conv, dropout=self.dropout, dtype=self.dtype, modulation=self.modulation
         )
         attend = functools.partial(_Attention, norm, self.dtype, self.head_channels)
-        time = self._embed(t)
+        time = self._embed(t, labels)
 
         def block(h: Images, level: int, name: str, attended: tuple[int, ...] | None):
             h = residual(self.channels * self.multipliers[level], name=name)(h, time, keys)
@@ -111,11 +116,15 @@ class UNet(nn.Module):
         h = conv(self.image_channels, kernel_init=_ZERO, name="conv_out")(nn.silu(norm(name="norm_out")(h)))
         return h.astype(jnp.promote_types(x_t.dtype, jnp.float32))
 
-    def _embed(self, t: Int[Array, " b"]) -> Float[Array, "b time"]:
-        """SiLU of the embedding that every block projects: waves, Dense, SiLU, Dense."""
+    def _embed(self, t: embedding.Times, labels: Int[Array, " b"] | None) -> Float[Array, "b time"]:
+        """SiLU of the embedding that every block projects: waves, Dense, SiLU, Dense; and a vector of the label."""
         dense = functools.partial(nn.Dense, 4 * self.channels, dtype=self.dtype, kernel_init=_UNIFORM)
         time = dense(name="time_0")(self.embed(t, self.channels))
-        return nn.silu(dense(name="time_1")(nn.silu(time)))
+        time = dense(name="time_1")(nn.silu(time))
+        if self.num_classes:
+            known = jnp.full(t.shape, self.num_classes) if labels is None else labels
+            time = time + nn.Embed(self.num_classes + 1, time.shape[-1], dtype=self.dtype, name="labels")(known)
+        return nn.silu(time)
 
 
 class _Residual(nn.Module):
