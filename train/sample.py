@@ -146,14 +146,14 @@ def _chain(settings: Sample, run: ddpm.Config):
             times = diffusion.timesteps(schedule.num_steps, count, settings.spacing)
         if settings.sampler == "ancestral":
             return ancestral(*diffusion.respace(denoise, schedule, times))
-        make: Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample] = {
+        chains: dict[str, Callable[..., diffusion.Sample]] = {
             "ddim": functools.partial(diffusion.implicit, eta=settings.eta),
             "euler": diffusion.implicit,
             "heun": diffusion.heun,
             "dpm_solver": diffusion.dpm_solver,
             "dpm_solver_sde": diffusion.dpm_solver_sde,
-        }[settings.sampler]
-        return make(denoise, diffusion.on_times(schedule, times))
+        }
+        return chains[settings.sampler](denoise, diffusion.on_times(schedule, times))
 
     return sampler
 
