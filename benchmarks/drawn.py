@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import json
 import pathlib
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ class Drawn:
     num_seeds: int = 3
     """How many."""
     variants: tuple[str, ...] = ("",)
-    """More flags for the models, a row of the table for each."""
+    """Other settings for the models, a row of the table for each: "", "r1=0", "game=hinge spectral"."""
     name: str = ""
     """Of the table; the config's by default."""
     data_dir: str = ""
@@ -47,11 +46,12 @@ class Drawn:
 
 def train(script: str, settings: Drawn, num_seeds: int = 1, variant: str = "") -> pathlib.Path:
     """The workdir of a run of a script, trained where it is not."""
-    suffix = (f"-{num_seeds}-seeds" if num_seeds > 1 else "") + variant.replace(" ", "").replace("--", "-")
+    suffix = (f"-{num_seeds}-seeds" if num_seeds > 1 else "") + "".join(f"-{part}" for part in variant.split())
     workdir = pathlib.Path(settings.workdir) / f"{script}-{settings.config}{suffix}"
     argv = ["--config", settings.config, "--num-seeds", str(num_seeds), "--workdir", str(workdir)]
     argv += ["--data-dir", settings.data_dir] if settings.data_dir else []
-    subprocess.run([sys.executable, "-m", f"train.{script}", *argv, *shlex.split(variant)], check=True)
+    flags = [flag for part in variant.split() for flag in f"--{part}".split("=")]
+    subprocess.run([sys.executable, "-m", f"train.{script}", *argv, *flags], check=True)
     return workdir
 
 
