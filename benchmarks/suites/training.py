@@ -20,18 +20,19 @@ BEHIND = (
 
 
 class Size(NamedTuple):
-    """The two U-Nets, images of a step for each, steps of a run, and the precisions of Ho's."""
+    """The two U-Nets, images of a step for each, steps of a run, and the precisions of both."""
 
     simple: work.UNetSize
     simple_batch: int
     ho: work.UNetSize
     ho_batch: int
     steps: int
+    simple_dtypes: tuple[Any, ...] = (None, jnp.bfloat16)
     ho_dtypes: tuple[Any, ...] = (None, jnp.bfloat16)
 
 
 SIZES = {
-    "toy": Size(work.UNetSize(8, 1, 8, (1, 2)), 4, work.UNetSize(8, 1, 8, (1, 2)), 4, 2, (None,)),
+    "toy": Size(work.UNetSize(8, 1, 8, (1, 2)), 4, work.UNetSize(8, 1, 8, (1, 2)), 4, 2, (None,), (jnp.bfloat16,)),
     "cpu": Size(work.UNetSize(32, 1, 16, (1, 2, 4, 8)), 32, work.UNetSize(32, 3, 32, (1, 2, 2)), 16, 4),
     "gpu": Size(work.UNetSize(64, 3, 64, (1, 2, 4, 8, 16)), 128, work.UNetSize(32, 3, 128, (1, 2, 2, 2)), 128, 20),
 }
@@ -40,7 +41,7 @@ SIZES = {
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
     """The cases, one at a time."""
     notes, hub = peers.adapter("notes"), peers.adapter("hub")
-    for dtype in (None, jnp.bfloat16):
+    for dtype in size.simple_dtypes:
         network = work.simple(size.simple, dtype=dtype)
 
         def same(params: Any, ours: work.UNetSize = size.simple) -> Any:

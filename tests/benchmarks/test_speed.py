@@ -11,6 +11,7 @@ import pytest
 from benchmarks import harness, peers, quality, report, speed, stamp, work
 from genjax import diffusion
 
+SLOW = ("training", "startup", "scaling")
 SETTINGS = harness.Settings(repeats=1, seconds=0.0, without=("torch.compile",))
 
 
@@ -99,7 +100,7 @@ def test_numbers_that_are_none_do_not_agree(wrong):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers' DPM-Solver
-@pytest.mark.parametrize("name", [name for name in speed.SUITES if name != "startup"])
+@pytest.mark.parametrize("name", [name for name in speed.SUITES if name not in SLOW])
 def test_a_suite_runs(name, tmp_path):
     found = speed.measure(name, "toy", "cpu", SETTINGS)
     assert found and all(case["rows"] and not case["failed"] for case in found)
@@ -111,9 +112,10 @@ def test_a_suite_runs(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_suite_of_new_processes_runs():
-    found = speed.measure("startup", "toy", "cpu", SETTINGS)
-    assert all(not case["failed"] for case in found)
+@pytest.mark.parametrize("name", SLOW)
+def test_a_slow_suite_runs(name):
+    found = speed.measure(name, "toy", "cpu", SETTINGS)
+    assert found and all(case["rows"] and not case["failed"] for case in found)
 
 
 def test_suites_compare_with_every_peer_that_is_installed():
@@ -159,6 +161,17 @@ def test_weights_that_are_put_in_the_wrong_place_are_noticed(wrong, monkeypatch)
         monkeypatch.setattr(notes, "fill", fill)
     with pytest.raises(AssertionError):
         training._same_prediction(network, params, size, peer, "cpu")
+
+
+def test_the_network_of_ho_is_that_of_diffusers():
+    pytest.importorskip("diffusers")
+    from benchmarks.peers import hub, notes
+    from benchmarks.suites import training
+
+    size = work.UNetSize(8, 1, 8, (1, 2))
+    network = work.ho(size)
+    peer = lambda params: hub.ho(params, network, size.side, notes.device("cpu"))
+    assert training._same_prediction(network, work.weights(network, size.shape), size, peer, "cpu") < 1e-4
 
 
 def test_a_chain_with_other_noise_levels_is_noticed(monkeypatch):
