@@ -6,7 +6,7 @@ scan is 25 times slower than outside. So on CPU the gradients are spelled out he
 s, y_i = Σ_k w_k x_{s·i + k - p}, and ⋆ᵀ the transposed one, with w† the kernel flipped in space and with its channels
 exchanged:
 
-    y = x ⋆ w:    dx = g ⋆ᵀ w†,   dw_k = Σ_i x_{s·i + k - p} g_i     (one matrix product for each row of the kernel)
+    y = x ⋆ w:    dx = g ⋆ᵀ w†,   dw_k = Σ_i x_{s·i + k - p} g_i     (one matrix product, or s of them)
     y = x ⋆ᵀ w:   dx = g ⋆ w†,    dw = (that sum for the image g and the gradient x)†
     x ⋆ᵀ w  =  depth_to_space(x ⋆₁ w'),   w' the kernel with its s × s phases among the channels
 
@@ -209,14 +209,30 @@ def _adjoint(kernel):
 
 
 def _correlate(strides, pads, size, x, g):
-    """dw_k = Σ_i x_{s·i + k - p} g_i for a kernel of this size: one matrix product for each of its rows."""
-    rows, columns = (slice(0, s * (n - 1) + 1, s) for s, n in zip(strides, g.shape[1:3], strict=True))
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)])
-    x = jnp.concatenate([x[:, :, k:][:, :, columns] for k in range(size[1])], axis=-1)
-    g, accumulator = g.reshape(-1, g.shape[-1]), jnp.promote_types(g.dtype, jnp.float32)
-    row = lambda k: x[:, k:][:, rows].reshape(-1, x.shape[-1])
-    dw = jnp.stack([jnp.einsum("nc,nf->cf", row(k), g, preferred_element_type=accumulator) for k in range(size[0])])
-    return dw.reshape(*size, -1, g.shape[-1]).astype(g.dtype)
+    """dw_k = Σ_i x_{s·i + k - p} g_i for a kernel of this size: a matrix product for each phase of the stride.
+
+    With k = s·j + r down it is Σ_m x_{s·m + r - p} g_{m - j}: x is shifted across only and g down only, and the product
+    of all shifts with all others holds every tap. Rows m where x has only zeros are left out.
+    """
+    (s, across), (height, width), (before, _) = strides, size, pads[0]
+    columns = slice(0, across * (g.shape[2] - 1) + 1, across)
+    pad = lambda a, down, over: jax.lax.pad(a, jnp.zeros((), a.dtype), [(0, 0, 0), (*down, 0), (*over, 0), (0, 0, 0)])
+    x = pad(x, (0, 0), pads[1])
+    x = jnp.concatenate([x[:, :, k:][:, :, columns] for k in range(width)], axis=-1)
+
+    def phase(r):
+        """dw of the rows r, r + s, ... of the kernel: [j, width, c, f]."""
+        count = -(-(height - r) // s)
+        first = max(0, -((r - before) // s))
+        last = max(first - 1, min(g.shape[1] + count - 2, (x.shape[1] - 1 + before - r) // s))
+        rows = slice(s * first + r - before, max(0, s * last + r - before + 1), s)
+        shifted = [pad(g, (j - first, last - j - g.shape[1] + 1), (0, 0)) for j in range(count)]
+        flat = (x[:, rows].reshape(-1, x.shape[-1]), jnp.concatenate(shifted, -1).reshape(-1, count * g.shape[-1]))
+        dw = jnp.einsum("nc,nf->cf", *flat, preferred_element_type=jnp.promote_types(g.dtype, jnp.float32))
+        return dw.reshape(width, -1, count, g.shape[-1]).transpose(2, 0, 1, 3)
+
+    phases = [phase(r) for r in range(min(s, height))]
+    return jnp.stack([phases[k % s][k // s] for k in range(height)]).astype(g.dtype)
 
 
 def _depth_to_space_conv(strides, pads, x, kernel):

@@ -1,0 +1,122 @@
+"""Steps of CartPole per second, and training an actor-critic on it: our kernels vmapped against Gymnasium's loops."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import harness, peers, work
+from genjax import envs
+from genjax.theory import markov
+from genjax.training import state, steps
+from train import actor_critic
+
+Variant = harness.Variant
+
+
+class Size(NamedTuple):
+    """Copies of the environment, steps of each, steps of Gymnasium's loop; copies and steps of a rollout."""
+
+    copies: int
+    steps: int
+    loop: int
+    rollout: tuple[int, int]
+
+
+SIZES = {
+    "toy": Size(4, 20, 50, (2, 10)),
+    "cpu": Size(1024, 500, 20_000, (16, 500)),
+    "gpu": Size(65_536, 500, 20_000, (1024, 500)),
+}
+
+
+def cases(size: Size, device: str) -> Iterator[harness.Case]:
+    """The cases, one at a time."""
+    yield _stepping(size)
+    yield _learning(size, device)
+
+
+def _stepping(size: Size) -> harness.Case:
+    gym = peers.adapter("gym")
+    start, kernel = envs.episodes(envs.cartpole(), lambda key, observation: jax.random.randint(key, (), 0, 2))
+
+    def rollout(key: Any, copies: int) -> Any:
+        def one(key: Any) -> Any:
+            """How many episodes end; the steps themselves are not kept."""
+            counting = lambda key, state, _: (lambda after, seen: (after, seen.terminated | seen.truncated))(
+                *kernel(key, state, None)
+            )
+            return markov.simulate(counting, key, start(key), length=size.steps)[1].sum()
+
+        return jax.vmap(one)(jax.random.split(key, copies)).sum()
+
+    run = jax.jit(rollout, static_argnums=1)
+    key = jax.random.key(work.SEED)
+    variants = [
+        Variant(f"genjax: {n} copies in one scan", lambda n=n: lambda: run(key, n).block_until_ready(), n * size.steps)
+        for n in dict.fromkeys((size.copies, 1))
+    ]
+    if gym:
+        variants.append(Variant("Gymnasium: a loop", lambda: lambda: gym.steps(size.loop), size.loop))
+        copies = min(size.copies, 1024)
+        variants.append(
+            Variant(
+                f"Gymnasium: {copies} copies in its own vector",
+                lambda: lambda: gym.vector_steps(copies, size.steps),
+                copies * size.steps,
+            )
+        )
+
+    def check(outputs: Any) -> dict[str, float]:
+        if not gym:
+            return {}
+        rng = np.random.default_rng(work.SEED)
+        states, actions = rng.uniform(-0.2, 0.2, (100, 4)), rng.integers(0, 2, 100)
+        step = jax.jit(jax.vmap(envs.cartpole().step))
+        after, _ = step(jax.random.split(key, 100), jnp.asarray(states, jnp.float32), jnp.asarray(actions))
+        return {"states after a step, Gymnasium": harness.close(after, gym.dynamics(states, actions), 1e-5, "CartPole")}
+
+    return harness.Case("CartPole, random actions", "step", size.copies * size.steps, variants, check)
+
+
+def _learning(size: Size, device: str) -> harness.Case:
+    """A step of A2C: a rollout and the gradient of it."""
+    copies, length = size.rollout
+    chosen = actor_critic.Config(batch_size=copies, rollout=length)
+    ours, optimizer = actor_critic.model(chosen), actor_critic.build(chosen, (1, 1, 1)).optimizer[0]
+    params = jax.jit(ours.init)(jax.random.key(work.SEED))
+    first = state.create(params, optimizer)
+    rows, key = {"image": jnp.zeros((copies, 1), jnp.uint8)}, jax.random.key(work.SEED)
+    one = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.draw, 1))
+
+    def theirs() -> harness.Run:
+        notes, learner = peers.adapter("notes"), peers.adapter("a2c")
+        return learner.learner(
+            params,
+            copies,
+            length,
+            rate=chosen.lr,
+            discount=chosen.discount,
+            trace=chosen.trace,
+            where=notes.device(device),
+        )
+
+    def check(outputs: Any) -> dict[str, float]:
+        notes, learner = peers.adapter("notes"), peers.adapter("a2c")
+        if not (notes and learner):
+            return {}
+        x = work.noise((8, 4))
+        wanted = jax.jit(ours.logits)(params, jnp.asarray(x))
+        found = notes.numpy(learner.networks(params, notes.device(device))[0](notes.tensor(x, notes.device(device))))
+        return {"logits of the policy, PyTorch": harness.close(found, wanted, 1e-3, "policy")}
+
+    variants = [Variant("genjax: rollout and gradient in one program", lambda: lambda: _wait(one(key, first, rows)))]
+    variants += [Variant("PyTorch and Gymnasium: a loop", theirs)] if peers.adapter("a2c") else []
+    name = f"A2C on CartPole, {copies} copies of {length} steps and one gradient step"
+    return harness.Case(name, "update", 1, variants, check)
+
+
+def _wait(result: Any) -> Any:
+    return jax.block_until_ready(result[0].params)
