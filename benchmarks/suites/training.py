@@ -33,7 +33,9 @@ class Size(NamedTuple):
 
 SIZES = {
     "toy": Size(work.UNetSize(8, 1, 8, (1, 2)), 4, work.UNetSize(8, 1, 8, (1, 2)), 4, 2, (None,), (jnp.bfloat16,)),
-    "cpu": Size(work.UNetSize(32, 1, 16, (1, 2, 4, 8)), 32, work.UNetSize(32, 3, 32, (1, 2, 2)), 16, 4),
+    "cpu": Size(
+        work.UNetSize(32, 1, 16, (1, 2, 4, 8)), 32, work.UNetSize(32, 3, 32, (1, 2, 2)), 16, 4, (None,), (None,)
+    ),  # most processors emulate bfloat16
     "gpu": Size(work.UNetSize(64, 3, 64, (1, 2, 4, 8, 16)), 128, work.UNetSize(32, 3, 128, (1, 2, 2, 2)), 128, 20),
 }
 

@@ -103,11 +103,11 @@ def sdedit(sampler: Callable[[Grid], Sample], grid: Grid, strength: float) -> Sa
     rest = Grid(*(table[grid.num_steps - left :] for table in grid))
     run = sampler(rest) if left else chain(lambda keys, x, step: (x, None), np.zeros(0))
 
-    def sample(key: Key, x_T: Arrays, keep: Sequence[int] | None = None):
+    def sample(key: Key, x_T: Arrays, keep: Sequence[int] | None = None, *, segment: int | None = None):
         noise_keys, chain_keys = random.split(random.per_example(key, x_T.shape[0]), 2)
         noise = random.normal(noise_keys, x_T.shape[1:], x_T.dtype)
         signal, deviation = (jnp.asarray(table[0], x_T.dtype) for table in (rest.signal, rest.noise))
-        return run(chain_keys, signal * x_T + deviation * noise if left else x_T, keep)
+        return run(chain_keys, signal * x_T + deviation * noise if left else x_T, keep, segment=segment)
 
     return sample
 

@@ -27,13 +27,14 @@ Clip = bool | Callable[[Arrays], Arrays]
 class Sample(Protocol):
     """``sample(key, x_T) -> x_0``: a reverse chain."""
 
-    def __call__(self, key: Key, x_T: Arrays, keep: Sequence[int] | None = None):
+    def __call__(self, key: Key, x_T: Arrays, keep: Sequence[int] | None = None, *, segment: int | None = None):
         """Run the chain. Image i depends on (key, i, x_T[i]) only.
 
         Args:
           key: one key, or one per image [b].
           x_T: where to start: standard normal noise [b ...].
           keep: numbers of steps done after which to keep the images; 0 keeps x_T itself.
+          segment: for gradients through a long chain; see ``markov.simulate``.
 
         Returns:
           x_0 [b ...]; with ``keep``, the pair of x_0 and the kept images [len(keep) b ...].
@@ -58,12 +59,12 @@ def chain(
     """
     num_steps = jax.tree.leaves(steps)[0].shape[0]
 
-    def sample(key: Key, x_T: Arrays, keep: Sequence[int] | None = None):
+    def sample(key: Key, x_T: Arrays, keep: Sequence[int] | None = None, *, segment: int | None = None):
         keys = random.per_example(key, x_T.shape[0])
         inputs = jax.tree.map(lambda table: _cast(table, x_T.dtype), steps)
         start = begin(x_T)
         if keep is None:
-            return image(markov.simulate(kernel, keys, start, inputs)[0])
+            return image(markov.simulate(kernel, keys, start, inputs, segment=segment)[0])
 
         slots = _slots(keep, num_steps)
         frames = jnp.zeros((len(keep), *x_T.shape), x_T.dtype).at[slots[0]].set(x_T, mode="drop")
@@ -73,7 +74,7 @@ def chain(
             inner, _ = kernel(keys, inner, step[0])
             return (inner, frames.at[step[1]].set(image(inner), mode="drop")), None
 
-        end, frames = markov.simulate(recording, keys, (start, frames), (inputs, slots[1:]))[0]
+        end, frames = markov.simulate(recording, keys, (start, frames), (inputs, slots[1:]), segment=segment)[0]
         return image(end), frames
 
     return sample

@@ -26,7 +26,13 @@ MAX_DOUBLINGS = 64  # chains that need more than 2⁶⁴ steps are given up
 
 
 def simulate(
-    kernel: Kernel, key: Key, state: State, inputs: Input = None, *, length: int | None = None
+    kernel: Kernel,
+    key: Key,
+    state: State,
+    inputs: Input = None,
+    *,
+    length: int | None = None,
+    segment: int | None = None,
 ) -> tuple[State, Output]:
     """Run a Markov chain as one ``jax.lax.scan``.
 
@@ -44,18 +50,23 @@ def simulate(
       state: x_0, any tree of arrays; the kernel returns the same shapes and dtypes.
       inputs: u, a tree of arrays with leading axis ``length``; None for none.
       length: number of steps; may be left out where ``inputs`` tells.
+      segment: for reverse-mode gradients of long chains: of the states only every ``segment``-th is kept and the others
+        are computed again, twice (Griewank & Walther 2000, with two levels). √length makes memory grow as √length.
 
     Returns:
       The last state, and the outputs stacked along a new leading axis.
 
     Raises:
-      ValueError: neither ``inputs`` nor ``length`` says how long, or they disagree.
+      ValueError: neither ``inputs`` nor ``length`` says how long, or they disagree; or ``segment`` < 1.
     """
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(inputs)} | ({length} if length is not None else set())
     if len(lengths) != 1:
         raise ValueError(f"length: inputs and length must name one number of steps; got {sorted(lengths) or 'none'}")
-    keys = _streams(key, lengths.pop())
-    return jax.lax.scan(lambda x, step: kernel(step[0], x, step[1]), state, (keys, inputs))
+    if segment is not None and segment < 1:
+        raise ValueError(f"segment: expected at least 1 step, got {segment}")
+    streams = _streams(key, lengths.pop()), inputs
+    step = lambda x, stream: kernel(stream[0], x, stream[1])
+    return jax.lax.scan(step, state, streams) if segment is None else _in_segments(step, state, streams, segment)
 
 
 def walk(transition: Transition) -> Kernel:
@@ -288,6 +299,20 @@ def _rows_to_one(table):
 
 def _times(a: Float[Array, "... s"], b: Float[Array, "s s"]) -> Float[Array, "... s"]:
     return jnp.matmul(a, b, precision="highest")  # accelerators would round the factors
+
+
+def _in_segments(step, state: State, streams: Any, segment: int) -> tuple[State, Output]:
+    """A scan of scans, of which reverse mode keeps the states between segments, and inside one those between steps."""
+    length = streams[0].shape[0]
+    whole = length // segment * segment
+    run = jax.checkpoint(lambda x, part: jax.lax.scan(jax.checkpoint(step), x, part))
+    cut = jax.tree.map(lambda a: a[:whole].reshape(-1, segment, *a.shape[1:]), streams)
+    state, outputs = jax.lax.scan(run, state, cut)
+    outputs = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), outputs)
+    if whole == length:
+        return state, outputs
+    state, rest = run(state, jax.tree.map(lambda a: a[whole:], streams))
+    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, rest)
 
 
 def _streams(key: Key, length: int) -> Key:

@@ -1,0 +1,180 @@
+"""Gradients through the reverse chain: ``python -m benchmarks.gradients --workdir runs/ddpm-digits``.
+
+What reverse mode through T steps keeps in memory, with and without segments, as XLA counts it; a grid of places tuned
+by gradient, where the denoiser is known exactly; and an inverse problem solved through the sampler of a trained run:
+digits of which half is seen. Writes ``results/gradients.json`` and pictures, and the tables in ``README.md``.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+from benchmarks import quality
+from genjax import data, diffusion, random
+from genjax.theory import markov
+from train import ddpm, pictures, runtime, trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradients:
+    """Measure, tune, solve, and write the tables."""
+
+    workdir: str = "runs/ddpm-digits"
+    """Folder of a run of train.ddpm on digits."""
+    lengths: tuple[int, ...] = (10, 100, 1000)
+    """T, of the table of memory."""
+    places: int = 8
+    """K, of the grid that is tuned."""
+    tuning: int = 300
+    """Steps of Adam on the grid."""
+    solving: int = 200
+    """Steps of Adam on the noise of the inverse problem."""
+    chain: int = 20
+    """Steps of the chain of the inverse problem."""
+    seed: int = 0
+    """Of the noise."""
+    traceback: bool = False
+    """Show where in the code an error arose."""
+
+
+def memory(run: trained.Record, params: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """Bytes that XLA sets aside for the gradient of 8 images with respect to x_T."""
+    rows = []
+    for length in lengths:
+        told = dataclasses.replace(run.settings, timesteps=length)
+        model = ddpm.model(told, run.shape)
+        sample = diffusion.ancestral(model.denoise(params), ddpm.schedule(told))
+        segment = round(math.sqrt(length))
+        row: dict[str, Any] = {"T": length, "segment": segment}
+        for name, cut in (("whole", None), ("segments", segment)):
+            loss = lambda x, sample=sample, cut=cut: (sample(jax.random.key(0), x, segment=cut) ** 2).sum()
+            compiled = jax.jit(jax.grad(loss)).lower(jnp.zeros((8, *run.shape))).compile()
+            row[name] = compiled.memory_analysis().temp_size_in_bytes
+        rows.append(row)
+    return rows
+
+
+def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
+    """A grid of K places whose Euler chain ends as near as can be to where the flow does.
+
+    The data are the training images, blurred a little, so E[x_0|x] is known. What is tuned are the logarithms of σ
+    between fixed ends; the start is Karras' spacing.
+    """
+    flat, blur = images.reshape(len(images), -1), 0.05
+
+    def denoise(x: jax.Array, time: jax.Array) -> jax.Array:
+        noise = time[:, None]
+        total = noise**2 + blur**2
+        share = jax.nn.softmax(-0.5 * jnp.sum((x[:, None] - flat) ** 2, -1) / total, -1)
+        x0 = x + noise**2 / total * (share @ flat - x)
+        return (x - x0) / noise
+
+    def grid(gaps: jax.Array) -> diffusion.Grid:
+        low, high = math.log(0.02), math.log(20.0)
+        inner = high - (high - low) * jnp.cumsum(jax.nn.softmax(gaps))
+        noise = jnp.concatenate([jnp.array([20.0]), jnp.exp(inner), jnp.zeros(1)])
+        return diffusion.Grid(noise, jnp.ones_like(noise), noise)
+
+    start = 20 * random.normal(random.per_example(jax.random.key(settings.seed), 128), flat.shape[1:])
+    train, test = start[:64], start[64:]
+    end = jax.jit(
+        lambda x: diffusion.heun(denoise, diffusion.karras(120, 0.02, 20.0), clip=False)(jax.random.key(0), x)
+    )
+    target, truth = end(train), end(test)
+
+    def error(gaps: jax.Array, x: jax.Array, wanted: jax.Array) -> jax.Array:
+        return jnp.mean((diffusion.implicit(denoise, grid(gaps), clip=False)(jax.random.key(0), x) - wanted) ** 2)
+
+    noise = diffusion.karras(settings.places, 0.02, 20.0).noise[:-1]
+    gaps = jnp.log(jnp.asarray(-np.diff(np.log(noise)), jnp.float32))
+    adam = optax.adam(0.03)
+
+    def kernel(key, state, _):
+        gaps, opt_state = state
+        value, gradient = jax.value_and_grad(error)(gaps, train, target)
+        updates, opt_state = adam.update(gradient, opt_state)
+        return (gaps + updates, opt_state), value
+
+    run = jax.jit(lambda s: markov.simulate(kernel, jax.random.key(0), s, length=settings.tuning))
+    tuned = run((gaps, adam.init(gaps)))[0][0]
+    return {
+        "places": settings.places,
+        "karras": float(error(gaps, test, truth)),
+        "tuned": float(error(tuned, test, truth)),
+        "karras_noise": noise.tolist(),
+        "tuned_noise": np.asarray(grid(tuned).noise)[:-1].tolist(),
+    }
+
+
+def solve(
+    run: trained.Record, params: Any, images: np.ndarray, settings: Gradients
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Digits of which the upper half is seen, found as images that the chain can draw; rows of pictures beside it."""
+    model = ddpm.model(run.settings, run.shape)
+    schedule = ddpm.schedule(run.settings)
+    grid = diffusion.on_times(schedule, diffusion.timesteps(schedule.num_steps, settings.chain, "trailing"))
+    draw = lambda x: diffusion.implicit(model.denoise(params), grid, clip=False)(jax.random.key(0), x, segment=5)
+    truth = data.scale(jnp.asarray(images))
+    seen = jnp.zeros(run.shape).at[: run.shape[0] // 2].set(1)
+
+    def loss(x: jax.Array) -> jax.Array:
+        """Of the seen half, and of leaving the sphere on which x_T lies."""
+        misfit = jnp.sum(seen * (draw(x) - truth) ** 2, (1, 2, 3))
+        return jnp.sum(misfit / 0.1 + 0.5 * jnp.sum(x**2, (1, 2, 3)))
+
+    adam = optax.adam(optax.cosine_decay_schedule(0.1, settings.solving))
+
+    def kernel(key, state, _):
+        x, opt_state = state
+        updates, opt_state = adam.update(jax.grad(loss)(x), opt_state)
+        return (x + updates, opt_state), None
+
+    x = random.normal(random.per_example(jax.random.key(settings.seed), len(images)), run.shape)
+    run_all = jax.jit(lambda x: markov.simulate(kernel, jax.random.key(0), (x, adam.init(x)), length=settings.solving))
+    found = draw(run_all(x)[0][0])
+    half = lambda image, mask: float(jnp.sum(mask * (image - truth) ** 2) / jnp.sum(mask) / len(images))
+    masked = jnp.where(seen > 0, truth, 0.0)
+    rows = np.concatenate([np.asarray(data.to_uint8(part)) for part in (truth, masked, found)])
+    numbers = {"images": len(images), "seen": half(found, seen), "hidden": half(found, 1 - seen)}
+    return numbers | {"mean_image": half(jnp.broadcast_to(truth.mean(0), truth.shape), 1 - seen)}, rows
+
+
+def main(argv: Sequence[str]) -> None:
+    """Do all three."""
+    settings = tyro.cli(Gradients, prog="python -m benchmarks.gradients", args=argv)
+    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    params = trained.params(run, ddpm.model(run.settings, run.shape).init)
+    digits = data.digits()
+    found: dict[str, Any] = {"memory": memory(run, params, settings.lengths)}
+    found["grid"] = tune(data.scale(jnp.asarray(digits.train["image"][:500])), settings)
+    found["inverse"], rows = solve(run, params, digits.heldout["image"][:12], settings)
+    folder = quality.HERE / "results"
+    (folder / "gradients.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    pictures.save(folder / "inverse-problem.png", pictures.tile(rows, 12))
+    quality.write_table("gradients", table(found))
+
+
+def table(found: dict[str, Any]) -> str:
+    """The numbers in Markdown."""
+    lines = ["| T | memory of the gradient, MiB | in segments of √T |", "|---|---|---|"]
+    for row in found["memory"]:
+        lines.append(f"| {row['T']} | {row['whole'] / 2**20:.1f} | {row['segments'] / 2**20:.1f} |")
+    grid, inverse = found["grid"], found["inverse"]
+    lines += ["", f"| Euler, {grid['places']} steps | squared error of the end, other noise |", "|---|---|"]
+    lines += [f"| Karras' spacing | {grid['karras']:.5f} |", f"| tuned by gradient | {grid['tuned']:.5f} |", ""]
+    lines += ["| half of the digit | squared error |", "|---|---|", f"| seen | {inverse['seen']:.4f} |"]
+    lines += [f"| hidden | {inverse['hidden']:.4f} |", f"| hidden, by the mean image | {inverse['mean_image']:.4f} |"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    runtime.main(main)
