@@ -58,7 +58,7 @@ def ho(size: UNetSize, *, dtype: Any = None) -> unet.UNet:
 
 def denoising(module: nn.Module, shape: tuple[int, int, int], num_steps: int = 300) -> ddpm.DDPM:
     """The model of the notes around a network: linear schedule, absolute error."""
-    return ddpm.build(module, diffusion.linear_schedule(num_steps), shape, distance=ddpm.l1)
+    return ddpm.build(module, diffusion.linear_schedule(num_steps), shape, objective=diffusion.simple(ddpm.l1))
 
 
 def on_bytes(loss: Loss) -> Loss:
