@@ -1,5 +1,7 @@
 """The loss and the sampler of DDPM against closed forms."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -101,6 +103,46 @@ def test_image_i_depends_on_key_and_i_only(sampler):
     assert np.array_equal(whole[:1], model.sample(KEY, params, 1))
     assert np.array_equal(whole[3:], model.sample(random.per_example(KEY, 5, first=3), params, 5))
     assert len(np.unique(np.asarray(whole).reshape(8, -1), axis=0)) == 8
+
+
+def test_loss_aware_times_keep_the_mean_and_lower_its_variance():
+    network = Affine()
+    plain = ddpm.build(network, SCHEDULE, SHAPE, objective=diffusion.vlb())
+    aware = ddpm.loss_aware(plain, SCHEDULE.num_steps)
+    images = {"image": jnp.round(0.5 * jax.random.normal(KEY, (4000, *SHAPE)) * 127.5) / 127.5}
+    params = {"network": {"scale": jnp.array(0.9), "slope": jnp.array(0.0)}, "squares": jnp.ones(100)}
+    keys = random.per_example(KEY, 4000)
+    at = lambda t: plain.losses(keys, params["network"], {**images, "time": jnp.full(4000, (t + 0.5) / 100)})
+    squares = jax.jit(lambda: jax.lax.map(lambda t: jnp.mean(at(t) ** 2), jnp.arange(100)))()
+    known = jax.jit(aware.losses)(KEY, {**params, "squares": squares}, images)
+    uniform = jax.jit(plain.losses)(KEY, params["network"], images)
+    assert abs(known.mean() - uniform.mean()) < 4 * np.hypot(known.std(), uniform.std()) / np.sqrt(4000)
+    assert known.std() < 0.5 * uniform.std()
+    slope = jax.jit(jax.grad(lambda p: aware.loss(KEY, p, images)[0]))(params)
+    assert np.abs(slope["squares"]).max() > 0 and np.isfinite(slope["network"]["scale"])
+
+
+def test_labels_reach_the_network_and_guidance_mixes_them():
+    class Labelled(nn.Module):
+        @nn.compact
+        def __call__(self, x_t, t, labels=None):
+            known = jnp.full(t.shape, 3) if labels is None else labels
+            return x_t * self.param("scale", nn.initializers.ones, ()) + known[:, None, None, None]
+
+    options = {"num_classes": 3, "label_dropout": 0.5}
+    model = ddpm.build(Labelled(), SCHEDULE, SHAPE, **options)
+    params, x, t = model.init(KEY), jnp.ones((2, *SHAPE)), jnp.array([5, 5])
+    said = lambda model, labels: model.denoise(params, labels)(x, t).noise[:, 0, 0, 0]
+    assert np.allclose(said(model, jnp.array([0, 2])), [1, 3]) and np.allclose(said(model, None), [4, 4])
+    guide = partial(diffusion.classifier_free_batched, weight=2.0)
+    guided = ddpm.build(Labelled(), SCHEDULE, SHAPE, **options, guide=guide)
+    assert np.allclose(said(guided, jnp.array([0, 2])), [4 - 2 * 3, 4 - 2 * 1])
+    batch = {"image": jnp.zeros((400, *SHAPE)), "label": jnp.zeros(400, int)}
+    assert np.isclose(model.loss(KEY, params, batch)[0], guided.loss(KEY, params, batch)[0])  # training is not guided
+    same = [model.losses(KEY, params, {**batch, "label": jnp.full(400, i)}) for i in (0, 2)]
+    assert 120 < np.sum(np.isclose(*same)) < 280  # half of the labels are hidden
+    with pytest.raises(ValueError, match="guide: expected a model conditional on labels"):
+        ddpm.build(Affine(), SCHEDULE, SHAPE, guide=guide)
 
 
 def test_a_network_without_dropout_needs_no_keys():

@@ -281,3 +281,32 @@ def test_what_is_no_chain_is_refused():
         markov.mixing_time(jnp.asarray(RESTAURANT), 0.0)
     with pytest.raises(ValueError, match=r"not reached in 2\*\*64 steps"):
         markov.mixing_time(jnp.array([[1, 1e-30], [1e-30, 1]]))
+
+
+@pytest.mark.parametrize("segment", [1, 3, 4, 12, 20])
+def test_a_chain_in_segments_is_the_same_chain_with_the_same_gradient(segment):
+    def kernel(key, x, u):
+        return jnp.sin(x + u) + 0.1 * jax.random.normal(key, x.shape), x
+
+    def end(x, segment):
+        state, path = markov.simulate(kernel, jax.random.key(0), x, jnp.linspace(0, 1, 12), segment=segment)
+        return state.sum() + (path**2).sum()
+
+    x = jnp.array([0.3, -0.2])
+    whole, parts = (jax.jit(jax.value_and_grad(lambda x, s=s: end(x, s)))(x) for s in (None, segment))
+    assert np.allclose(whole[0], parts[0], rtol=1e-6) and np.allclose(whole[1], parts[1], rtol=1e-5)
+
+
+def test_segments_keep_the_memory_of_the_gradient_small():
+    def memory(length, segment):
+        def loss(x):
+            return markov.simulate(
+                lambda key, x, _: (jnp.sin(x @ x), None), jax.random.key(0), x, length=length, segment=segment
+            )[0].sum()
+
+        return jax.jit(jax.grad(loss)).lower(jnp.ones((32, 32))).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(400, None) / memory(100, None) > 3  # as T
+    assert memory(400, 20) / memory(100, 10) < 2.5  # as its root
+    with pytest.raises(ValueError, match="segment: expected at least 1 step, got 0"):
+        memory(4, 0)

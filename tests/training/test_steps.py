@@ -146,3 +146,16 @@ def test_one_two_and_eight_devices_agree_and_a_forgotten_average_shows():
     for num_devices in ("1", "2", "8"):
         assert answer[num_devices] <= 1e-5, answer
     assert answer["forgotten"] > 1e-4
+
+
+def test_stratified_places_are_even_over_the_batch_and_uniform_over_steps():
+    draw = jax.jit(steps.stratified(steps.rows(8), "time"))
+    data = {"x": jnp.arange(40.0)}
+    found = np.stack([draw(KEY, create_at(step), data)["time"] for step in range(200)])
+    assert np.allclose(np.diff(np.sort(found, 1), axis=1), 1 / 8, atol=1e-6)
+    assert found.min() >= 0 and found.max() < 1
+    assert abs(found[:, 0].mean() - 0.5) < 4 * 0.289 / np.sqrt(200) and np.std(found[:, 0]) > 0.2
+
+
+def create_at(step):
+    return TrainState(jnp.asarray(step), {}, {}, ())
