@@ -1,4 +1,4 @@
-"""The design of Karras et al. 2022 (arXiv:2206.00364): a network told σ, which always sees and says numbers of size one.
+"""The design of Karras et al. 2022 (arXiv:2206.00364): a network told σ, which sees and says numbers of size one.
 
 x = x_0 + σ ε, α = 1; D(x, σ) = c_skip x + c_out F(c_in x, c_noise) estimates x_0 (eq. 7). Samplers run it on
 ``grids.karras``.
