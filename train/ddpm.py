@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -13,7 +14,7 @@ import numpy as np
 
 from genjax import data, diffusion
 from genjax.models import ddpm
-from genjax.nn import unet
+from genjax.nn import diffusers_unet, unet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
 from train import choices, config, loop, optimizer, pictures, runtime, sources
@@ -44,8 +45,10 @@ class Config(config.ImageRun):
     """How a step picks its times: independently, spread evenly over the batch (Kingma et al. 2021), or in proportion to
     the loss (Nichol & Dhariwal 2021)."""
 
-    network: Literal["unet", "simple"] = "unet"
-    """The U-Net of Ho et al. 2020, or the notes' SimpleUNet."""
+    network: Literal["unet", "simple", "diffusers"] = "unet"
+    """The U-Net of Ho et al. 2020, the notes' SimpleUNet, or the U-Net that --unet-config describes."""
+    unet_config: str = ""
+    """The config.json of a UNet2DModel of diffusers, as text; diffusers only, where it stands for the fields below."""
     width: int = 32
     """Channels at full resolution."""
     multipliers: tuple[int, ...] = (1, 2, 2)
@@ -84,8 +87,10 @@ class Config(config.ImageRun):
             found.append("zero_terminal: the noise is all there is at the end and tells nothing; use --predict v")
         if self.zero_terminal and self.weighting == "vlb":
             found.append("zero_terminal: the last step has no bound; use --weighting simple or min_snr")
-        if self.classes and self.network == "simple":
-            found.append("classes: the notes' network takes no labels; use --network unet")
+        if self.classes and self.network != "unet":
+            found.append(f"classes: the network {self.network} takes no labels; use --network unet")
+        if bool(self.unet_config) != (self.network == "diffusers"):
+            found.append("unet_config: expected with --network diffusers, and only there")
         if not self.classes and self.guidance != 1:
             found.append("guidance: expected a model conditional on labels; give --classes, or leave --guidance at 1")
         if self.classes and self.variance == "learned" and self.guidance != 1:
@@ -110,7 +115,7 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None
     times, learned = schedule(settings), settings.variance == "learned"
     read = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[settings.predict]
     ours = ddpm.build(
-        _network(settings, shape[-1] * (2 if learned else 1)),
+        network(settings, shape[-1] * (2 if learned else 1)),
         times,
         shape,
         objective=_objective(settings, times),
@@ -208,8 +213,14 @@ def schedule(settings: Config) -> diffusion.Schedule:
     return diffusion.zero_terminal(plain) if settings.zero_terminal else plain
 
 
-def _network(settings: Config, channels: int) -> nn.Module:
+def network(settings: Config, channels: int) -> nn.Module:
+    """The network that the settings describe, which puts out so many channels."""
     dtype = jnp.bfloat16 if settings.bfloat16 else None
+    if settings.network == "diffusers":
+        try:
+            return diffusers_unet.network(json.loads(settings.unet_config)).clone(dtype=dtype)
+        except (ValueError, TypeError) as error:
+            raise config.UsageError(f"unet_config: {error}") from error
     if settings.network == "simple":
         widths = tuple(settings.width * multiplier for multiplier in settings.multipliers)
         return unet.SimpleUNet(channels=widths, image_channels=channels, norm=settings.norm, dtype=dtype)

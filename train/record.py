@@ -22,6 +22,9 @@ import tqdm
 from genjax import data
 from train import checkpoint, config, members
 
+IMPORTED = "imported"
+"""The fingerprint of data that a run has not seen."""
+
 CLOCKS = ("seconds", "steps_per_second")
 """The fields of metrics.jsonl that differ between a run and its repetition."""
 
@@ -74,11 +77,30 @@ def write(workdir: pathlib.Path, script: str, name: str, settings: config.Run, d
     """
     fingerprint = data.fingerprint(dataset)
     old = _read(workdir)
-    if old and old["data"]["fingerprint"] != fingerprint and not settings.override_resume:
+    known = old and old["data"]["fingerprint"] != IMPORTED
+    if old and known and old["data"]["fingerprint"] != fingerprint and not settings.override_resume:
         raise config.UsageError(
             f"{workdir} was trained on other data: fingerprint {old['data']['fingerprint'][:12]} -> {fingerprint[:12]} "
             f"({dataset.name}). Use the old data, another --workdir, or --restart to start over"
         )
+    about = {
+        "name": dataset.name,
+        "fingerprint": fingerprint,
+        "train": list(dataset.train["image"].shape),
+        "heldout": list(dataset.heldout["image"].shape),
+    }
+    _describe(workdir, script, name, settings, about, old["starts"] if old else [])
+
+
+def imported(
+    workdir: pathlib.Path, script: str, name: str, settings: config.ImageRun, shape: tuple[int, int, int]
+) -> None:
+    """Write config.json of a run whose weights come from elsewhere, and whose data nobody has seen."""
+    about = {"name": settings.data, "fingerprint": IMPORTED, "train": [0, *shape], "heldout": [0, *shape]}
+    _describe(workdir, script, name, settings, about, [])
+
+
+def _describe(workdir: pathlib.Path, script: str, name: str, settings: config.Run, about: Any, starts: Any) -> None:
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     described = {
         "run_id": name,
@@ -92,13 +114,8 @@ def write(workdir: pathlib.Path, script: str, name: str, settings: config.Run, d
             "processes": jax.process_count(),
             "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         },
-        "data": {
-            "name": dataset.name,
-            "fingerprint": fingerprint,
-            "train": list(dataset.train["image"].shape),
-            "heldout": list(dataset.heldout["image"].shape),
-        },
-        "starts": [*(old["starts"] if old else []), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")],
+        "data": about,
+        "starts": [*starts, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")],
     }
     if jax.process_index() == 0:
         _replace(workdir / "config.json", json.dumps(described, indent=2) + "\n")

@@ -84,6 +84,39 @@ def network(config: Mapping[str, Any]) -> UNet:
     )
 
 
+def config(network: UNet, side: int) -> dict[str, Any]:
+    """The config.json of a ``UNet2DModel`` that is this network; the inverse of ``network``.
+
+    Args:
+      network: ours.
+      side: height and width of its images, which decide where a network with ``attention`` by height has it.
+
+    Raises:
+      ValueError: diffusers has no such network.
+    """
+    _require(not network.num_classes, "num_classes", network.num_classes, "0")
+    _require(network.down_padding in (1, "SAME"), "down_padding", network.down_padding, "1 or 'SAME'")
+    levels = range(len(network.multipliers))
+    by_height = tuple(level for level in levels if side // 2**level in network.attention)
+    down = by_height if network.attention_down is None else network.attention_down
+    up = by_height if network.attention_up is None else network.attention_up
+    waves = next(waves for waves, embed in _EMBED.items() if embed == network.embed)
+    kind = lambda where, level, at: ("Attn" if level in at else "") + f"{where}Block2D"
+    return {
+        "sample_size": side, "in_channels": network.image_channels, "out_channels": network.image_channels,
+        "block_out_channels": [network.channels * multiplier for multiplier in network.multipliers],
+        "layers_per_block": network.blocks, "dropout": network.dropout, "act_fn": "silu",
+        "down_block_types": [kind("Down", level, down) for level in levels],
+        "up_block_types": [kind("Up", level, up) for level in reversed(levels)],
+        "add_attention": network.middle_attention, "attention_head_dim": network.head_channels,
+        "norm_num_groups": network.groups, "norm_eps": network.epsilon,
+        "attn_norm_num_groups": network.groups if network.modulation == "scale" else None,
+        "downsample_padding": 1 if network.down_padding == 1 else 0,
+        "flip_sin_to_cos": waves[0], "freq_shift": waves[1],
+        "resnet_time_scale_shift": "scale_shift" if network.modulation == "scale" else "default",
+    }  # fmt: skip
+
+
 def params(tensors: Tensors, shapes: Params, levels: int) -> Params:
     """Our parameters, float32, from theirs.
 

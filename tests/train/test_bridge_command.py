@@ -1,0 +1,153 @@
+"""``python -m train.bridge``: folders of diffusers in and out, with images equal to diffusers' own."""
+
+import json
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax import diffusion
+from genjax.nn import diffusers_unet
+from train import bridge, checkpoint, config, ddpm, sample, trained
+
+KEY = jax.random.key(0)
+UNET = {
+    "sample_size": 8,
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    "norm_num_groups": 4,
+    "norm_eps": 1e-6,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "attention_head_dim": None,
+}
+PROCESS = {"num_train_timesteps": 20, "beta_start": 1e-3, "beta_end": 0.2, "beta_schedule": "linear"}
+
+
+def folder(path, tensors=None, process=PROCESS):
+    """A pipeline's folder with random weights."""
+    safetensors = pytest.importorskip("safetensors.numpy")
+    network = diffusers_unet.network(UNET)
+    shapes = jax.eval_shape(network.init, KEY, jnp.zeros((1, 8, 8, 1)), jnp.zeros(1, jnp.int32))["params"]
+    source = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: (0.2 * source.normal(size=p.shape)).astype(np.float32), shapes)
+    for part in ("unet", "scheduler"):
+        (path / part).mkdir(parents=True)
+    found = diffusers_unet.tensors(params, 2) if tensors is None else tensors(diffusers_unet.tensors(params, 2))
+    safetensors.save_file(found, path / "unet" / bridge.WEIGHTS)
+    (path / "unet" / "config.json").write_text(json.dumps(UNET))
+    (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(process))
+    return path
+
+
+def read(source, workdir, *more):
+    bridge.main(["--source", str(source), "--workdir", str(workdir), "--data", "digits", *more])
+    return workdir
+
+
+def params_of(workdir):
+    run = trained.record(workdir, {"ddpm": ddpm})
+    return run, trained.params(run, ddpm.model(run.settings, run.shape).init)
+
+
+def test_a_folder_becomes_a_run_that_draws_and_goes_on_training(tmp_path):
+    workdir = read(folder(tmp_path / "theirs"), tmp_path / "run")
+    drawn = sample.draw(sample.Sample(str(workdir), num=3, sampler="ddim", steps=4))
+    assert drawn.shape == (3, 8, 8, 1) and len(np.unique(drawn.reshape(3, -1), axis=0)) == 3
+    argv = ["--config", str(workdir / "config.json"), "--workdir", str(workdir), "--steps", "2", "--every", "2"]
+    ddpm.main([*argv, "--log-every", "1", "--steps-per-call", "1", "--num-samples", "4", "--batch-size", "8"])
+    assert (workdir / "checkpoints" / "2").is_dir()
+
+
+def test_there_and_back_is_bitwise_the_same(tmp_path):
+    workdir = read(folder(tmp_path / "theirs"), tmp_path / "run")
+    bridge.main(["--workdir", str(workdir), "--export", str(tmp_path / "back")])
+    first, second = (bridge.tensors(tmp_path / name / "unet") for name in ("theirs", "back"))
+    assert first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+    again = read(tmp_path / "back", tmp_path / "again")
+    one, other = (params_of(path)[1] for path in (workdir, again))
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
+
+
+def test_images_are_those_of_diffusers_under_the_same_noise(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch = pytest.importorskip("torch")
+        diffusers = pytest.importorskip("diffusers")
+        workdir = read(folder(tmp_path / "theirs"), tmp_path / "run")
+        bridge.main(["--workdir", str(workdir), "--export", str(tmp_path / "back")])
+        network = diffusers.UNet2DModel.from_pretrained(tmp_path / "back" / "unet")
+        scheduler = diffusers.DDIMScheduler.from_pretrained(
+            tmp_path / "back" / "scheduler", timestep_spacing="trailing", clip_sample=True
+        )
+        start = np.random.default_rng(1).normal(size=(2, 8, 8, 1)).astype(np.float32)
+        scheduler.set_timesteps(5)
+        x = torch.tensor(start.transpose(0, 3, 1, 2))
+        with torch.no_grad():
+            for t in scheduler.timesteps:
+                x = scheduler.step(network(x, t).sample, t, x, use_clipped_model_output=True).prev_sample
+        theirs = x.numpy().transpose(0, 2, 3, 1)
+    run, params = params_of(workdir)
+    model, schedule = ddpm.model(run.settings, run.shape), ddpm.schedule(run.settings)
+    draw = lambda params: jax.jit(diffusion.ddim(model.denoise(params), schedule, num_steps=5))(KEY, start)
+    assert np.abs(draw(params) - theirs).max() < 1e-4
+    params["down_0_0"]["conv_1"]["kernel"] = params["down_0_0"]["conv_1"]["kernel"].transpose(1, 0, 2, 3)
+    assert np.abs(draw(params) - theirs).max() > 1e-2
+
+
+def test_half_precision_is_widened(tmp_path):
+    half = folder(tmp_path / "half", lambda t: {name: array.astype(np.float16) for name, array in t.items()})
+    found = bridge.tensors(half / "unet")
+    assert all(array.dtype == np.float32 for array in found.values())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: (p / "unet" / bridge.WEIGHTS).unlink(), f"there is no {bridge.WEIGHTS}"),
+        (lambda p: (p / "unet" / "config.json").unlink(), "there is no config.json"),
+        (lambda p: (p / "unet" / "config.json").write_text("{"), "is no JSON"),
+        (
+            lambda p: (p / "unet" / bridge.WEIGHTS).write_bytes((p / "unet" / bridge.WEIGHTS).read_bytes()[:5000]),
+            "damaged or cut off",
+        ),
+        (
+            lambda p: (p / "unet" / bridge.WEIGHTS).rename(p / "unet" / "diffusion_pytorch_model.bin"),
+            "is a pickle, which is not opened",
+        ),
+    ],
+)
+def test_a_broken_folder_is_refused_and_leaves_no_run(tmp_path, spoil, message):
+    spoil(source := folder(tmp_path / "theirs"))
+    with pytest.raises(checkpoint.CheckpointError, match=message):
+        read(source, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_tensors_of_another_network_are_listed(tmp_path):
+    def lose(tensors):
+        tensors["other.weight"] = tensors.pop("conv_in.bias")
+        return tensors
+
+    with pytest.raises(checkpoint.CheckpointError, match=r"(?s)missing conv_in.bias.*unexpected other.weight"):
+        read(folder(tmp_path / "theirs", lose), tmp_path / "run")
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+    source = folder(tmp_path / "theirs", process={**PROCESS, "beta_schedule": "scaled_linear"})
+    with pytest.raises(config.UsageError, match="beta_schedule 'scaled_linear' is not covered"):
+        read(source, tmp_path / "run")
+    with pytest.raises(config.UsageError, match="expected one of them"):
+        bridge.main(["--workdir", str(tmp_path / "run")])
+    workdir = read(folder(tmp_path / "good"), tmp_path / "run")
+    with pytest.raises(config.UsageError, match="holds a run already"):
+        read(tmp_path / "good", workdir)
+    with pytest.raises(config.UsageError, match="it exists; name a folder that does not"):
+        bridge.main(["--workdir", str(workdir), "--export", str(tmp_path / "good")])

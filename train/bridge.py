@@ -1,0 +1,221 @@
+"""Published weights in and out: ``python -m train.bridge --source FOLDER --workdir runs/cifar10``.
+
+Reads a folder of diffusers with an unconditional ``UNet2DModel`` (alone, or a pipeline with ``unet`` and ``scheduler``)
+as a run of ``train.ddpm``, which can be sampled, scored and trained on; with ``--export FOLDER`` it writes a run as a
+folder of that kind. Weights are safetensors only: pickles are not opened.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import tyro
+from safetensors import numpy as safetensors_numpy
+
+from genjax.nn import diffusers_unet, unet
+from genjax.training import state
+from train import checkpoint, config, ddpm, optimizer, record, runtime, trained
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
+PREDICTS = {"epsilon": "noise", "sample": "x0", "v_prediction": "v"}
+VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "fixed_large_log": "large"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bridge:
+    """Read a folder of diffusers as a run, or write a run as such a folder."""
+
+    workdir: str
+    """Folder of the run: made from --source, or written by --export."""
+    source: str = ""
+    """Folder of diffusers to read."""
+    export: str = ""
+    """Folder of diffusers to write; it must not exist."""
+    data: str = "tfds:cifar10"
+    """What the weights were trained on, for scoring and further training."""
+    size: int = 0
+    """Height and width of the images; 0 takes the network's sample_size."""
+    traceback: bool = False
+    """Show where in the code an error arose."""
+
+
+def read(settings: Bridge) -> None:
+    """Make a run of a folder.
+
+    Raises:
+      CheckpointError: the folder is not of this kind, or its tensors are not those of its network.
+      UsageError: the workdir holds a run already, or the network or its process is not covered.
+    """
+    workdir, source = pathlib.Path(settings.workdir).absolute(), pathlib.Path(settings.source)
+    if (workdir / "config.json").exists() or (workdir / "checkpoints").exists():
+        raise config.UsageError(f"workdir {workdir}: it holds a run already; use another")
+    weights = source / "unet" if (source / "unet").is_dir() else source
+    described = _json(weights / "config.json")
+    told = _settings(settings, described, source)
+    shape = (told.size, told.size, diffusers_unet.network(described).image_channels)
+    ours = ddpm.model(told, shape)
+    shapes = jax.eval_shape(ours.init, jax.random.key(0))
+    try:
+        params = diffusers_unet.params(tensors(weights), shapes, len(described["block_out_channels"]))
+    except ValueError as error:
+        raise checkpoint.CheckpointError(f"{weights}: {error}") from error
+    start = state.create(jax.tree.map(jnp.asarray, params), optimizer.adam(told)[0])
+    name = uuid.uuid4().hex
+    with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints:
+        checkpoints.save(0, start, {"interval": record.Interval().to_json()})
+        checkpoints.wait()
+        record.imported(workdir, "ddpm", name, told, shape)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    record.say(f"{count:,} parameters of {source} in {workdir}; draw with python -m train.sample --workdir {workdir}")
+
+
+def write(settings: Bridge) -> None:
+    """Write a run as a folder that ``DDPMPipeline.from_pretrained`` reads.
+
+    Raises:
+      CheckpointError: the workdir holds no run of train.ddpm.
+      UsageError: the folder exists, or diffusers has no such network or process.
+    """
+    target = pathlib.Path(settings.export).absolute()
+    if target.exists():
+        raise config.UsageError(f"export {target}: it exists; name a folder that does not")
+    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    told, model = run.settings, ddpm.model(run.settings, run.shape)
+    wrong = [name for name in ("classes", "zero_terminal") if getattr(told, name)]
+    if told.variance == "learned" or told.noise == "sigmoid" or told.times == "loss_aware" or wrong:
+        raise config.UsageError(
+            "export: expected fixed variances, a linear or cosine schedule, no classes, a terminal SNR above zero and "
+            f"no loss-aware times; {settings.workdir} has others"
+        )
+    network = ddpm.network(told, run.shape[-1])
+    if not isinstance(network, unet.UNet):
+        raise config.UsageError(f"export: diffusers has no network like --network {told.network}")
+    described = diffusers_unet.config(network, run.shape[0])
+    params = trained.params(run, model.init)
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for part in ("unet", "scheduler"):
+        (partial / part).mkdir(parents=True)
+    levels = len(described["block_out_channels"])
+    safetensors_numpy.save_file(diffusers_unet.tensors(params, levels), partial / "unet" / WEIGHTS, {"format": "pt"})
+    _save(partial / "unet" / "config.json", {"_class_name": "UNet2DModel", **described})
+    _save(partial / "scheduler" / "scheduler_config.json", _scheduler(told))
+    index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
+    _save(partial / "model_index.json", {"_class_name": "DDPMPipeline", **index})
+    partial.rename(target)
+    record.say(f"{settings.workdir} in {target}; read it with diffusers.DDPMPipeline.from_pretrained")
+
+
+def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """All tensors of a folder's safetensors, in one file or in several.
+
+    Raises:
+      CheckpointError: there are none, they are cut off, or pickles alone.
+    """
+    index = folder / (WEIGHTS + ".index.json")
+    names = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else [WEIGHTS]
+    found: dict[str, np.ndarray] = {}
+    for name in names:
+        if not (folder / name).is_file():
+            kinds = (".bin", ".pt", ".ckpt", ".pth")
+            pickles = [path.name for path in sorted(folder.glob("*")) if path.suffix in kinds]
+            hint = (
+                f"; {pickles[0]} is a pickle, which is not opened: convert it where it comes from with "
+                "UNet2DModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"
+                if pickles
+                else ""
+            )
+            raise checkpoint.CheckpointError(f"{folder}: there is no {name}{hint}")
+        try:
+            with safetensors.safe_open(folder / name, "flax") as file:
+                found |= {key: np.asarray(jnp.asarray(file.get_tensor(key), jnp.float32)) for key in file.keys()}  # noqa: SIM118
+        except safetensors.SafetensorError as error:
+            raise checkpoint.CheckpointError(f"{folder / name} is damaged or cut off: {error}") from error
+    return found
+
+
+def _settings(settings: Bridge, described: Mapping[str, Any], source: pathlib.Path) -> ddpm.Config:
+    path = source / "scheduler" / "scheduler_config.json"
+    path = path if path.is_file() else source / "scheduler_config.json"
+    process = _json(path) if path.is_file() else {}
+    known: dict[str, Any] = {
+        "noise": SCHEDULES.get(process.get("beta_schedule", "linear")),
+        "predict": PREDICTS.get(process.get("prediction_type", "epsilon")),
+        "variance": VARIANCES.get(process.get("variance_type", "fixed_small")),
+    }
+    for name, field in (("noise", "beta_schedule"), ("predict", "prediction_type"), ("variance", "variance_type")):
+        if known[name] is None:
+            raise config.UsageError(f"{path}: {field} {process[field]!r} is not covered")
+    try:
+        network = diffusers_unet.network(described)
+    except ValueError as error:
+        raise config.UsageError(f"{source}: {error}") from error
+    size = settings.size or described.get("sample_size")
+    if not isinstance(size, int):
+        raise config.UsageError(f"size: {source} names no single sample_size, but {size}; give --size")
+    known["channels"] = network.image_channels
+    return dataclasses.replace(
+        ddpm.Config(),
+        workdir=settings.workdir,
+        data=settings.data,
+        size=size,
+        timesteps=process.get("num_train_timesteps", 1000),
+        first_beta=process.get("beta_start", 1e-4),
+        last_beta=process.get("beta_end", 0.02),
+        network="diffusers",
+        unet_config=json.dumps(
+            {name: described[name] for name in sorted(diffusers_unet.DEFAULTS) if name in described}
+        ),
+        **known,
+    )
+
+
+def _scheduler(told: ddpm.Config) -> dict[str, Any]:
+    back = lambda table, value: next(name for name, ours in table.items() if ours == value)
+    return {
+        "_class_name": "DDPMScheduler",
+        "num_train_timesteps": told.timesteps,
+        "beta_start": told.first_beta,
+        "beta_end": told.last_beta,
+        "beta_schedule": back(SCHEDULES, told.noise),
+        "prediction_type": back(PREDICTS, told.predict),
+        "variance_type": back(VARIANCES, told.variance),
+        "clip_sample": True,
+    }
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise checkpoint.CheckpointError(f"{path.parent}: there is no {path.name}") from error
+    except ValueError as error:
+        raise checkpoint.CheckpointError(f"{path} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise checkpoint.CheckpointError(f"{path}: expected an object")
+    return found
+
+
+def _save(path: pathlib.Path, described: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Read or write, as the command line says."""
+    settings = tyro.cli(Bridge, prog="python -m train.bridge", args=argv)
+    if bool(settings.source) == bool(settings.export):
+        raise config.UsageError("source, export: expected one of them: --source FOLDER reads, --export FOLDER writes")
+    (read if settings.source else write)(settings)
+
+
+if __name__ == "__main__":
+    runtime.main(main)
