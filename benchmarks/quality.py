@@ -110,7 +110,7 @@ class Quality:
     """Train, score, and write the table."""
 
     models: tuple[str, ...] = ("vae",)
-    """Which families."""
+    """Which families: vae, pixelcnn, pixelrnn; or drawn, which judges what DDPM, VAE, PixelCNN and GAN draw alike."""
     rows: tuple[int, ...] = ()
     """Which rows of each, counted from 0; all by default."""
     num_seeds: int = 3
@@ -195,6 +195,9 @@ def main(argv: Sequence[str]) -> None:
     """Score what the command line says."""
     settings = tyro.cli(Quality, prog="python -m benchmarks.quality", args=argv)
     for family in settings.models:
+        if family == "drawn":
+            _drawn(settings)
+            continue
         path = HERE / "results" / f"quality-{family}.json"
         old = {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
         for i in settings.rows or range(len(ROWS[family])):
@@ -202,6 +205,13 @@ def main(argv: Sequence[str]) -> None:
             ordered = [old[row.name] for row in ROWS[family] if row.name in old]
             path.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
             write_table(family, table(ordered))
+
+
+def _drawn(settings: Quality) -> None:
+    """What the models draw, judged alike: a program of its own, with its own flags."""
+    more = ["--data-dir", settings.data_dir] if settings.data_dir else []
+    command = ["--config", "digits", "--num-seeds", str(settings.num_seeds), "--workdir", settings.workdir, *more]
+    subprocess.run([sys.executable, "-m", "benchmarks.drawn", *command], check=True)
 
 
 def _show(value: dict[str, Any]) -> str:

@@ -194,6 +194,22 @@ def lines(path: pathlib.Path, frames: Sequence[Sequence[np.ndarray]], titles: Se
             panel.spines[:].set_visible(False)
 
 
+def against(
+    path: pathlib.Path,
+    series: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    labels: tuple[str, str],
+    title: str,
+    floor: float,
+) -> None:
+    """Draw y against x of several series by name, both on logarithmic axes, and a dashed line at the floor."""
+    with figure(path, size=(6.6, 4.4)) as ((panel,),):
+        for i, (name, (x, y)) in enumerate(series.items()):
+            panel.plot(x, y, "o-", ms=4, color=COLOURS[i % len(COLOURS)], label=name)
+        panel.axhline(floor, ls="--", lw=1, color="0.5")
+        panel.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1], title=title)
+        panel.legend(frameon=False, fontsize=8)
+
+
 def density(path: pathlib.Path, real: np.ndarray, made: np.ndarray, title: str) -> None:
     """Draw two sets of points [n 2] as densities, side by side on the same axes."""
     reach = 1.25 * np.abs(real).max()

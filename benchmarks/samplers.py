@@ -1,0 +1,93 @@
+"""Quality against network evaluations: ``python -m benchmarks.samplers --workdir runs/ddpm-digits``.
+
+Draws from one diffusion model by every sampler with few and many steps, judges the images as ``train.judge`` does, and
+writes ``results/samplers-NAME.json``, a figure and the table in ``README.md`` of this folder.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tyro
+
+from benchmarks import quality
+from train import ddpm, panel, pictures, record, runtime, sample, trained
+
+EVALUATIONS = {"heun": lambda steps: 2 * steps - 1, "pndm": lambda steps: steps + 9}
+"""Of the network, where it is not one a step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Samplers:
+    """Draw, judge, and write the table."""
+
+    workdir: str = "runs/ddpm-digits"
+    """Folder of a run of train.ddpm."""
+    classifier: str = "runs/classifier-digits"
+    """Folder of a run of train.classifier on the same data."""
+    samplers: tuple[str, ...] = ("ancestral", "ddim", "heun", "dpm_solver", "dpm_solver_sde", "pndm")
+    """Which."""
+    steps: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
+    """Of the chains; those above the run's T are left out."""
+    num: int = 0
+    """Images; 0 for as many as are held out."""
+    name: str = "digits"
+    """Of the table."""
+    data_dir: str = ""
+    """Where data sets lie."""
+    traceback: bool = False
+    """Show where in the code an error arose."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Judge what the command line says."""
+    settings = tyro.cli(Samplers, prog="python -m benchmarks.samplers", args=argv)
+    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    eyes, told = panel.of_classifier(settings.classifier, settings.data_dir)
+    judges = panel.panel(eyes, told, k=5)
+    num = settings.num or len(judges.real.heldout["image"])
+    rows: list[dict[str, Any]] = []
+    for sampler in settings.samplers:
+        for steps in settings.steps:
+            if steps > run.settings.timesteps:
+                continue
+            drawn = sample.draw(
+                sample.Sample(settings.workdir, num=num, sampler=sampler, steps=steps, batch_size=min(num, 250))
+            )
+            cost = EVALUATIONS.get(sampler, lambda steps: steps)(steps)
+            rows.append({"sampler": sampler, "steps": steps, "evaluations": cost, **judges.numbers(drawn)})
+            record.say(f"{sampler:15} {steps:5} steps  {cost:5} evaluations  Fréchet {rows[-1]['frechet']:.2f}")
+    found = {"features": judges.title, "num": num, "floor": judges.floor(num), "rows": rows}
+    path = quality.HERE / "results" / f"samplers-{settings.name}.json"
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    _figure(path.with_suffix(".png"), settings, found)
+    quality.write_table(f"samplers {settings.name}", table(settings, found))
+
+
+def table(settings: Samplers, found: dict[str, Any]) -> str:
+    """Fréchet distances in Markdown, a row for each sampler."""
+    steps = sorted({row["steps"] for row in found["rows"]})
+    lines = [f"| sampler | {' | '.join(f'{n} steps' for n in steps)} |", "|---" * (1 + len(steps)) + "|"]
+    for name in settings.samplers:
+        by_steps = {row["steps"]: row["frechet"] for row in found["rows"] if row["sampler"] == name}
+        cells = [f"{by_steps[n]:.2f}" if n in by_steps else "" for n in steps]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    floor = " | ".join([f"{found['floor']['frechet']:.2f}"] * len(steps))
+    return "\n".join([*lines, f"| real, held out | {floor} |"])
+
+
+def _figure(path: pathlib.Path, settings: Samplers, found: dict[str, Any]) -> None:
+    series = {}
+    for name in settings.samplers:
+        rows = [row for row in found["rows"] if row["sampler"] == name]
+        series[name] = tuple(np.array([row[key] for row in rows]) for key in ("evaluations", "frechet"))
+    title = f"{settings.name}, {found['num']} images; dashes: real, held out"
+    labels = "network evaluations an image", "Fréchet distance of classifier features"
+    pictures.against(path, series, labels, title, found["floor"]["frechet"])
+
+
+if __name__ == "__main__":
+    runtime.main(main)

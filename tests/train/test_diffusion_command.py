@@ -1,0 +1,97 @@
+"""The diffusion options of the commands: every one trains, draws and is scored; what cannot be is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from train import config, ddpm, evaluate, sample
+
+TINY = (
+    "--timesteps 8 --width 8 --multipliers 1 --blocks 1 --attention 99 --batch-size 16 --num-samples 4 "
+    "--steps 2 --every 2 --log-every 1 --steps-per-call 1 --warmup 0"
+).split()
+
+
+def train(workdir, *argv):
+    ddpm.main([*TINY, *argv, "--workdir", str(workdir)])
+    return str(workdir)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A model with labels, of v, with everything else that goes together."""
+    folder = tmp_path_factory.mktemp("labelled")
+    return train(
+        folder, "--classes", "10", "--predict", "v", "--weighting", "min_snr", "--times", "stratified",
+        "--noise", "sigmoid", "--zero-terminal",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A model that learns its variance and where to look."""
+    return train(tmp_path_factory.mktemp("learned"), "--variance", "learned", "--times", "loss_aware")
+
+
+def test_labels_are_drawn_and_guided(labelled):
+    plain, guided = (
+        sample.draw(sample.Sample(labelled, num=4, sampler="ddim", steps=3, guidance=weight)) for weight in (-1.0, 4.0)
+    )
+    assert plain.shape == (4, 8, 8, 1) and not np.array_equal(plain, guided)
+    same = sample.draw(sample.Sample(labelled, num=4, sampler="ddim", steps=3, guidance=1.0))
+    assert np.array_equal(plain, same)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "euler", "heun", "dpm_solver", "pndm"])
+def test_every_sampler_draws(learned, sampler):
+    drawn = sample.draw(sample.Sample(learned, num=2, sampler=sampler, steps=4))
+    assert drawn.shape == (2, 8, 8, 1) and drawn.dtype == np.uint8
+    assert np.array_equal(drawn, sample.draw(sample.Sample(learned, num=2, sampler=sampler, steps=4)))
+
+
+def test_euler_is_ddim_without_noise(learned):
+    one, other = (sample.draw(sample.Sample(learned, num=2, sampler=name, steps=4)) for name in ("euler", "ddim"))
+    assert np.array_equal(one, other)
+
+
+def test_the_ledger_has_the_bound_its_parts_and_the_flow(learned, tmp_path):
+    out = tmp_path / "row.json"
+    evaluate.main(["--workdir", learned, "--num", "3", "--flow", "--out", str(out)])
+    row = json.loads(out.read_text())
+    parts = sum(row[name]["nats"] for name in ("prior", "steps", "decoder"))
+    assert np.isclose(row["vlb"]["nats"], parts, rtol=1e-5) and row["pixels"] == "17 levels"
+    assert np.isclose(row["vlb"]["bits_per_dim"], -row["vlb"]["nats"] / 64 / np.log(2), rtol=1e-5)
+    assert row["flow"]["standard_error"] > 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--zero-terminal"], "zero_terminal: .* use --predict v"),
+        (["--guidance", "2"], "guidance: expected a model conditional on labels"),
+        (["--classes", "10", "--network", "simple"], "classes: the network simple takes no labels"),
+        (["--network", "diffusers"], "unet_config: expected with --network diffusers"),
+        (["--label-dropout", "2"], "label_dropout: expected 0 to 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(argv, message, tmp_path):
+    with pytest.raises(config.UsageError, match=message):
+        train(tmp_path / "run", *argv)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"sampler": "ddim", "steps": 9}, "steps: expected 1 to 8"),
+        ({"sampler": "heun", "eta": 0.5}, "eta: expected 0 with --sampler heun"),
+        ({"guidance": 2.0}, "guidance: expected a model conditional on labels"),
+        ({"sampler": "pndm", "spacing": "karras"}, "spacing: pndm wants even steps"),
+        ({"sampler": "pndm", "steps": 3}, "num_steps: expected at least 4"),
+        ({"sampler": "ddim", "steps": 8, "spacing": "karras"}, "use at most .* steps, or even spacing"),
+    ],
+)
+def test_draws_that_cannot_be_are_refused(learned, flags, message):
+    with pytest.raises((config.UsageError, ValueError), match=message):
+        sample.draw(sample.Sample(learned, num=2, **flags))
