@@ -11,7 +11,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -49,19 +49,18 @@ class Speed:
     """Show where in the code an error arose."""
 
 
-def measure(suite: str, size: str, device: str, settings: harness.Settings) -> list[dict[str, Any]]:
-    """All cases of a suite, measured."""
+def measure(suite: str, size: str, device: str, settings: harness.Settings) -> Iterator[dict[str, Any]]:
+    """The cases of a suite, measured one after the other."""
     module = importlib.import_module(f"benchmarks.suites.{suite}")
-    found = []
     for case in module.cases(module.SIZES[size], device):
         record.say(f"{suite}: {case.name}")
-        found.append(harness.measure(case, settings))
-        for row in found[-1]["rows"]:
+        found = harness.measure(case, settings)
+        for row in found["rows"]:
             busy = "" if row["quiet"] else "  (busy)"
             record.say(f"  {report.time(row['seconds']):>9}  {row['times']:7.2f}x  {row['name']}{busy}")
-        for name, reason in found[-1]["failed"].items():
+        for name, reason in found["failed"].items():
             record.say(f"  failed: {name}: {reason}")
-    return found
+        yield found
 
 
 def main(argv: Sequence[str]) -> None:
@@ -87,12 +86,15 @@ def _one(settings: Speed, suite: str, folder: pathlib.Path, argv: Sequence[str])
     for name, packages in peers.absent().items():
         record.say(f"left out: {name}, because {' and '.join(packages)} is not installed")
     told, before = stamp.stamp(argv, work.SEED), time.perf_counter()
-    found = measure(suite, size, device, harness.Settings(settings.repeats, settings.seconds, settings.without))
-    told |= {"suite": suite, "size": size, "absent": peers.absent(), "seconds": time.perf_counter() - before}
-    if settings.out or size != "toy":
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**told, "cases": found}, indent=1)
-        (folder / f"speed-{suite}-{device}.json").write_text(text + "\n", encoding="utf-8")
+    chosen = harness.Settings(settings.repeats, settings.seconds, settings.without)
+    found: list[dict[str, Any]] = []
+    for case in measure(suite, size, device, chosen):  # what is measured is kept, whatever comes after
+        found.append(case)
+        told |= {"suite": suite, "size": size, "absent": peers.absent(), "seconds": time.perf_counter() - before}
+        if settings.out or size != "toy":
+            folder.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({**told, "cases": found}, indent=1)
+            (folder / f"speed-{suite}-{device}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _choose(device: str, suite: str) -> None:

@@ -102,7 +102,7 @@ def test_numbers_that_are_none_do_not_agree(wrong):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers' DPM-Solver
 @pytest.mark.parametrize("name", [name for name in speed.SUITES if name not in SLOW])
 def test_a_suite_runs(name, tmp_path):
-    found = speed.measure(name, "toy", "cpu", SETTINGS)
+    found = list(speed.measure(name, "toy", "cpu", SETTINGS))
     assert found and all(case["rows"] and not case["failed"] for case in found)
     told = stamp.stamp(["--suite", name], work.SEED)
     told |= {"suite": name, "size": "toy", "absent": {}, "seconds": 1.0, "cases": found}
@@ -114,7 +114,7 @@ def test_a_suite_runs(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_a_slow_suite_runs(name):
-    found = speed.measure(name, "toy", "cpu", SETTINGS)
+    found = list(speed.measure(name, "toy", "cpu", SETTINGS))
     assert found and all(case["rows"] and not case["failed"] for case in found)
 
 
