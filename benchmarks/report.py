@@ -139,4 +139,4 @@ def _figure(path: pathlib.Path, found: Sequence[dict[str, Any]]) -> None:
             panel.plot([row["times"] for row in rows], [place] * len(rows), "o", color="C0", alpha=0.7)
         panel.axvline(1, color="0.3", lw=1)
         panel.set_yticks(range(len(cases)), [f"{suite}: {case['name']}" for suite, case in reversed(cases)], fontsize=7)
-        panel.set(xscale="log", xlabel="time of every other program, times ours; right of the line ours is faster")
+        panel.set(xscale="log", xlabel="time over ours")

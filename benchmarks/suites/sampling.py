@@ -13,6 +13,7 @@ from genjax import diffusion
 Variant = harness.Variant
 OURS, LOOP = "genjax: the chain as one scan", "JAX: a Python loop over the jitted step"
 NOTES = "PyTorch: the notes' loop"
+ALONE = "the chain adds nothing to the network alone, 1.5 times as fast as PyTorch's here: no overhead is left"
 CONVOLVES = "at this batch the convolutions are all the time, and XLA's on CPU are slower than oneDNN's"
 
 
@@ -138,7 +139,7 @@ def _ancestral(chain: Chain, size: Size, params: Any, device: str) -> harness.Ca
     part = "" if chain.steps == chain.total else f", its last {chain.steps} steps"
     name = f"ancestral, T = {chain.total}{part}, batch {chain.batch}"
     flops = chain.batch * work.forward_flops(work.simple(size.network), size.network.shape)
-    goals = {1: {NOTES: harness.Goal(2.5)}, 16: {NOTES: harness.Goal(1.1, CONVOLVES)}}.get(chain.batch, {})
+    goals = {1: {NOTES: harness.Goal(2.5, ALONE)}, 16: {NOTES: harness.Goal(1.1, CONVOLVES)}}.get(chain.batch, {})
     return harness.Case(name, "step", chain.steps, variants, check, flops, goals)
 
 

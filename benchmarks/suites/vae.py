@@ -13,6 +13,10 @@ from genjax import data, random
 from genjax.models.vae import VAE
 from train import vae
 
+READY = (
+    "matrix products, at which both are alike, are more than half of our time, and PyTorch's loop is fed tensors "
+    "that are ready where the notes decode images"
+)
 Variant = harness.Variant
 SHAPE = (28, 28, 1)
 OURS, LOOP, NOTES = (
@@ -72,7 +76,7 @@ def _epoch(size: Size, hidden: int, latents: int, device: str, notes: Any) -> ha
         ]
     name = f"{steps} steps of {size.batch} images, 784-{hidden}-{latents}"
     flops = 6 * size.batch * steps * (2 * 784 * hidden + 3 * hidden * latents)
-    return harness.Case(name, "epoch", 1, variants, check, flops, {NOTES: harness.Goal(2.5)})
+    return harness.Case(name, "epoch", 1, variants, check, flops, {NOTES: harness.Goal(2.5, READY)})
 
 
 def _notes(notes: Any, network: Any, pixels: Any, batch: int, where: Any) -> harness.Run:
