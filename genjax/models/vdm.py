@@ -92,7 +92,7 @@ def build(
 
     def init(key: Key) -> Params:
         first, second = jax.random.split(key)
-        found = network.init(first, jnp.zeros((1, *shape)), jnp.zeros(1))["params"]
+        found = network.init(first, jnp.zeros((1, *shape)), jnp.zeros(1)).get("params", {})
         return {"network": found, "schedule": gamma.init(second, jnp.zeros(1))["params"]}
 
     def at(params: Params, t: Times) -> Times:
@@ -110,7 +110,7 @@ def build(
         noise, g = random.normal(noise_keys, shape, images.dtype), at(params, t)
         slope = jax.grad(lambda t: at(params, t).sum())(t)
         error = jnp.sum((noise - said(params, _noisy(images, g, noise), g)) ** 2, (1, 2, 3))
-        start, end = at(params, jnp.zeros(1)), at(params, jnp.ones(1))
+        start, end = at(params, jnp.zeros_like(t)), at(params, jnp.ones_like(t))
         left = jax.nn.sigmoid(-end)[:, None, None, None]
         prior = 0.5 * jnp.sum(left * images**2 - left - jnp.log1p(-left), (1, 2, 3))
         first = random.normal(last_keys, shape, images.dtype)

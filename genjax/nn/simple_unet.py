@@ -36,7 +36,7 @@ class SimpleUNet(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x_t: Images, t: Int[Array, " b"], keys: Key | None = None) -> Images:
+    def __call__(self, x_t: Images, t: Int[Array, " b"], keys: Key | None = None) -> Float[Array, "b h w outputs"]:
         """Predict the noise in x_t.
 
         Args:

@@ -34,7 +34,7 @@ class UNet(nn.Module):
       attention: heights at which every block is followed by attention; the coarsest level has one anyway.
       dropout: rate inside the blocks, active where keys are given.
       groups: of every GroupNorm; divides all channels.
-      image_channels: of the image.
+      image_channels: of the output; those of the image, or twice as many for a learned variance.
       epsilon: of GroupNorm.
       dtype: of the computation; parameters, normalisation, softmax and output stay float32.
       attention_down, attention_up: levels with attention on the way down and up; None goes by ``attention``.
@@ -67,7 +67,7 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(
         self, x_t: Images, t: embedding.Times, keys: Key | None = None, labels: Int[Array, " b"] | None = None
-    ) -> Images:
+    ) -> Float[Array, "b h w outputs"]:
         """Predict the noise in x_t.
 
         Args:

@@ -1,9 +1,9 @@
 """Markov chains: the engine of the library, and the theory of chains on finitely many states.
 
-Diffusion, pixel-by-pixel sampling, Metropolis and a training step are all kernels ``(key, state, input) -> (state,
-output)``; ``simulate`` repeats any of them as one compiled loop. A chain on s states is its transition matrix P; rows
-that are no distributions are a ``ValueError``. What is said to be "outside ``jit``" looks at the values of P, in
-float64. Sections are those of Levin, Peres & Wilmer 2017, "Markov Chains and Mixing Times", 2nd edition.
+Diffusion, pixel-by-pixel sampling, Metropolis and training steps are kernels ``(key, state, input) -> (state, output)``;
+``simulate`` repeats any of them as one compiled loop. A chain on s states is its transition matrix P; rows that are no
+distributions are a ``ValueError``. What is said to be "outside ``jit``" looks at the values of P, in float64. Sections
+are those of Levin, Peres & Wilmer 2017, "Markov Chains and Mixing Times", 2nd edition.
 """
 
 import math
@@ -16,12 +16,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from scipy.sparse import csgraph, csr_array
 
-from genjax.theory import simplex
+from genjax.theory import scans, simplex
 from genjax.types import Input, Kernel, Key, Output, Scalar, State
 
 Transition = Float[Array, "s s"] | Float[np.ndarray, "s s"]
 """P_ij = P(next = j | now = i)."""
-
 MAX_DOUBLINGS = 64  # chains that need more than 2⁶⁴ steps are given up
 
 
@@ -50,8 +49,8 @@ def simulate(
       state: x_0, any tree of arrays; the kernel returns the same shapes and dtypes.
       inputs: u, a tree of arrays with leading axis ``length``; None for none.
       length: number of steps; may be left out where ``inputs`` tells.
-      segment: for reverse-mode gradients of long chains: of the states only every ``segment``-th is kept and the others
-        are computed again, twice (Griewank & Walther 2000, with two levels). √length makes memory grow as √length.
+      segment: for reverse-mode gradients: only every ``segment``-th state is kept, and the others are computed again
+        (Griewank & Walther 2000, two levels); √length makes memory grow as √length.
 
     Returns:
       The last state, and the outputs stacked along a new leading axis.
@@ -64,9 +63,9 @@ def simulate(
         raise ValueError(f"length: inputs and length must name one number of steps; got {sorted(lengths) or 'none'}")
     if segment is not None and segment < 1:
         raise ValueError(f"segment: expected at least 1 step, got {segment}")
-    streams = _streams(key, lengths.pop()), inputs
-    step = lambda x, stream: kernel(stream[0], x, stream[1])
-    return jax.lax.scan(step, state, streams) if segment is None else _in_segments(step, state, streams, segment)
+    parts = scans.streams(key, lengths.pop()), inputs
+    step = lambda x, part: kernel(part[0], x, part[1])
+    return scans.in_segments(step, state, parts, segment) if segment else jax.lax.scan(step, state, parts)
 
 
 def walk(transition: Transition) -> Kernel:
@@ -299,25 +298,3 @@ def _rows_to_one(table):
 
 def _times(a: Float[Array, "... s"], b: Float[Array, "s s"]) -> Float[Array, "... s"]:
     return jnp.matmul(a, b, precision="highest")  # accelerators would round the factors
-
-
-def _in_segments(step, state: State, streams: Any, segment: int) -> tuple[State, Output]:
-    """A scan of scans, of which reverse mode keeps the states between segments, and inside one those between steps."""
-    length = streams[0].shape[0]
-    whole = length // segment * segment
-    run = jax.checkpoint(lambda x, part: jax.lax.scan(jax.checkpoint(step), x, part))
-    cut = jax.tree.map(lambda a: a[:whole].reshape(-1, segment, *a.shape[1:]), streams)
-    state, outputs = jax.lax.scan(run, state, cut)
-    outputs = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), outputs)
-    if whole == length:
-        return state, outputs
-    state, rest = run(state, jax.tree.map(lambda a: a[whole:], streams))
-    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, rest)
-
-
-def _streams(key: Key, length: int) -> Key:
-    """Keys [length, *key.shape]."""
-    split = lambda one: jax.random.split(one, length)
-    for _ in range(key.ndim):
-        split = jax.vmap(split)
-    return jnp.moveaxis(split(key), -1, 0)

@@ -9,7 +9,7 @@ from train import config, ddpm, evaluate, sample
 
 TINY = (
     "--timesteps 8 --width 8 --multipliers 1 --blocks 1 --attention 99 --batch-size 16 --num-samples 4 "
-    "--steps 2 --every 2 --log-every 1 --steps-per-call 1 --warmup 0"
+    "--steps 4 --every 4 --log-every 1 --steps-per-call 1 --lr 0.02 --ema 0"
 ).split()
 
 

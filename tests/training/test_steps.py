@@ -158,4 +158,4 @@ def test_stratified_places_are_even_over_the_batch_and_uniform_over_steps():
 
 
 def create_at(step):
-    return TrainState(jnp.asarray(step), {}, {}, ())
+    return state.TrainState(jnp.asarray(step), {}, {}, ())
