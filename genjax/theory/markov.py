@@ -1,6 +1,6 @@
 """Markov chains: the engine of the library, and the theory of chains on finitely many states.
 
-Diffusion, pixel-by-pixel sampling, Metropolis and training steps are kernels ``(key, state, input) -> (state, output)``;
+Diffusion, sampling of pixels, Metropolis and training steps are kernels ``(key, state, input) -> (state, output)``;
 ``simulate`` repeats any of them as one compiled loop. A chain on s states is its transition matrix P; rows that are no
 distributions are a ``ValueError``. What is said to be "outside ``jit``" looks at the values of P, in float64. Sections
 are those of Levin, Peres & Wilmer 2017, "Markov Chains and Mixing Times", 2nd edition.
