@@ -122,7 +122,7 @@ def solve(
     model = ddpm.model(run.settings, run.shape)
     schedule = ddpm.schedule(run.settings)
     grid = diffusion.on_times(schedule, diffusion.timesteps(schedule.num_steps, settings.chain, "trailing"))
-    draw = lambda x: diffusion.implicit(model.denoise(params), grid, clip=False)(jax.random.key(0), x, segment=5)
+    draw = lambda x: diffusion.implicit(model.denoise(params), grid)(jax.random.key(0), x, segment=5)
     truth = data.scale(jnp.asarray(images))
     seen = jnp.zeros(run.shape).at[: run.shape[0] // 2].set(1)
 

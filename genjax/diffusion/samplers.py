@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from genjax import random
 from genjax.diffusion import grids, predictions, process
-from genjax.diffusion.schedules import Schedule, Table, at
+from genjax.diffusion.schedules import Schedule, Table, at, root
 from genjax.theory import markov
 from genjax.types import Input, Kernel, Key
 
@@ -169,7 +169,8 @@ def implicit(denoise: Denoise, grid: grids.Grid, *, eta: float = 0.0, clip: Clip
     signal, noise = grid.signal[:-1], grid.noise[:-1]
     after_signal, after_noise = grid.signal[1:], grid.noise[1:]
     variance = eta**2 * (after_noise / noise) ** 2 * (noise**2 - (after_noise * signal / after_signal) ** 2)
-    steps = grid.time[:-1], signal, noise, after_signal, (after_noise**2 - variance) ** 0.5, variance**0.5
+    direction = root(after_noise**2 - variance) if eta else after_noise
+    steps = grid.time[:-1], signal, noise, after_signal, direction, root(variance)
 
     def kernel(keys, x, step):
         time, signal, noise, after, direction, deviation = step

@@ -39,12 +39,12 @@ class Schedule(NamedTuple):
     @property
     def signal(self) -> Table:
         """√ᾱ_t: what is left of x_0 in x_t."""
-        return _sqrt(self.alpha_bar)
+        return root(self.alpha_bar)
 
     @property
     def noise(self) -> Table:
         """√(1 - ᾱ_t): the standard deviation of the noise in x_t."""
-        return _sqrt(1 - self.alpha_bar)
+        return root(1 - self.alpha_bar)
 
     @property
     def snr(self) -> Table:
@@ -156,10 +156,14 @@ def logarithm(table: Table) -> Table:
     return np.log(table) if isinstance(table, np.ndarray) else jnp.log(table)
 
 
+def root(table: Table) -> Table:
+    """√ of every entry, in the precision of the table; where a traced one is 0, so is its slope."""
+    if isinstance(table, np.ndarray):
+        return np.sqrt(table)
+    positive = table > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, table, 1)), 0)
+
+
 def _check_steps(num_steps: int) -> None:
     if num_steps < 1:
         raise ValueError(f"num_steps: expected at least 1, got {num_steps}")
-
-
-def _sqrt(table: Table) -> Table:
-    return np.sqrt(table) if isinstance(table, np.ndarray) else jnp.sqrt(table)

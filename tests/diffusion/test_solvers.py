@@ -224,3 +224,17 @@ def test_times_of_karras_lie_in_the_schedule():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_grid_is_tuned_by_gradient():
+    """Of places that are traced, to no noise at all: the slope is that of finite differences."""
+    start = 80 * jnp.array([-0.5, 0.1, 0.9])
+
+    def error(shift, eta):
+        noise = jnp.asarray(grids.karras(5).noise) * jnp.exp(shift * jnp.array([0, 1, -1, 0.5, 0, 0]))
+        grid = grids.Grid(noise, jnp.ones(6), noise)
+        return (samplers.implicit(told_sigma(), grid, eta=eta, clip=False)(KEY, start) ** 2).sum()
+
+    for eta in (0.0, 0.5):
+        slope = jax.grad(error)(0.1, eta)
+        assert np.isclose(slope, (error(0.1 + 1e-6, eta) - error(0.1 - 1e-6, eta)) / 2e-6, rtol=1e-5)
