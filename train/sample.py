@@ -38,8 +38,9 @@ class Sample:
     """Of the reverse chain; 0 takes all of ancestral's, or 50."""
     eta: float = 0.0
     """Noise of ddim: 0 is deterministic and the same as euler, 1 as noisy as ancestral."""
-    spacing: Literal["trailing", "leading", "linspace", "karras"] = "trailing"
-    """Which times a short chain visits; karras spaces the noise as Karras et al. 2022 do."""
+    spacing: Literal["", "trailing", "leading", "linspace", "karras"] = ""
+    """Which times a short chain visits; karras spaces the noise as Karras et al. 2022 do. trailing by default; leading
+    for pndm, which cannot start where nothing of the image is left."""
     guidance: float = -1.0
     """How much the label counts, of a model with classes; below 0 takes the run's."""
     temperature: float = 0.0
@@ -134,16 +135,16 @@ def _chain(settings: Sample, run: ddpm.Config):
         raise config.UsageError(f"steps: expected 1 to {run.timesteps}, the steps of the run's process; got {count}")
     if not 0 <= settings.eta <= 1:
         raise config.UsageError(f"eta: expected 0 to 1, got {settings.eta}")
+    if settings.spacing == "karras" and settings.sampler == "pndm":
+        raise config.UsageError("spacing: pndm wants even steps; expected trailing, leading or linspace")
     if settings.sampler == "pndm":
-        if settings.spacing == "karras":
-            raise config.UsageError("spacing: pndm wants even steps; expected trailing, leading or linspace")
-        return functools.partial(diffusion.pndm, num_steps=count, spacing=settings.spacing)
+        return functools.partial(diffusion.pndm, num_steps=count, spacing=settings.spacing or "leading")
 
     def sampler(denoise: diffusion.Denoise, schedule: diffusion.Schedule) -> diffusion.Sample:
         if settings.spacing == "karras":
             times = diffusion.karras_times(schedule, count)
         else:
-            times = diffusion.timesteps(schedule.num_steps, count, settings.spacing)
+            times = diffusion.timesteps(schedule.num_steps, count, settings.spacing or "trailing")
         if settings.sampler == "ancestral":
             return ancestral(*diffusion.respace(denoise, schedule, times))
         chains: dict[str, Callable[..., diffusion.Sample]] = {

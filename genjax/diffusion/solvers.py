@@ -140,7 +140,7 @@ def pndm(
     schedule: Schedule,
     *,
     num_steps: int,
-    spacing: grids.Spacing = "trailing",
+    spacing: grids.Spacing = "leading",
     start: Literal["runge_kutta", "linear"] = "runge_kutta",
     final: Literal["one", "first"] = "one",
     clip: Clip = False,
@@ -155,7 +155,8 @@ def pndm(
       denoise: ``(x_t, t) -> ε``, or a ``Prediction``.
       schedule: of T steps.
       num_steps: K; at least 4.
-      spacing: which times; see ``timesteps``.
+      spacing: which times; see ``timesteps``. Leading, as in the paper: the formula wants steps of like size, and from a
+        time where next to nothing of the image is left the first step in σ̄ is beyond it.
       start: "runge_kutta" is the paper's F-PNDM.
       final: what ᾱ is at the end; see ``grids.on_times``.
       clip: of x̂_0; the formulas extrapolate, which clipping spoils.
