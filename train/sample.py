@@ -135,9 +135,9 @@ def _chain(settings: Sample, run: ddpm.Config):
         raise config.UsageError(f"steps: expected 1 to {run.timesteps}, the steps of the run's process; got {count}")
     if not 0 <= settings.eta <= 1:
         raise config.UsageError(f"eta: expected 0 to 1, got {settings.eta}")
-    if settings.spacing == "karras" and settings.sampler == "pndm":
-        raise config.UsageError("spacing: pndm wants even steps; expected trailing, leading or linspace")
     if settings.sampler == "pndm":
+        if settings.spacing == "karras":
+            raise config.UsageError("spacing: pndm wants even steps; expected trailing, leading or linspace")
         return functools.partial(diffusion.pndm, num_steps=count, spacing=settings.spacing or "leading")
 
     def sampler(denoise: diffusion.Denoise, schedule: diffusion.Schedule) -> diffusion.Sample:

@@ -155,8 +155,8 @@ def pndm(
       denoise: ``(x_t, t) -> ε``, or a ``Prediction``.
       schedule: of T steps.
       num_steps: K; at least 4.
-      spacing: which times; see ``timesteps``. Leading, as in the paper: the formula wants steps of like size, and from a
-        time where next to nothing of the image is left the first step in σ̄ is beyond it.
+      spacing: which times; see ``timesteps``. Leading, as in the paper: the formula wants steps of like size, and the
+        first from where next to nothing of the image is left is beyond it.
       start: "runge_kutta" is the paper's F-PNDM.
       final: what ᾱ is at the end; see ``grids.on_times``.
       clip: of x̂_0; the formulas extrapolate, which clipping spoils.
