@@ -40,7 +40,7 @@ class Sample:
     """Noise of ddim: 0 is deterministic and the same as euler, 1 as noisy as ancestral."""
     spacing: Literal["", "trailing", "leading", "linspace", "karras"] = ""
     """Which times a short chain visits; karras spaces the noise as Karras et al. 2022 do. trailing by default; leading
-    for pndm, which cannot start where nothing of the image is left."""
+    for heun and pndm, whose formulas cannot start where next to nothing of the image is left."""
     guidance: float = -1.0
     """How much the label counts, of a model with classes; below 0 takes the run's."""
     temperature: float = 0.0
@@ -139,12 +139,13 @@ def _chain(settings: Sample, run: ddpm.Config):
         if settings.spacing == "karras":
             raise config.UsageError("spacing: pndm wants even steps; expected trailing, leading or linspace")
         return functools.partial(diffusion.pndm, num_steps=count, spacing=settings.spacing or "leading")
+    usual: diffusion.Spacing = "leading" if settings.sampler == "heun" else "trailing"
 
     def sampler(denoise: diffusion.Denoise, schedule: diffusion.Schedule) -> diffusion.Sample:
         if settings.spacing == "karras":
             times = diffusion.karras_times(schedule, count)
         else:
-            times = diffusion.timesteps(schedule.num_steps, count, settings.spacing or "trailing")
+            times = diffusion.timesteps(schedule.num_steps, count, settings.spacing or usual)
         if settings.sampler == "ancestral":
             return ancestral(*diffusion.respace(denoise, schedule, times))
         chains: dict[str, Callable[..., diffusion.Sample]] = {

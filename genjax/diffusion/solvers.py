@@ -98,7 +98,7 @@ def heun(
 
     Args:
       denoise: ``(x, time) -> ε``, or a ``Prediction``.
-      grid: of K steps.
+      grid: of K steps; σ̄ should fall by no more than a few times in each, as on Karras' grid or on leading times.
       churn: S_churn; 0 is deterministic. More wants a network that is told σ, as on ``grids.karras``.
       churn_range: S_min and S_max.
       churn_noise: S_noise, the deviation of the added noise.
