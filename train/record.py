@@ -52,7 +52,7 @@ def check(workdir: pathlib.Path, settings: config.Run) -> None:
     free = config.FREE - ({"steps"} if settings.schedule == "cosine" else set())
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # of settings younger than the run
     allowed, refused = config.changes(defaults | old["config"], dataclasses.asdict(settings), free)
-    seen = old["data"]["fingerprint"] != IMPORTED  # weights from elsewhere may be trained on in any way
+    seen = old.get("data", {}).get("fingerprint") != IMPORTED  # weights from elsewhere may be trained on in any way
     if refused and seen and not settings.override_resume:
         raise config.UsageError(
             f"{workdir} holds a run with other settings:\n  " + "\n  ".join(refused) + "\n"
