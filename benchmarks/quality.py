@@ -30,7 +30,7 @@ class Row:
       script: of ``train``.
       flags: of the script, beside steps, seeds and folders.
       steps: of training.
-      samples, images: of the importance-weighted bound; 0 images for none.
+      samples, images: of the importance-weighted bound, or times and images of the variational one; 0 images for none.
       published: numbers to stand beside it, with their source.
     """
 
@@ -82,6 +82,9 @@ ROWS = {
             GREY,
         ),
     ),
+    "vdm": (
+        Row("small: a U-Net of 16 channels, 256 levels", "vdm", ("--config", "mnist"), 6_500, 20, 10_000, GREY),
+    ),
     "pixelrnn": (
         Row(
             "Diagonal BiLSTM, 7 layers of 16, binarised statically", "pixelrnn", BINARIZED, 78_200, 0, 0,
@@ -110,7 +113,7 @@ class Quality:
     """Train, score, and write the table."""
 
     models: tuple[str, ...] = ("vae",)
-    """Which families: vae, pixelcnn, pixelrnn; or drawn, which judges what DDPM, VAE, PixelCNN and GAN draw alike."""
+    """Which families: vae, vdm, pixelcnn, pixelrnn; or drawn: what DDPM, VAE, PixelCNN and GAN draw, judged alike."""
     rows: tuple[int, ...] = ()
     """Which rows of each, counted from 0; all by default."""
     num_seeds: int = 3
@@ -143,10 +146,11 @@ def score(row: Row, settings: Quality) -> dict[str, Any]:
     shown = f"python -m train.{row.script} {' '.join(flags)} --num-seeds {settings.num_seeds}"
     found: dict[str, Any] = {
         "name": row.name, "command": shown, "steps": wanted,
-        "log_prob" if row.script.startswith("pixel") else "elbo": _mean(np.negative(losses)),
         "published": row.published,
         "devices": told["devices"], "versions": told["versions"],
     }  # fmt: skip
+    if row.script != "vdm":  # whose loss is in bits, and at a single time of each image
+        found["log_prob" if row.script.startswith("pixel") else "elbo"] = _mean(np.negative(losses))
     if "heldout_bits_per_dim" in last:
         found["bits_per_dim"] = last["heldout_bits_per_dim"]
     if num := row.images and (settings.images or row.images):
@@ -155,6 +159,7 @@ def score(row: Row, settings: Quality) -> dict[str, Any]:
                 evaluate.Evaluate(
                     str(workdir),
                     samples=row.samples,
+                    times=row.samples,
                     num=num,
                     member=i,
                     data_dir=settings.data_dir,
@@ -163,8 +168,13 @@ def score(row: Row, settings: Quality) -> dict[str, Any]:
             for i in range(settings.num_seeds)
         ]
         found |= {"samples": row.samples, "split": rows[0]["split"], "pixels": rows[0]["pixels"]}
-        found["bound"] = _mean(np.array([one["bound"]["nats"] for one in rows]))
-        found["bound_over_images"] = [one["bound"]["standard_error"] for one in rows]
+        bound = "vlb" if row.script == "vdm" else "bound"
+        found[bound] = _mean(np.array([one[bound]["nats"] for one in rows]))
+        found[f"{bound}_over_images"] = [one[bound]["standard_error"] for one in rows]
+        if bound == "vlb":
+            parts = ("vlb", "prior", "steps", "decoder")
+            bits = {name: float(np.mean([one[name]["bits_per_dim"] for one in rows])) for name in parts}
+            found |= {"bits_per_dim": bits.pop("vlb"), "parts": bits}
     return found
 
 
@@ -178,15 +188,17 @@ def _mean(values: np.ndarray) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows in Markdown."""
-    exact = "log_prob" in rows[0]
-    score, more = ("-log p(x), nats", "bits per dim") if exact else ("-ELBO, nats", "bound with K draws, nats")
+    names = {"log_prob": "-log p(x), nats", "vlb": "variational bound, nats", "elbo": "-ELBO, nats"}
+    kind = next(name for name in names if name in rows[0])
+    score, more = names[kind], "bound with K draws, nats" if kind == "elbo" else "bits per dim"
     lines = [f"| model | steps | {score} | {more} | elsewhere |", "|---|---|---|---|---|"]
     for row in rows:
-        if exact:
-            second = f"{row['bits_per_dim']:.4f}"
+        if kind != "elbo":
+            parts = (f"{name} {bits:.4f}" for name, bits in row.get("parts", {}).items())
+            second = f"{row['bits_per_dim']:.4f}" + (f" ({', '.join(parts)})" if "parts" in row else "")
         else:
             second = f"{_show(row['bound'])} (K = {row['samples']})" if "bound" in row else ""
-        first = _show(row["log_prob" if exact else "elbo"])
+        first = _show(row[kind])
         lines.append(f"| {row['name']} | {row['steps']} | {first} | {second} | {row['published']} |")
     return "\n".join(lines)
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from genjax import data
-from genjax.nn import convnet, mlp
+from genjax.nn import convnet, mlp, unet
 from genjax.theory import pixels
 from train import config
 
@@ -47,6 +48,23 @@ def encoder_decoder(
             convnet.Decoder(outputs, settings.filters, up, num_classes),
         )
     return mlp.Encoder(features, down, num_classes, activation), mlp.Decoder(outputs, up, num_classes)
+
+
+def unet_of(settings: Any, channels: int, **more: Any) -> unet.UNet:
+    """The U-Net as ``width``, ``multipliers``, ``blocks``, ``attention``, ``dropout``, ``fourier`` and ``bfloat16``
+    say, which puts out so many channels."""
+    return unet.UNet(
+        channels=settings.width,
+        multipliers=settings.multipliers,
+        blocks=settings.blocks,
+        attention=settings.attention,
+        dropout=settings.dropout,
+        groups=min(32, max(settings.width // 4, 1)),
+        image_channels=channels,
+        dtype=jnp.bfloat16 if settings.bfloat16 else None,
+        fourier=settings.fourier,
+        **more,
+    )
 
 
 def check_labels(classes: int, dataset: data.Dataset) -> None:

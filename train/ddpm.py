@@ -59,6 +59,8 @@ class Config(config.ImageRun):
     """Resolutions with self-attention; unet only."""
     dropout: float = 0.0
     """Share of activations dropped in training; unet only."""
+    fourier: tuple[int, ...] = ()
+    """Show the network sin(2^n π x_t) and cos(2^n π x_t) for these n as well (Kingma et al. 2021); unet only."""
     classes: int = 0
     """Tell the network the label, one of so many classes; 0 makes a model without labels; unet only."""
     label_dropout: float = 0.1
@@ -224,17 +226,7 @@ def network(settings: Config, channels: int) -> nn.Module:
     if settings.network == "simple":
         widths = tuple(settings.width * multiplier for multiplier in settings.multipliers)
         return unet.SimpleUNet(channels=widths, image_channels=channels, norm=settings.norm, dtype=dtype)
-    return unet.UNet(
-        channels=settings.width,
-        multipliers=settings.multipliers,
-        blocks=settings.blocks,
-        attention=settings.attention,
-        dropout=settings.dropout,
-        groups=min(32, max(settings.width // 4, 1)),
-        image_channels=channels,
-        dtype=dtype,
-        num_classes=settings.classes,
-    )
+    return choices.unet_of(settings, channels, num_classes=settings.classes)
 
 
 def main(argv: Sequence[str]) -> None:

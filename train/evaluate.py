@@ -20,22 +20,25 @@ from genjax.diffusion import likelihood
 from genjax.models import autoregressive
 from genjax.models import ddpm as ddpm_model
 from genjax.models import vae as vae_model
+from genjax.models import vdm as vdm_model
 from genjax.theory import estimates, pixels, variational
 from genjax.types import Batch, Key, Params
-from train import choices, codes, config, ddpm, pixelcnn, pixelrnn, raster, record, runtime, sources, trained, vae
+from train import choices, codes, config, ddpm, pixelcnn, pixelrnn, raster, record, runtime, sources, trained, vae, vdm
 
 CHUNK = 250  # images at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """log p(x) of held-out images under a trained run of train.vae or train.ddpm (bounds), train.pixelcnn or
-    train.pixelrnn, in nats and bits per dimension."""
+    """log p(x) of held-out images under a trained run of train.vae, train.ddpm or train.vdm (bounds),
+    train.pixelcnn or train.pixelrnn, in nats and bits per dimension."""
 
     workdir: str
     """Folder of the run."""
     samples: int = 500
     """K, the draws of z for each image; of a VAE only."""
+    times: int = 50
+    """How many times, spread evenly over [0, 1), estimate the bound of each image; of train.vdm only."""
     levels: int = 0
     """How many values a pixel can take, of a diffusion model only; 0 means 17 for digits and 256 for others."""
     flow: bool = False
@@ -56,7 +59,7 @@ class Evaluate:
     """Show where in the code an error arose."""
 
 
-SCRIPTS = {"vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "ddpm": ddpm}
+SCRIPTS = {"vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "ddpm": ddpm, "vdm": vdm}
 
 
 def scores(settings: Evaluate) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def scores(settings: Evaluate) -> dict[str, Any]:
       UsageError: a value that cannot be.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
     """
-    if problems := config.at_least(settings, {"samples": 1, "levels": 0, "num": 0, "seed": 0}):
+    if problems := config.at_least(settings, {"samples": 1, "times": 1, "levels": 0, "num": 0, "seed": 0}):
         raise config.UsageError("\n".join(problems))
     run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
     told = dataclasses.replace(run.settings, data_dir=settings.data_dir or run.settings.data_dir)
@@ -89,7 +92,7 @@ def scores(settings: Evaluate) -> dict[str, Any]:
         "workdir": settings.workdir,
         "data": told.data,
         "split": f"{len(chosen)} of {size} held-out images, seed {settings.seed}",
-        "pixels": f"{_levels(settings, told)} levels" if run.script == "ddpm" else _pixels(told),
+        "pixels": f"{_levels(settings, told)} levels" if run.script in ("ddpm", "vdm") else _pixels(told),
         "samples": settings.samples,
     }
     for name, value in found.items():
@@ -133,7 +136,27 @@ def _diffusion(settings: Evaluate, told: ddpm.Config, model: ddpm_model.DDPM) ->
     return score
 
 
-def _levels(settings: Evaluate, told: ddpm.Config) -> int:
+def _variational(settings: Evaluate, told: vdm.Config, model: vdm_model.VDM) -> Score:
+    num = settings.times
+
+    def score(params: Params, keys: Key, part: Batch) -> dict[str, jax.Array]:
+        shift_keys, draw_keys = random.split(keys, 2)
+        shift, images = jax.vmap(jax.random.uniform)(shift_keys), data.scale(part["image"])
+
+        def once(i: jax.Array):
+            batch = {"image": images, "time": ((i + shift) / num) % 1}
+            return model.losses(jax.vmap(lambda key: jax.random.fold_in(key, i))(draw_keys), params, batch)
+
+        found = jax.tree.map(lambda nats: -nats.mean(0), jax.lax.map(once, jnp.arange(num)))
+        row = {"prior": found.prior, "steps": found.diffusion, "decoder": found.decoder}
+        return {"vlb": found.prior + found.diffusion + found.decoder, **row}
+
+    return score
+
+
+def _levels(settings: Evaluate, told: ddpm.Config | vdm.Config) -> int:
+    if isinstance(told, vdm.Config):
+        return told.levels
     return settings.levels or (17 if told.data == "digits" else 256)
 
 
@@ -149,7 +172,7 @@ def _exact(settings: Evaluate, told: raster.Config, model: autoregressive.Autore
     return score
 
 
-_SCORES: dict[str, Callable[..., Score]] = {"vae": _bounds, "ddpm": _diffusion}
+_SCORES: dict[str, Callable[..., Score]] = {"vae": _bounds, "ddpm": _diffusion, "vdm": _variational}
 
 
 def _pixels(settings: Any) -> str:

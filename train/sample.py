@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -11,13 +11,13 @@ import numpy as np
 import tyro
 
 from genjax import data, diffusion, random
-from train import config, ddpm, gan, pictures, pixelcnn, pixelrnn, raster, record, runtime, trained, vae
+from train import config, ddpm, gan, pictures, pixelcnn, pixelrnn, raster, record, runtime, trained, vae, vdm
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Draw images from a trained run: of train.ddpm, train.vae, train.pixelcnn, train.pixelrnn or train.gan. Image i
-    depends on the run, the seed and i only."""
+    """Draw images from a trained run: of train.ddpm, train.vdm, train.vae, train.pixelcnn, train.pixelrnn or
+    train.gan. Image i depends on the run, the seed and i only."""
 
     workdir: str
     """Folder of the run."""
@@ -35,7 +35,7 @@ class Sample:
     """Reverse chain of a diffusion model. ancestral takes all T steps unless --steps says fewer, the others 50; heun
     evaluates the network twice a step, pndm 9 times more than there are steps."""
     steps: int = 0
-    """Of the reverse chain; 0 takes all of ancestral's, or 50."""
+    """Of the reverse chain; 0 takes all of ancestral's, or 50. train.vdm may take more than it was trained with."""
     eta: float = 0.0
     """Noise of ddim: 0 is deterministic and the same as euler, 1 as noisy as ancestral."""
     spacing: Literal["", "trailing", "leading", "linspace", "karras"] = ""
@@ -53,7 +53,7 @@ class Sample:
     """Show where in the code an error arose."""
 
 
-SCRIPTS = {"ddpm": ddpm, "vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "gan": gan}
+SCRIPTS = {"ddpm": ddpm, "vdm": vdm, "vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "gan": gan}
 
 
 def draw(settings: Sample) -> np.ndarray:
@@ -84,6 +84,12 @@ def draw(settings: Sample) -> np.ndarray:
 
 def _sampler(settings: Sample, run: trained.Record):
     """``(keys, params, num, first) -> images``, and the model's ``init``."""
+    if run.script == "vdm":
+        if settings.spacing:
+            raise config.UsageError("spacing: a run of train.vdm has learned its own; leave --spacing out")
+        many = settings.steps or (run.settings.timesteps if settings.sampler == "ancestral" else 50)
+        variational = vdm.model(run.settings, run.shape, _on_grid(settings), many)
+        return (lambda keys, params, num, first: variational.sample(keys, params, num)), variational.init
     if run.script != "ddpm":
         told = run.settings
         pixelwise = run.script.startswith("pixel")
@@ -126,15 +132,12 @@ def main(argv: Sequence[str]) -> None:
 def _chain(settings: Sample, run: ddpm.Config):
     """``(denoise, schedule) -> sample``, as the flags say."""
     ancestral = functools.partial(diffusion.ancestral, variance=ddpm.variance(run))
-    if settings.eta and settings.sampler != "ddim":
-        raise config.UsageError(f"eta: expected 0 with --sampler {settings.sampler}; only ddim takes noise from it")
+    _check_eta(settings)
     if settings.sampler == "ancestral" and not settings.steps:
         return ancestral
     count = settings.steps or min(50, run.timesteps)
     if not count <= run.timesteps:
         raise config.UsageError(f"steps: expected 1 to {run.timesteps}, the steps of the run's process; got {count}")
-    if not 0 <= settings.eta <= 1:
-        raise config.UsageError(f"eta: expected 0 to 1, got {settings.eta}")
     if settings.sampler == "pndm":
         if settings.spacing == "karras":
             raise config.UsageError("spacing: pndm wants even steps; expected trailing, leading or linspace")
@@ -148,16 +151,32 @@ def _chain(settings: Sample, run: ddpm.Config):
             times = diffusion.timesteps(schedule.num_steps, count, settings.spacing or usual)
         if settings.sampler == "ancestral":
             return ancestral(*diffusion.respace(denoise, schedule, times))
-        chains: dict[str, Callable[..., diffusion.Sample]] = {
-            "ddim": functools.partial(diffusion.implicit, eta=settings.eta),
-            "euler": diffusion.implicit,
-            "heun": diffusion.heun,
-            "dpm_solver": diffusion.dpm_solver,
-            "dpm_solver_sde": diffusion.dpm_solver_sde,
-        }
-        return chains[settings.sampler](denoise, diffusion.on_times(schedule, times))
+        return _on_grid(settings)(denoise, diffusion.on_times(schedule, times))
 
     return sampler
+
+
+def _on_grid(settings: Sample) -> vdm.Chain:
+    """``(denoise, grid) -> sample``, as the flags say."""
+    _check_eta(settings)
+    chains: dict[str, vdm.Chain] = {
+        "ancestral": functools.partial(diffusion.implicit, eta=1.0),
+        "ddim": functools.partial(diffusion.implicit, eta=settings.eta),
+        "euler": diffusion.implicit,
+        "heun": diffusion.heun,
+        "dpm_solver": diffusion.dpm_solver,
+        "dpm_solver_sde": diffusion.dpm_solver_sde,
+    }
+    if settings.sampler not in chains:
+        raise config.UsageError(f"sampler: {settings.sampler} wants a process of T steps; expected {', '.join(chains)}")
+    return chains[settings.sampler]
+
+
+def _check_eta(settings: Sample) -> None:
+    if settings.eta and settings.sampler != "ddim":
+        raise config.UsageError(f"eta: expected 0 with --sampler {settings.sampler}; only ddim takes noise from it")
+    if not 0 <= settings.eta <= 1:
+        raise config.UsageError(f"eta: expected 0 to 1, got {settings.eta}")
 
 
 if __name__ == "__main__":

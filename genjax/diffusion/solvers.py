@@ -3,10 +3,14 @@
 With x̄ = x/α and σ̄ = σ/α the flow is dx̄/dσ̄ = ε(x̄): Euler's method on it is ``samplers.implicit``. With λ = log α/σ it is
 linear but for x̂_0, which is what DPM-Solver++ integrates exactly. One evaluation of the network in every step of the
 scan, so ``keep`` counts evaluations.
+
+Tables of a grid of numbers are float64; a grid that is traced, as one that is learned, is differentiated.
 """
 
+from types import ModuleType
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -59,15 +63,15 @@ class _Steps(NamedTuple):
 
 def _multistep(grid: grids.Grid, power: int) -> _Steps:
     """The tables where x̂_0 enters with 1 - e^{-power·h}: 1 for the flow, 2 for the diffusion."""
-    with np.errstate(divide="ignore"):
-        h = np.diff(np.log(np.asarray(grid.signal, np.float64)) - np.log(np.asarray(grid.noise, np.float64)))
-    left = -np.expm1(-power * h)
-    before = np.concatenate([[np.inf], h[:-1]])
-    finite = np.where(np.isfinite(h), h, 0)
-    weight = finite / (2 * before)
-    signal, noise = (np.asarray(a, np.float64)[1:] for a in (grid.signal, grid.noise))
-    shrink = noise / np.asarray(grid.noise, np.float64)[:-1] * np.exp(-(power - 1) * finite)
-    return _Steps(shrink, signal * left, weight, noise * np.sqrt(left))
+    xp, (_, signal, noise) = _tables(grid)
+    ratio = noise[1:] / signal[1:] * signal[:-1] / noise[:-1]  # e^-h
+    jumps = ratio <= 0  # from where nothing of the image is left, or to where all of it is
+    h = -xp.log(xp.where(jumps, 1, ratio))
+    before = xp.concatenate([xp.ones(1), xp.where(jumps, 1, h)[:-1]])
+    seen = xp.concatenate([xp.zeros(1), xp.where(jumps, 0, 1)[:-1]])
+    left = 1 - ratio**power
+    shrink = noise[1:] / noise[:-1] * ratio ** (power - 1)
+    return _Steps(shrink, signal[1:] * left, seen * h / (2 * before), noise[1:] * left**0.5)
 
 
 def _two_step(denoise: Denoise, grid: grids.Grid, steps: _Steps, clip: Clip) -> Sample:
@@ -98,7 +102,8 @@ def heun(
 
     Args:
       denoise: ``(x, time) -> ε``, or a ``Prediction``.
-      grid: of K steps; σ̄ should fall by no more than a few times in each, as on Karras' grid or on leading times.
+      grid: of K steps; σ̄ should fall by no more than a few times in each, as on Karras' grid or on leading times. One
+        that is traced is taken to end without noise.
       churn: S_churn; 0 is deterministic. More wants a network that is told σ, as on ``grids.karras``.
       churn_range: S_min and S_max.
       churn_noise: S_noise, the deviation of the added noise.
@@ -109,21 +114,21 @@ def heun(
     """
     if churn < 0:
         raise ValueError(f"churn: expected 0 (deterministic) or more, got {churn:g}")
-    if churn and not np.array_equal(np.asarray(grid.time), np.asarray(grid.spread)):
+    if churn and (_tables(grid)[0] is jnp or not np.array_equal(grid.time, grid.spread)):
         raise ValueError("churn: expected a grid whose network is told σ, as karras(); leave churn at 0 on whole times")
-    spread, within = np.asarray(grid.spread, np.float64), (churn_range[0], churn_range[1])
-    inside = (spread >= within[0]) & (spread <= within[1])
-    raised = spread * (1 + np.where(inside, min(churn / grid.num_steps, 2**0.5 - 1), 0))
-    added = churn_noise * np.sqrt(raised**2 - spread**2)
+    xp, (time, signal, noise) = _tables(grid)
+    spread = noise / signal
+    inside = (spread >= churn_range[0]) & (spread <= churn_range[1])
+    raised = xp.where(inside, spread * (1 + min(churn / grid.num_steps, 2**0.5 - 1)), spread)
+    added = churn_noise * (raised**2 - spread**2) ** 0.5 if churn else xp.zeros_like(spread)
     change = spread[1:] - raised[:-1]
-    time, signal, noise = (np.asarray(a, np.float64) for a in (raised if churn else grid.time, grid.signal, grid.noise))
-    noise = np.where(inside, raised * signal, noise)
-    first = time[:-1], signal[:-1], noise[:-1], change, added[:-1], np.zeros(grid.num_steps)
-    plain = grid.time, grid.signal, grid.noise
-    second = *(np.asarray(a, np.float64)[1:] for a in plain), change, np.zeros_like(change), np.ones_like(change)
-    both = (np.stack([a, b], 1).reshape(-1) for a, b in zip(first, second, strict=True))
-    steps = [table[:-1] if not grid.noise[-1] else table for table in both]
-    steps[0] = steps[0].astype(np.asarray(grid.time).dtype)
+    where = (raised if churn else time)[:-1], signal[:-1], (raised * signal if churn else noise)[:-1]
+    first = *where, change, added[:-1], xp.zeros(grid.num_steps)
+    second = time[1:], signal[1:], noise[1:], change, xp.zeros(grid.num_steps), xp.ones(grid.num_steps)
+    both = (xp.stack([a, b], 1).reshape(-1) for a, b in zip(first, second, strict=True))
+    clean = xp is jnp or not noise[-1]
+    steps = [table[:-1] if clean else table for table in both]
+    steps[0] = steps[0].astype(grid.time.dtype)
 
     def kernel(keys, state, step):
         (x, base, slope), (time, signal, noise, change, added, again) = state, step
@@ -228,8 +233,15 @@ def _pseudo(schedule: Schedule, grid: grids.Grid, start: str):
 
 def _scaled(kernel, steps, grid: grids.Grid, begin) -> Sample:
     """A chain on x̄ = x/α, which begins and ends as x."""
-    first, last = float(grid.signal[0]), float(grid.signal[-1])
+    first, last = (_tables(grid)[1].signal[i] for i in (0, -1))
     return samplers.chain(kernel, steps, begin=lambda x: begin(x / first), image=lambda state: state[0] * last)
+
+
+def _tables(grid: grids.Grid) -> tuple[ModuleType, grids.Grid]:
+    """The module to calculate with, and the grid as its arrays: NumPy, in float64, unless the grid is traced."""
+    if any(isinstance(table, jax.core.Tracer) for table in grid):
+        return jnp, grids.Grid(*map(jnp.asarray, grid))
+    return np, grids.Grid(*(np.asarray(table, np.float64) for table in grid))
 
 
 def invert(denoise: Denoise, grid: grids.Grid, *, iterations: int = 3) -> Sample:
@@ -250,10 +262,10 @@ def invert(denoise: Denoise, grid: grids.Grid, *, iterations: int = 3) -> Sample
     if iterations < 1:
         raise ValueError(f"iterations: expected at least 1, got {iterations}")
     back = slice(-2, None, -1)
-    change = -np.diff(np.asarray(grid.spread))[::-1]
-    tables = np.asarray(grid.time)[back], np.asarray(grid.signal)[back], np.asarray(grid.noise)[back], change
+    xp, (_, signal, noise) = _tables(grid)
+    tables = grid.time[back], signal[back], noise[back], -xp.diff(noise / signal)[::-1]
     done = np.tile(np.arange(iterations) == iterations - 1, grid.num_steps)
-    steps = *(np.repeat(table, iterations) for table in tables), done
+    steps = *(xp.repeat(table, iterations) for table in tables), done
 
     def kernel(keys, state, step):
         (x, base), (time, signal, noise, change, done) = state, step

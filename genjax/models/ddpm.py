@@ -132,7 +132,7 @@ def build(
         raise ValueError("guide: expected a model conditional on labels; give num_classes, or leave guide out")
     if not 0 <= label_dropout <= 1:
         raise ValueError(f"label_dropout: expected a share from 0 to 1, got {label_dropout:g}")
-    drops = "keys" in inspect.signature(type(network).__call__).parameters
+    drops = takes_keys(network)
     wanted = objective or diffusion.simple(l2)
 
     def apply(params: Params, labels: Labels | None, keys: Key | None, guide: Guide | None):
@@ -172,7 +172,7 @@ def build(
         start_keys, chain_keys = random.split(random.per_example(key, num), 2)
         return sampler(denoiser(params, labels), schedule)(chain_keys, random.normal(start_keys, shape), keep)
 
-    _check_output(lambda key: denoiser(init(key))(jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32)).x0, shape)
+    check_output(lambda key: denoiser(init(key))(jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32)).x0, shape)
     return DDPM(init, loss, each, denoiser, sample)
 
 
@@ -227,7 +227,17 @@ def optimizer(inner: optax.GradientTransformation, rate: float = 0.01) -> optax.
     return optax.multi_transform({"network": inner, "squares": optax.sgd(rate)}, labels)
 
 
-def _check_output(image: Callable[[Key], Images], shape: tuple[int, int, int]) -> None:
+def takes_keys(network: nn.Module) -> bool:
+    """Whether a network has dropout, which asks for keys."""
+    return "keys" in inspect.signature(type(network).__call__).parameters
+
+
+def check_output(image: Callable[[Key], Images], shape: tuple[int, int, int]) -> None:
+    """Refuse a network whose prediction, ``(key) -> [1 h w c]``, is not of the shape of an image.
+
+    Raises:
+      ValueError: what was expected.
+    """
     try:
         out = jax.eval_shape(image, _KEY).shape
     except TypeError as error:

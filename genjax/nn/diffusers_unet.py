@@ -95,6 +95,7 @@ def config(network: UNet, side: int) -> dict[str, Any]:
       ValueError: diffusers has no such network.
     """
     _require(not network.num_classes, "num_classes", network.num_classes, "0")
+    _require(not network.fourier, "fourier", network.fourier, "()")
     _require(network.down_padding in (1, "SAME"), "down_padding", network.down_padding, "1 or 'SAME'")
     levels = range(len(network.multipliers))
     by_height = tuple(level for level in levels if side // 2**level in network.attention)

@@ -44,6 +44,8 @@ class UNet(nn.Module):
       embed: time as waves, ``embedding.sinusoidal`` or ``embedding.sinusoidal_cosine_first``.
       modulation: what time does in a block: it is added, or scales and shifts (Nichol & Dhariwal 2021, §2).
       num_classes: of the labels; 0 for none.
+      fourier: n of the waves sin(2^n π x_t) and cos(2^n π x_t) that the network sees beside x_t, by which it tells the
+        levels of a pixel apart (Kingma et al. 2021, arXiv:2107.00630, App. C).
     """
 
     channels: int = 128
@@ -63,6 +65,7 @@ class UNet(nn.Module):
     embed: Callable[[embedding.Times, int], Float[Array, "b features"]] = embedding.sinusoidal
     modulation: Literal["add", "scale"] = "add"
     num_classes: int = 0
+    fourier: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -97,7 +100,8 @@ class UNet(nn.Module):
             return attend(name=f"{name}_attention")(h) if here else h
 
         levels = range(len(self.multipliers))
-        skips = [conv(self.channels, name="conv_in")(x_t)]
+        waves = [wave(2**n * math.pi * x_t) for n in self.fourier for wave in (jnp.sin, jnp.cos)]
+        skips = [conv(self.channels, name="conv_in")(jnp.concatenate([x_t, *waves], axis=-1))]
         for level in levels:
             if level > 0:
                 skips.append(

@@ -226,15 +226,31 @@ def test_bad_input_is_refused(call, message):
         call()
 
 
-def test_a_grid_is_tuned_by_gradient():
+@pytest.mark.parametrize(
+    "make",
+    [
+        EULER,
+        HEUN,
+        DPM,
+        lambda denoise, grid: samplers.implicit(denoise, grid, eta=0.5, clip=False),
+        lambda denoise, grid: solvers.dpm_solver_sde(denoise, grid, clip=False),
+    ],
+)
+def test_a_grid_is_tuned_by_gradient(make):
     """Of places that are traced, to no noise at all: the slope is that of finite differences."""
     start = 80 * jnp.array([-0.5, 0.1, 0.9])
 
-    def error(shift, eta):
+    def error(shift):
         noise = jnp.asarray(grids.karras(5).noise) * jnp.exp(shift * jnp.array([0, 1, -1, 0.5, 0, 0]))
         grid = grids.Grid(noise, jnp.ones(6), noise)
-        return (samplers.implicit(told_sigma(), grid, eta=eta, clip=False)(KEY, start) ** 2).sum()
+        return (make(told_sigma(), grid)(KEY, start) ** 2).sum()
 
-    for eta in (0.0, 0.5):
-        slope = jax.grad(error)(0.1, eta)
-        assert np.isclose(slope, (error(0.1 + 1e-6, eta) - error(0.1 - 1e-6, eta)) / 2e-6, rtol=1e-5)
+    slope = jax.grad(error)(0.1)
+    assert np.isclose(slope, (error(0.1 + 1e-6) - error(0.1 - 1e-6)) / 2e-6, rtol=1e-5)
+
+
+def test_inversion_of_a_traced_grid_is_that_of_its_numbers():
+    grid, images = grids.on_times(LINEAR, np.array([900, 400, 100, 0])), jnp.array([0.2, -0.3])
+    end = lambda grid: solvers.invert(told_time(), grid)(KEY, images)
+    traced = jax.jit(lambda noise, signal: end(grids.Grid(grid.time, signal, noise)))(grid.noise, grid.signal)
+    assert np.allclose(end(grid), traced, atol=1e-12)

@@ -4,9 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from genjax.models import vdm
+from genjax.nn import unet
 
 KEY = jax.random.key(0)
 LOW, HIGH, STD = -13.3, 5.0, 0.5
@@ -22,7 +24,16 @@ class Exact(nn.Module):
         return noise * x / (signal**2 * STD**2 + noise**2)
 
 
+class Scaled(nn.Module):
+    """A network of one parameter."""
+
+    @nn.compact
+    def __call__(self, x, place):
+        return self.param("gain", nn.initializers.constant(0.5), ()) * x
+
+
 MODEL = vdm.build(Exact(), (1, 1, 1), num_steps=200)
+FINE = vdm.build(Exact(), (1, 1, 1), num_levels=512)  # images nearly continuous
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -39,8 +50,8 @@ def test_the_bound_does_not_depend_on_the_schedule_between_its_ends():
     expected = 0.5 * (np.log1p(np.exp(-LOW) * STD**2) - np.log1p(np.exp(-HIGH) * STD**2))
     images = STD * jax.random.normal(jax.random.key(5), (20_000, 1, 1, 1))
     time = (jnp.arange(20_000) + 0.5) / 20_000
-    run = jax.jit(lambda params: MODEL.losses(KEY, params, {"image": images, "time": time})[1])
-    found = [run(MODEL.init(jax.random.key(seed))) for seed in (0, 1)]
+    run = jax.jit(lambda params: FINE.losses(KEY, params, {"image": images, "time": time}).diffusion)
+    found = [run(FINE.init(jax.random.key(seed))) for seed in (0, 1)]
     for nats in found:
         assert abs(nats.mean() - expected) < 4 * nats.std() / np.sqrt(20_000)
     assert not np.allclose(found[0], found[1])
@@ -55,6 +66,70 @@ def test_the_loss_is_the_sum_of_its_parts_and_teaches_the_schedule():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope)) and np.abs(slope["inner"]).max() > 0
 
 
+def test_between_its_ends_the_schedule_learns_the_least_variance():
+    """The best γ makes the loss the same at all times: γ'(t) E|ε - ε̂|² constant, 2 K of it in all (eq. 18)."""
+
+    def batch(num):
+        images = STD * jax.random.normal(jax.random.key(5), (num, 1, 1, 1))
+        return {"image": images, "time": (jnp.arange(num) + 0.5) / num}
+
+    adam, some = optax.adam(0.03), batch(256)
+
+    def by_time(params):
+        return FINE.losses(KEY, params, batch(16_384)).diffusion.reshape(16, -1).mean(1)
+
+    def train(params):
+        def step(carry, key):
+            params, state = carry
+            updates, state = adam.update(jax.grad(lambda p: FINE.loss(key, p, some)[0])(params), state)
+            schedule = {**optax.apply_updates(params, updates)["schedule"]}
+            kept = {name: params["schedule"][name] for name in ("first", "gap")}
+            return ({**params, "schedule": schedule | kept}, state), None
+
+        return jax.lax.scan(step, (params, adam.init(params)), jax.random.split(KEY, 400))[0][0]
+
+    before = MODEL.init(KEY)
+    after = jax.jit(train)(before)
+    first, last = (jax.jit(by_time)(params) for params in (before, after))
+    assert np.isclose(first.mean(), last.mean(), rtol=0.05)
+    assert np.std(last) < 0.7 * np.std(first)
+
+
+def test_the_network_and_the_ends_follow_the_loss_itself():
+    """Their gradients are those of the terms' mean, without the detour of the schedule."""
+    model = vdm.build(Scaled(), (1, 1, 1))
+    params = model.init(KEY)
+    batch = {"image": 0.5 * jnp.sin(jnp.arange(64.0)).reshape(64, 1, 1, 1), "time": jnp.linspace(0, 1, 64)}
+    total = lambda p: sum(part.mean() for part in model.losses(KEY, p, batch)) / np.log(2)
+    expected, found = (jax.jit(jax.grad(f))(params) for f in (total, lambda p: model.loss(KEY, p, batch)[0]))
+    assert np.isclose(found["network"]["gain"], expected["network"]["gain"], rtol=1e-4)
+    for name in ("first", "gap"):
+        assert np.isclose(found["schedule"][name], expected["schedule"][name], rtol=1e-3)
+    assert not np.allclose(found["schedule"]["inner"], expected["schedule"]["inner"])
+
+
+def test_pixels_between_levels_are_taken_to_the_nearest():
+    params = MODEL.init(KEY)
+    levels = jnp.linspace(-1, 1, 256)[:, None, None, None]
+    run = jax.jit(lambda images: MODEL.losses(KEY, params, {"image": images}))
+    for one, other in zip(run(levels), run(levels + 0.3 * 2 / 255), strict=True):
+        assert np.allclose(one, other, rtol=1e-3, atol=1e-4)
+    assert np.all(run(levels + 0.3 * 2 / 255).decoder > -1e-4)
+
+
+def test_dropout_is_on_in_training_alone():
+    network = unet.UNet(channels=8, multipliers=(1,), blocks=1, groups=4, image_channels=1, dropout=0.5)
+    model = vdm.build(network, (4, 4, 1))
+    params = model.init(KEY)
+    params["network"] = jax.tree.map(lambda leaf: leaf + 0.1, params["network"])
+    batch = {"image": jnp.zeros((2, 4, 4, 1)), "time": jnp.array([0.2, 0.7])}
+    nats = jax.jit(model.losses)(KEY, params, batch)
+    bits = {name: value.mean() / (16 * np.log(2)) for name, value in nats._asdict().items()}
+    trained = jax.jit(model.loss)(KEY, params, batch)[1]
+    assert np.isclose(bits["decoder"], trained["decoder"], rtol=1e-5)
+    assert not np.isclose(bits["diffusion"], trained["diffusion"], rtol=1e-3)
+
+
 def test_it_draws_the_data():
     drawn = jax.jit(lambda key, params: MODEL.sample(key, params, 2000))(KEY, MODEL.init(KEY))
     clipped = np.clip(STD * np.random.default_rng(0).normal(size=100_000), -1, 1)
@@ -62,5 +137,8 @@ def test_it_draws_the_data():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match="expected at least 2 and 1, got 1 and 100"):
+    with pytest.raises(ValueError, match="expected at least 2 and 1, got 1 and 250"):
         vdm.build(Exact(), (1, 1, 1), num_levels=1)
+    two = unet.UNet(channels=8, multipliers=(1,), blocks=1, groups=4, image_channels=2)
+    with pytest.raises(ValueError, match=r"expected a prediction of shape \(4, 4, 1\)"):
+        vdm.build(two, (4, 4, 1))

@@ -69,6 +69,12 @@ def test_what_is_not_covered_is_named(field, value):
         diffusers_unet.network(SMALL | {field: value})
 
 
+@pytest.mark.parametrize(("field", "value"), [("fourier", (7,)), ("num_classes", 10)])
+def test_what_diffusers_cannot_express_is_named(field, value):
+    with pytest.raises(ValueError, match=rf"{field}: expected"):
+        diffusers_unet.config(diffusers_unet.network(SMALL).clone(**{field: value}), 32)
+
+
 @pytest.mark.parametrize("config", [SMALL, DEEP, LATER, SCALED, BARE])
 def test_output_and_gradients_equal_those_of_diffusers(config):
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")

@@ -44,6 +44,14 @@ def test_sizes_are_the_published_ones():
     assert parameters(UNet(), 3) == 35_746_307  # Ho et al. 2020, App. B: 35.7 million
 
 
+def test_waves_are_channels_beside_the_image():
+    x, t = inputs(2)
+    waved = DIGITS.clone(fourier=(3, 5))
+    params = awake(waved, x, t)
+    with_waves = jnp.concatenate([x, *(wave(2**n * np.pi * x) for n in (3, 5) for wave in (jnp.sin, jnp.cos))], -1)
+    assert np.allclose(jit(waved.apply)(params, x, t), jit(DIGITS.apply)(params, with_waves, t), atol=1e-5)
+
+
 def test_embeddings_equal_their_definitions():
     t = jnp.array([0, 1, 7, 999])
     for i in range(4):

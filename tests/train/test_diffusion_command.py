@@ -1,11 +1,12 @@
 """The diffusion options of the commands: every one trains, draws and is scored; what cannot be is refused."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
 
-from train import config, ddpm, evaluate, sample
+from train import config, ddpm, evaluate, sample, vdm
 
 TINY = (
     "--timesteps 8 --width 8 --multipliers 1 --blocks 1 --attention 99 --batch-size 16 --num-samples 4 "
@@ -63,6 +64,57 @@ def test_the_ledger_has_the_bound_its_parts_and_the_flow(learned, tmp_path):
     assert np.isclose(row["vlb"]["nats"], parts, rtol=1e-5) and row["pixels"] == "17 levels"
     assert np.isclose(row["vlb"]["bits_per_dim"], -row["vlb"]["nats"] / 64 / np.log(2), rtol=1e-5)
     assert row["flow"]["standard_error"] > 0
+
+
+@pytest.fixture(scope="module")
+def variational(tmp_path_factory):
+    """A variational diffusion model, with everything that goes together."""
+    folder = tmp_path_factory.mktemp("variational")
+    vdm.main([*TINY, "--dropout", "0.1", "--fourier", "3", "4", "--workdir", str(folder)])
+    return str(folder)
+
+
+def test_a_variational_model_trains_and_shows_its_schedule(variational):
+    lines = [json.loads(line) for line in (pathlib.Path(variational) / "metrics.jsonl").read_text().splitlines()]
+    parts = sum(lines[-1][f"heldout_{name}"] for name in ("prior", "diffusion", "decoder"))
+    assert np.isclose(lines[-1]["heldout_loss"], parts, rtol=1e-5)
+    assert (pathlib.Path(variational) / "samples/schedule.png").is_file()
+
+
+def test_a_variational_model_has_its_row_in_the_ledger(variational, tmp_path):
+    rows = []
+    for times in ("2", "64"):
+        evaluate.main(["--workdir", variational, "--num", "40", "--times", times, "--out", str(tmp_path / "row")])
+        rows.append(json.loads((tmp_path / "row").read_text()))
+    few, many = (row["vlb"] for row in rows)
+    assert rows[0]["pixels"] == "17 levels" and many["standard_error"] < few["standard_error"]
+    assert abs(few["nats"] - many["nats"]) < 5 * few["standard_error"]
+    parts = sum(rows[1][name]["nats"] for name in ("prior", "steps", "decoder"))
+    assert np.isclose(many["nats"], parts, rtol=1e-5)
+
+
+@pytest.mark.parametrize("flags", [{}, {"steps": 12}, {"sampler": "heun", "steps": 4}, {"sampler": "dpm_solver_sde"}])
+def test_a_variational_model_draws_by_any_sampler_of_a_grid(variational, flags):
+    drawn = sample.draw(sample.Sample(variational, num=2, **flags))
+    assert drawn.shape == (2, 8, 8, 1) and not np.array_equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"sampler": "pndm"}, "sampler: pndm wants a process of T steps; expected ancestral, ddim"),
+        ({"spacing": "karras"}, "spacing: a run of train.vdm has learned its own"),
+        ({"eta": 0.5}, "eta: expected 0 with --sampler ancestral"),
+    ],
+)
+def test_draws_of_a_variational_model_that_cannot_be_are_refused(variational, flags, message):
+    with pytest.raises(config.UsageError, match=message):
+        sample.draw(sample.Sample(variational, num=2, **flags))
+
+
+def test_ends_in_the_wrong_order_are_refused(tmp_path):
+    with pytest.raises(config.UsageError, match="first, last: expected first < last, got 5.0 and -3.0"):
+        vdm.main([*TINY, "--first", "5", "--last", "-3", "--workdir", str(tmp_path / "run")])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from genjax.training import state, steps
-from train import ae, config, ddpm, loop, members, pixelcnn, trained, vae, vqvae
+from train import ae, config, ddpm, loop, members, pixelcnn, trained, vae, vdm, vqvae
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = {"steps": 30, "every": 15, "log_every": 5, "steps_per_call": 15, "batch_size": 16}
@@ -39,11 +39,13 @@ SCRIPTS = {
     "vqvae": (vqvae, vqvae.Config(codebook=8, features=4, filters=(8,), blocks=0), {"commitment": 0.5}),
     "pixelcnn": (pixelcnn, pixelcnn.Config(levels=17, features=4, layers=2, head=8), {}),
     "ddpm": (ddpm, ddpm.Config(timesteps=10, network="simple", width=8, multipliers=(1, 2)), {}),
+    "vdm": (vdm, vdm.Config(levels=17, width=8, multipliers=(1,), blocks=1), {}),
 }
 
 
 @pytest.mark.parametrize(
-    "name", ["ae", "vae", "vqvae", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pixelcnn", "ddpm"))]
+    "name",
+    ["ae", "vae", "vqvae", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pixelcnn", "ddpm", "vdm"))],
 )
 def test_every_member_of_every_model_is_the_run_alone(name):
     """Parameters after 12 steps with Adam, vmapped over seeds and a setting, against the same run by itself."""

@@ -1,0 +1,147 @@
+"""Train a variational diffusion model: ``python -m train.vdm --config digits``."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax import data, diffusion
+from genjax.models import vdm
+from genjax.theory import pixels
+from genjax.training import parallel, steps
+from genjax.types import Batch, Key, Params
+from train import choices, config, loop, optimizer, pictures, runtime, sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(config.ImageRun):
+    """Train a variational diffusion model, for likelihood (Kingma et al. 2021)."""
+
+    levels: int = 256
+    """How many values a pixel can take."""
+    schedule_shape: Literal["learned", "line"] = "learned"
+    """γ(t) = -log SNR between its two learned ends: learned for the least variance of the loss, or a line."""
+    first: float = -13.3
+    """γ(0) before training: how little noise there is at the beginning."""
+    last: float = 5.0
+    """γ(1) before training: how little of the image is left at the end."""
+
+    width: int = 32
+    """Channels at full resolution."""
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    """Channels at each resolution, from the full one down, as multiples of the width."""
+    blocks: int = 2
+    """Residual blocks per resolution."""
+    attention: tuple[int, ...] = (4,)
+    """Resolutions with self-attention."""
+    dropout: float = 0.0
+    """Share of activations dropped in training."""
+    fourier: tuple[int, ...] = (7, 8)
+    """Show the network sin(2^n π x_t) and cos(2^n π x_t) for these n as well."""
+    bfloat16: bool = False
+    """Compute the network in bfloat16; parameters, optimizer and average stay float32."""
+
+    timesteps: int = 250
+    """Steps of the chain that draws."""
+    num_samples: int = 64
+    """Images drawn for the pictures of a report."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values."""
+        found = super().problems()
+        if not self.first < self.last:
+            found.append(f"first, last: expected first < last, got {self.first} and {self.last}")
+        if not 0 <= self.dropout < 1:
+            found.append(f"dropout: expected 0 to below 1, got {self.dropout}")
+        found += config.at_least(
+            self, {"levels": 2, "timesteps": 1, "width": 1, "multipliers": 1, "blocks": 1, "num_samples": 1}
+        )
+        return found
+
+
+class Line(nn.Module):
+    """γ(t), t in [0, 1]: a line between two learned ends."""
+
+    first: float
+    last: float
+
+    @nn.compact
+    def __call__(self, t: vdm.Times) -> vdm.Times:
+        """γ at times [b]."""
+        ends = [self.param(name, nn.initializers.constant(getattr(self, name)), ()) for name in ("first", "last")]
+        return ends[0] + (ends[1] - ends[0]) * t
+
+
+Chain = Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample]
+
+
+def model(settings: Config, shape: tuple[int, int, int], sampler: Chain | None = None, num_steps: int = 0) -> vdm.VDM:
+    """The model that the settings describe, for images of a shape (h, w, c)."""
+    shapes = {"learned": vdm.Schedule, "line": Line}
+    return vdm.build(
+        choices.unet_of(settings, shape[-1]),
+        shape,
+        schedule=shapes[settings.schedule_shape](first=settings.first, last=settings.last),
+        num_levels=settings.levels,
+        sampler=sampler,
+        num_steps=num_steps or settings.timesteps,
+    )
+
+
+def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+    """What the loop trains."""
+    ours = model(settings, shape)
+
+    def loss(key: Key, params: Params, batch: Batch):
+        loss_keys, images = sources.training_images(settings, key, batch)
+        return ours.loss(loss_keys, params, {**batch, "image": images})
+
+    def heldout_loss(key: Key, params: Params, batch: Batch):
+        nats = ours.losses(key, params, {**batch, "image": data.scale(batch["image"])})
+        bits = {name: pixels.bits_per_dim(value.mean(), shape) for name, value in nats._asdict().items()}
+        return sum(bits.values()), bits
+
+    return loop.Task(
+        init=ours.init,
+        optimizer=optimizer.adam(settings),
+        draw=steps.stratified(
+            steps.rows(settings.batch_size, axis_name=parallel.AXIS), "time", axis_name=parallel.AXIS
+        ),
+        loss=loss,
+        heldout_loss=heldout_loss,
+        figures=_figures(settings, ours),
+    )
+
+
+def _figures(settings: Config, ours: vdm.VDM):
+    stages = np.linspace(0, settings.timesteps, min(10, settings.timesteps + 1)).round().astype(int).tolist()
+    key, num = jax.random.key(settings.seed), settings.num_samples
+    draw = jax.jit(lambda params: jax.tree.map(data.to_uint8, ours.sample(key, params, num, stages)))
+    times = np.linspace(0, 1, 101, dtype=np.float32)
+    gamma = jax.jit(lambda params: ours.gamma(params, jnp.asarray(times)))
+
+    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        images, frames = jax.tree.map(np.asarray, draw(params))
+        sheet = pictures.tile(images, columns=round(num**0.5))
+        pictures.save(folder / f"{step:07d}.png", sheet)
+        pictures.save(folder / f"{step:07d}-reverse.png", pictures.strip(frames))
+        pictures.save(folder / "latest.png", sheet)
+        with pictures.figure(folder / "schedule.png", size=(5.2, 3.6)) as ((panel,),):
+            panel.plot(times, -np.asarray(gamma(params)))
+            panel.set(xlabel="t", ylabel="log signal-to-noise ratio", title="The learned schedule")
+
+    return figures
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train as the command line says."""
+    loop.run("vdm", config.parse(Config, "vdm", argv), build)
+
+
+if __name__ == "__main__":
+    runtime.main(main)
