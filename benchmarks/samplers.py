@@ -1,14 +1,15 @@
 """Quality against network evaluations: ``python -m benchmarks.samplers --workdir runs/ddpm-digits``.
 
 Draws from one diffusion model by every sampler with few and many steps, judges the images as ``train.judge`` does, and
-writes ``results/samplers-NAME.json``, a figure and the table in ``README.md`` of this folder.
+writes ``results/samplers-NAME.json``, a figure and the table in ``README.md`` of this folder. Of a result that is there
+and was measured alike, other samplers and steps are kept.
 """
 
 import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -18,6 +19,7 @@ from train import ddpm, panel, pictures, record, runtime, sample, trained
 
 EVALUATIONS = {"heun": lambda steps: 2 * steps - 1, "pndm": lambda steps: steps + 9}
 """Of the network, where it is not one a step."""
+Name = Literal["ancestral", "ddim", "heun", "dpm_solver", "dpm_solver_sde", "pndm"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Samplers:
     """Folder of a run of train.ddpm."""
     classifier: str = "runs/classifier-digits"
     """Folder of a run of train.classifier on the same data."""
-    samplers: tuple[str, ...] = ("ancestral", "ddim", "heun", "dpm_solver", "dpm_solver_sde", "pndm")
+    samplers: tuple[Name, ...] = ("ancestral", "ddim", "heun", "dpm_solver", "dpm_solver_sde", "pndm")
     """Which."""
     steps: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
     """Of the chains; those above the run's T are left out."""
@@ -60,18 +62,33 @@ def main(argv: Sequence[str]) -> None:
             cost = EVALUATIONS.get(sampler, lambda steps: steps)(steps)
             rows.append({"sampler": sampler, "steps": steps, "evaluations": cost, **judges.numbers(drawn)})
             record.say(f"{sampler:15} {steps:5} steps  {cost:5} evaluations  Fréchet {rows[-1]['frechet']:.2f}")
-    found = {"features": judges.title, "num": num, "floor": judges.floor(num), "rows": rows}
     path = quality.HERE / "results" / f"samplers-{settings.name}.json"
+    found = {"features": judges.title, "num": num, "floor": judges.floor(num)}
+    found["rows"] = [*_kept(path, found, rows), *rows]
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     _figure(path.with_suffix(".png"), settings, found)
-    quality.write_table(f"samplers {settings.name}", table(settings, found))
+    quality.write_table(f"samplers {settings.name}", table(found))
 
 
-def table(settings: Samplers, found: dict[str, Any]) -> str:
+def _kept(path: pathlib.Path, found: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of an earlier result that was measured alike, but for those that were measured again."""
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if {name: old.get(name) for name in found} != json.loads(json.dumps(found)):
+        return []
+    again = {(row["sampler"], row["steps"]) for row in rows}
+    return [row for row in old["rows"] if (row["sampler"], row["steps"]) not in again]
+
+
+def _samplers(found: dict[str, Any]) -> list[str]:
+    """Those with rows, in the order of the default."""
+    return sorted({row["sampler"] for row in found["rows"]}, key=Samplers.samplers.index)
+
+
+def table(found: dict[str, Any]) -> str:
     """Fréchet distances in Markdown, a row for each sampler."""
     steps = sorted({row["steps"] for row in found["rows"]})
     lines = [f"| sampler | {' | '.join(f'{n} steps' for n in steps)} |", "|---" * (1 + len(steps)) + "|"]
-    for name in settings.samplers:
+    for name in _samplers(found):
         by_steps = {row["steps"]: row["frechet"] for row in found["rows"] if row["sampler"] == name}
         cells = [f"{by_steps[n]:.2f}" if n in by_steps else "" for n in steps]
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -81,8 +98,8 @@ def table(settings: Samplers, found: dict[str, Any]) -> str:
 
 def _figure(path: pathlib.Path, settings: Samplers, found: dict[str, Any]) -> None:
     series = {}
-    for name in settings.samplers:
-        rows = [row for row in found["rows"] if row["sampler"] == name]
+    for name in _samplers(found):
+        rows = sorted((row for row in found["rows"] if row["sampler"] == name), key=lambda row: row["steps"])
         series[name] = tuple(np.array([row[key] for row in rows]) for key in ("evaluations", "frechet"))
     title = f"{settings.name}, {found['num']} images; dashes: real, held out"
     labels = "network evaluations an image", "Fréchet distance of classifier features"
