@@ -99,7 +99,10 @@ def write(settings: Bridge) -> None:
     network = ddpm.network(told, run.shape[-1])
     if not isinstance(network, unet.UNet):
         raise config.UsageError(f"export: diffusers has no network like --network {told.network}")
-    described = diffusers_unet.config(network, run.shape[0])
+    try:
+        described = diffusers_unet.config(network, run.shape[0])
+    except ValueError as error:
+        raise config.UsageError(f"export: diffusers has no such network: {error}") from error
     params = trained.params(run, model.init)
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -122,7 +125,12 @@ def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
       CheckpointError: there are none, they are cut off, or pickles alone.
     """
     index = folder / (WEIGHTS + ".index.json")
-    names = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else [WEIGHTS]
+    names = [WEIGHTS]
+    if index.is_file():
+        shards = _json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(pathlib.Path(str(name)).name == name for name in shards.values()):
+            raise checkpoint.CheckpointError(f"{index}: expected a weight_map from tensors to files of this folder")
+        names = sorted(set(shards.values()))
     found: dict[str, np.ndarray] = {}
     for name in names:
         if not (folder / name).is_file():

@@ -102,10 +102,53 @@ def test_images_are_those_of_diffusers_under_the_same_noise(tmp_path):
     assert np.abs(draw(params) - theirs).max() > 1e-2
 
 
-def test_half_precision_is_widened(tmp_path):
-    half = folder(tmp_path / "half", lambda t: {name: array.astype(np.float16) for name, array in t.items()})
-    found = bridge.tensors(half / "unet")
-    assert all(array.dtype == np.float32 for array in found.values())
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
+def test_half_precision_is_widened(tmp_path, dtype):
+    half = folder(tmp_path / "half", lambda t: {name: array.astype(dtype) for name, array in t.items()})
+    found, full = bridge.tensors(half / "unet"), bridge.tensors(folder(tmp_path / "full") / "unet")
+    assert found.keys() == full.keys()
+    for name, array in found.items():
+        assert array.dtype == np.float32 and np.array_equal(array, full[name].astype(dtype).astype(np.float32))
+
+
+def shards(source):
+    """The same folder with its tensors in two files and an index."""
+    safetensors = pytest.importorskip("safetensors.numpy")
+    unet = source / "unet"
+    tensors = safetensors.load_file(unet / bridge.WEIGHTS)
+    (unet / bridge.WEIGHTS).unlink()
+    files = {f"part-{i}.safetensors": dict(list(tensors.items())[i::2]) for i in (0, 1)}
+    for name, part in files.items():
+        safetensors.save_file(part, unet / name)
+    where = {key: name for name, part in files.items() for key in part}
+    (unet / f"{bridge.WEIGHTS}.index.json").write_text(json.dumps({"weight_map": where}))
+    return source
+
+
+def test_shards_are_one(tmp_path):
+    one, other = folder(tmp_path / "one"), shards(folder(tmp_path / "many"))
+    first, second = (params_of(read(path, tmp_path / f"run-{path.name}"))[1] for path in (one, other))
+    assert jax.tree.all(jax.tree.map(np.array_equal, first, second))
+
+
+def test_shards_that_are_missing_or_elsewhere_are_named(tmp_path):
+    source = shards(folder(tmp_path / "many"))
+    (source / "unet" / "part-1.safetensors").rename(source / "part-1.safetensors")
+    with pytest.raises(checkpoint.CheckpointError, match="there is no part-1.safetensors"):
+        read(source, tmp_path / "run")
+    for wrong in ({}, {"weight_map": {"conv_in.bias": "../part-1.safetensors"}}):
+        (source / "unet" / f"{bridge.WEIGHTS}.index.json").write_text(json.dumps(wrong))
+        with pytest.raises(checkpoint.CheckpointError, match="expected a weight_map from tensors to files of this fo"):
+            read(source, tmp_path / "run")
+
+
+def test_a_run_with_waves_has_no_like_in_diffusers(tmp_path):
+    flags = "--timesteps 4 --width 8 --multipliers 1 --blocks 1 --attention 99 --batch-size 8 --num-samples 1"
+    often = "--steps 1 --every 1 --log-every 1 --steps-per-call 1"
+    ddpm.main([*flags.split(), *often.split(), "--fourier", "3", "--workdir", str(tmp_path / "run")])
+    with pytest.raises(config.UsageError, match="diffusers has no such network: fourier: expected"):
+        bridge.main(["--workdir", str(tmp_path / "run"), "--export", str(tmp_path / "back")])
+    assert not (tmp_path / "back").exists()
 
 
 @pytest.mark.parametrize(
