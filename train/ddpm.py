@@ -95,8 +95,6 @@ class Config(config.ImageRun):
             found.append("unet_config: expected with --network diffusers, and only there")
         if not self.classes and self.guidance != 1:
             found.append("guidance: expected a model conditional on labels; give --classes, or leave --guidance at 1")
-        if self.classes and self.variance == "learned" and self.guidance != 1:
-            found.append("guidance: it cannot mix learned variances; use --variance small or large")
         if not 0 <= self.label_dropout <= 1:
             found.append(f"label_dropout: expected 0 to 1, got {self.label_dropout}")
         if not 0 <= self.dropout < 1:
@@ -127,7 +125,9 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None
         label_dropout=settings.label_dropout,
         guide=None
         if settings.guidance == 1
-        else functools.partial(diffusion.classifier_free_batched, weight=settings.guidance),
+        else functools.partial(
+            diffusion.classifier_free_batched, weight=settings.guidance, channels=shape[-1] if learned else None
+        ),
     )
     return ddpm.loss_aware(ours, settings.timesteps) if settings.times == "loss_aware" else ours
 

@@ -25,6 +25,7 @@ def classifier_free(
     weight: float | Scalar,
     interval: Interval = EVERYWHERE,
     rescale: float = 0.0,
+    channels: int | None = None,
 ) -> Network:
     """ε = ε_u + w (ε_c - ε_u) (Ho & Salimans 2022, eq. 6 with w = 1 + their weight): two evaluations.
 
@@ -34,12 +35,14 @@ def classifier_free(
       weight: w: 0 is unconditional, 1 conditional, above 1 guided.
       interval: the times (both ends included) of guidance; w = 1 elsewhere (Kynkäänniemi et al. 2024, eq. 5).
       rescale: φ in [0, 1]: how far ε takes the standard deviation of ε_c back (Lin et al. 2024, eq. 15-16).
+      channels: how many of the output are mixed, all by default; of the others, as a learned variance's, the
+        conditional network's are taken (Peebles & Xie 2023).
 
     Raises:
       ValueError: ``rescale`` outside [0, 1], or an interval whose ends are the wrong way round.
     """
-    _check(interval, rescale)
-    return lambda x, t: _combine(conditional(x, t), unconditional(x, t), t, weight, interval, rescale)
+    mix = _mixer(weight, interval, rescale, channels)
+    return lambda x, t: mix(conditional(x, t), unconditional(x, t), t)
 
 
 def classifier_free_batched(
@@ -49,6 +52,7 @@ def classifier_free_batched(
     weight: float | Scalar,
     interval: Interval = EVERYWHERE,
     rescale: float = 0.0,
+    channels: int | None = None,
 ) -> Network:
     """``classifier_free`` in one call of ``network(x_t, t, labels) -> ε`` on 2b images.
 
@@ -56,14 +60,14 @@ def classifier_free_batched(
       network: of class-conditional noise.
       labels: [b], of the images to draw.
       null: the label that stands for none.
-      weight: see ``classifier_free``; so are ``interval`` and ``rescale``.
+      weight: see ``classifier_free``; so are ``interval``, ``rescale`` and ``channels``.
     """
-    _check(interval, rescale)
+    mix = _mixer(weight, interval, rescale, channels)
     both = jnp.concatenate([labels, jnp.full_like(labels, null)])
 
     def denoise(x, t):
         with_label, without = jnp.split(network(jnp.concatenate([x, x]), jnp.concatenate([t, t]), both), 2)
-        return _combine(with_label, without, t, weight, interval, rescale)
+        return mix(with_label, without, t)
 
     return denoise
 
@@ -88,19 +92,23 @@ def threshold(percentile: float = 99.5, smallest: float = 1.0) -> Callable[[Arra
     return clip
 
 
-def _combine(with_label, without, t, weight, interval, rescale):
-    per_image = (-1,) + (1,) * (with_label.ndim - 1)
-    w = jnp.where((interval[0] <= t) & (t <= interval[1]), weight, 1).astype(with_label.dtype).reshape(per_image)
-    guided = without + w * (with_label - without)
-    if not rescale:
-        return guided
-    axes = tuple(range(1, guided.ndim))
-    spread = lambda a: jnp.std(a, axis=axes, keepdims=True)
-    return guided * (rescale * spread(with_label) / spread(guided) + 1 - rescale)
-
-
-def _check(interval: Interval, rescale: float) -> None:
+def _mixer(weight, interval: Interval, rescale: float, channels: int | None):
+    """``(ε_c, ε_u, t) -> ε``."""
     if not 0 <= rescale <= 1:
         raise ValueError(f"rescale: expected 0 to 1, got {rescale:g}")
     if interval[0] > interval[1]:
         raise ValueError(f"interval: expected (first, last) times, got {interval}")
+
+    def mix(with_label, without, t):
+        w = jnp.where((interval[0] <= t) & (t <= interval[1]), weight, 1).astype(with_label.dtype)
+        guided = without + w.reshape(-1, *[1] * (with_label.ndim - 1)) * (with_label - without)
+        if not rescale:
+            return guided
+        spread = lambda a: jnp.std(a, axis=tuple(range(1, a.ndim)), keepdims=True)
+        return guided * (rescale * spread(with_label) / spread(guided) + 1 - rescale)
+
+    def some(with_label, without, t):
+        mixed = mix(with_label[..., :channels], without[..., :channels], t)
+        return jnp.concatenate([mixed, with_label[..., channels:]], -1)
+
+    return mix if channels is None else some

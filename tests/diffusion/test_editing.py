@@ -42,6 +42,12 @@ def test_guidance_identities():
     network = lambda x, t, labels: jnp.where(labels[:, None] == 9, without(x, t), with_label(x, t))
     batched = guidance.classifier_free_batched(network, jnp.arange(4), 9, 3.0)(x, t)
     assert np.allclose(batched, guide(3.0), atol=1e-12)
+    for more in ({}, {"interval": (10, 20)}, {"rescale": 0.7}):
+        some = guide(3.0, channels=2, **more)
+        rest = guidance.classifier_free(
+            lambda x, t: with_label(x[:, :2], t), lambda x, t: without(x[:, :2], t), 3.0, **more
+        )
+        assert np.allclose(some[:, :2], rest(x, t), atol=1e-12) and np.array_equal(some[:, 2:], with_label(x, t)[:, 2:])
 
 
 def test_threshold():

@@ -44,6 +44,12 @@ def test_labels_are_drawn_and_guided(labelled):
     assert np.array_equal(plain, same)
 
 
+def test_guidance_leaves_learned_variances_as_they_are(tmp_path):
+    folder = train(tmp_path / "run", "--classes", "10", "--variance", "learned", "--guidance", "3")
+    guided, plain = (sample.draw(sample.Sample(folder, num=2, guidance=weight)) for weight in (-1.0, 1.0))
+    assert guided.shape == (2, 8, 8, 1) and not np.array_equal(plain, guided)
+
+
 @pytest.mark.parametrize("sampler", ["ancestral", "euler", "heun", "dpm_solver", "pndm"])
 def test_every_sampler_draws(learned, sampler):
     drawn = sample.draw(sample.Sample(learned, num=2, sampler=sampler, steps=4))
