@@ -197,6 +197,26 @@ def test_each_is_one_scan_that_gradients_pass_and_images_are_apart(make):
     assert np.allclose(end(0.0, x)[:1], end(0.0, x[:1]), atol=1e-12)
 
 
+LEADING, BETWEEN = grids.timesteps(1000, 10, "leading"), np.linspace(0, 999, 11).round()[:0:-1].astype(int)
+STEEP = diffusion.linear_schedule(1000, 0.01, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "measure", "expected"),
+    [
+        (lambda d: DPM(d, grids.on_times(LINEAR, BETWEEN, final="first")), np.mean, 0.3301),
+        (lambda d: solvers.pndm(d, LINEAR, num_steps=10, final="first"), np.sum, 198.1318),
+        (lambda d: samplers.implicit(d, grids.on_times(STEEP, LEADING)), np.sum, 149.8295),
+        (lambda d: samplers.implicit(d, grids.on_times(STEEP, LEADING, final="first")), np.sum, 149.0784),
+    ],
+)
+def test_the_values_that_diffusers_tests_itself_with(make, measure, expected):
+    """huggingface/diffusers, tests/schedulers: ten steps on a dummy sample and model."""
+    x = jnp.moveaxis(jnp.arange(768.0).reshape(3, 8, 8, 4) / 768, -1, 0)
+    end = jax.jit(make(lambda x, t: x * (t / (t + 1)).reshape(-1, 1, 1, 1)))(KEY, x)
+    assert measure(np.abs(end)) == pytest.approx(expected, rel=2e-6, abs=5e-5 if expected < 1 else 0)
+
+
 def test_times_of_karras_lie_in_the_schedule():
     times = grids.karras_times(LINEAR, 20)
     assert times[0] == 999 and times[-1] == 0 and np.all(np.diff(times) < 0)
