@@ -54,7 +54,7 @@ class Evaluate:
     data_dir: str = ""
     """Where data sets lie. Default: as in training."""
     out: str = ""
-    """Where to write the numbers as JSON."""
+    """Where to write the numbers as JSON; of train.ddpm also those of each time, which train.sample --terms reads."""
     traceback: bool = False
     """Show where in the code an error arose."""
 
@@ -87,7 +87,8 @@ def scores(settings: Evaluate) -> dict[str, Any]:
     for index in np.array_split(chosen, -(-len(chosen) // CHUNK)):
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
         parts.append(score(params, keys, {name: array[index] for name, array in rows.items()}))
-    found = {name: estimates.estimate(jnp.concatenate([part[name] for part in parts])) for name in parts[0]}
+    whole = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+    found = {name: estimates.estimate(values) for name, values in whole.items() if values.ndim == 1}
     row: dict[str, Any] = {
         "workdir": settings.workdir,
         "data": told.data,
@@ -101,11 +102,13 @@ def scores(settings: Evaluate) -> dict[str, Any]:
             "standard_error": float(value.standard_error),
             "bits_per_dim": float(pixels.bits_per_dim(-value.mean, shape)),
         }
+    if by_time := {name: np.asarray(values.mean(0)).tolist() for name, values in whole.items() if values.ndim > 1}:
+        row["by_time"] = by_time
     return row
 
 
 Score = Callable[[Params, Key, Batch], dict[str, jax.Array]]
-"""``(params, keys [b], rows) -> numbers [b] by name``."""
+"""``(params, keys [b], rows) -> numbers by name``, [b] or [b t]."""
 
 
 def _bounds(settings: Evaluate, told: vae.Config, model: vae_model.VAE) -> Score:
@@ -128,6 +131,7 @@ def _diffusion(settings: Evaluate, told: ddpm.Config, model: ddpm_model.DDPM) ->
         found = likelihood.bound(denoise, schedule, bound_keys, images, variance=ddpm.variance(told), num_levels=levels)
         row = {"vlb": -found.total, "prior": -found.prior, "steps": -found.steps[:, 1:].sum(1)}
         row["decoder"] = -found.steps[:, 0]
+        row |= {"nats": found.steps, "squared_error": found.squared_error / np.prod(images.shape[1:])}
         if settings.flow:
             spread, log_width = likelihood.dequantise(spread_keys, images, levels)
             row["flow"] = likelihood.flow(denoise, schedule, probe_keys, spread) + log_width

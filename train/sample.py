@@ -2,15 +2,17 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import tyro
 
 from genjax import data, diffusion, random
+from genjax.diffusion import likelihood
 from train import config, ddpm, gan, pictures, pixelcnn, pixelrnn, raster, record, runtime, trained, vae, vdm
 
 
@@ -38,9 +40,12 @@ class Sample:
     """Of the reverse chain; 0 takes all of ancestral's, or 50. train.vdm may take more than it was trained with."""
     eta: float = 0.0
     """Noise of ddim: 0 is deterministic and the same as euler, 1 as noisy as ancestral."""
-    spacing: Literal["", "trailing", "leading", "linspace", "karras"] = ""
-    """Which times a short chain visits; karras spaces the noise as Karras et al. 2022 do. trailing by default; leading
-    for heun and pndm, whose formulas cannot start where next to nothing of the image is left."""
+    spacing: Literal["", "trailing", "leading", "linspace", "karras", "best"] = ""
+    """Which times a short chain visits; karras spaces the noise as Karras et al. 2022 do, best makes the variational
+    bound least (Watson et al. 2021) and wants --terms. trailing by default; leading for heun and pndm, whose formulas
+    cannot start where next to nothing of the image is left."""
+    terms: str = ""
+    """The JSON that train.evaluate wrote of this run: ancestral then takes the optimal variances (Bao et al. 2022)."""
     guidance: float = -1.0
     """How much the label counts, of a model with classes; below 0 takes the run's."""
     temperature: float = 0.0
@@ -85,8 +90,8 @@ def draw(settings: Sample) -> np.ndarray:
 def _sampler(settings: Sample, run: trained.Record):
     """``(keys, params, num, first) -> images``, and the model's ``init``."""
     if run.script == "vdm":
-        if settings.spacing:
-            raise config.UsageError("spacing: a run of train.vdm has learned its own; leave --spacing out")
+        if settings.spacing or settings.terms:
+            raise config.UsageError("spacing: a run of train.vdm has learned its own; leave --spacing and --terms out")
         many = settings.steps or (run.settings.timesteps if settings.sampler == "ancestral" else 50)
         variational = vdm.model(run.settings, run.shape, _on_grid(settings), many)
         return (lambda keys, params, num, first: variational.sample(keys, params, num)), variational.init
@@ -131,15 +136,26 @@ def main(argv: Sequence[str]) -> None:
 
 def _chain(settings: Sample, run: ddpm.Config):
     """``(denoise, schedule) -> sample``, as the flags say."""
-    ancestral = functools.partial(diffusion.ancestral, variance=ddpm.variance(run))
     _check_eta(settings)
+    errors = _errors(settings, run)
+    if settings.spacing == "best" and errors is None:
+        raise config.UsageError("spacing: best wants --terms FILE, which train.evaluate --out FILE writes")
+    if settings.terms and settings.sampler != "ancestral" and settings.spacing != "best":
+        raise config.UsageError(f"terms: ancestral and --spacing best read them; {settings.sampler} does not")
+
+    def ancestral(denoise: diffusion.Denoise, schedule: diffusion.Schedule, at: Any = slice(None)) -> diffusion.Sample:
+        if errors is None:
+            return diffusion.ancestral(denoise, schedule, variance=ddpm.variance(run))
+        table = likelihood.optimal_variance(schedule, 1 - schedule.snr * errors[at])
+        return diffusion.ancestral(denoise, schedule, variance=table)
+
     if settings.sampler == "ancestral" and not settings.steps:
         return ancestral
     count = settings.steps or min(50, run.timesteps)
     if not count <= run.timesteps:
         raise config.UsageError(f"steps: expected 1 to {run.timesteps}, the steps of the run's process; got {count}")
     if settings.sampler == "pndm":
-        if settings.spacing == "karras":
+        if settings.spacing == "karras" or settings.spacing == "best":
             raise config.UsageError("spacing: pndm wants even steps; expected trailing, leading or linspace")
         return functools.partial(diffusion.pndm, num_steps=count, spacing=settings.spacing or "leading")
     usual: diffusion.Spacing = "leading" if settings.sampler == "heun" else "trailing"
@@ -147,13 +163,32 @@ def _chain(settings: Sample, run: ddpm.Config):
     def sampler(denoise: diffusion.Denoise, schedule: diffusion.Schedule) -> diffusion.Sample:
         if settings.spacing == "karras":
             times = diffusion.karras_times(schedule, count)
+        elif settings.spacing == "best":
+            assert errors is not None
+            times = likelihood.sub_schedule(schedule, errors, count)
         else:
             times = diffusion.timesteps(schedule.num_steps, count, settings.spacing or usual)
         if settings.sampler == "ancestral":
-            return ancestral(*diffusion.respace(denoise, schedule, times))
+            return ancestral(*diffusion.respace(denoise, schedule, times), times[::-1])
         return _on_grid(settings)(denoise, diffusion.on_times(schedule, times))
 
     return sampler
+
+
+def _errors(settings: Sample, run: ddpm.Config) -> np.ndarray | None:
+    """E|x_0 - x̂_0|² of a dimension at each time, as ``terms`` has it."""
+    if not settings.terms:
+        return None
+    path = pathlib.Path(settings.terms)
+    try:
+        found = np.asarray(json.loads(path.read_text(encoding="utf-8"))["by_time"]["squared_error"], np.float64)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise config.UsageError(
+            f"terms: {path} is not what train.evaluate --out writes of train.ddpm: {error}"
+        ) from error
+    if found.shape != (run.timesteps,):
+        raise config.UsageError(f"terms: {path} is of {len(found)} times; {settings.workdir} has {run.timesteps}")
+    return found
 
 
 def _on_grid(settings: Sample) -> vdm.Chain:

@@ -6,6 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
+from genjax import diffusion
+from genjax.diffusion import likelihood
 from train import config, ddpm, evaluate, sample, vdm
 
 TINY = (
@@ -121,6 +123,59 @@ def test_draws_of_a_variational_model_that_cannot_be_are_refused(variational, fl
 def test_ends_in_the_wrong_order_are_refused(tmp_path):
     with pytest.raises(config.UsageError, match="first, last: expected first < last, got 5.0 and -3.0"):
         vdm.main([*TINY, "--first", "5", "--last", "-3", "--workdir", str(tmp_path / "run")])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A model with fixed variances, and what train.evaluate says of each of its times."""
+    folder = train(tmp_path_factory.mktemp("plain"))
+    evaluate.main(["--workdir", folder, "--num", "20", "--out", f"{folder}/row.json"])
+    return folder, f"{folder}/row.json"
+
+
+def test_the_row_has_the_terms_of_every_time(plain):
+    row = json.loads(pathlib.Path(plain[1]).read_text())
+    nats, errors = (np.array(row["by_time"][name]) for name in ("nats", "squared_error"))
+    assert nats.shape == errors.shape == (8,) and np.all(errors > 0)
+    assert np.isclose(-nats.sum() + row["prior"]["nats"], row["vlb"]["nats"], rtol=1e-5)
+
+
+def test_terms_give_optimal_variances_and_the_best_times(plain, monkeypatch):
+    seen = {}
+    real = diffusion.ancestral
+
+    def spy(denoise, schedule, *, variance):
+        seen["table"], seen["schedule"] = variance, schedule
+        return real(denoise, schedule, variance=variance)
+
+    monkeypatch.setattr(diffusion, "ancestral", spy)
+    folder, terms = plain
+    errors = np.array(json.loads(pathlib.Path(terms).read_text())["by_time"]["squared_error"])
+    whole = ddpm.schedule(ddpm.Config(timesteps=8, noise="cosine"))
+    best = likelihood.sub_schedule(whole, errors, 4)[::-1]
+    drawn = [
+        sample.draw(sample.Sample(folder, num=2, steps=steps, spacing=spacing, terms=terms))
+        for steps, spacing in ((0, ""), (4, "best"))
+    ]
+    alpha_bar = whole.alpha_bar[best]
+    before = np.append(1.0, alpha_bar[:-1])
+    beta = 1 - alpha_bar / before
+    weight = np.sqrt(before) * beta / (1 - alpha_bar)  # of x̂_0 in the posterior's mean
+    expected = (1 - before) / (1 - alpha_bar) * beta + weight**2 * errors[best]
+    assert np.allclose(seen["table"], expected, rtol=1e-4)
+    assert drawn[0].shape == drawn[1].shape == (2, 8, 8, 1)
+
+
+def test_terms_of_something_else_are_refused(plain, learned, tmp_path):
+    (tmp_path / "other.json").write_text('{"vlb": 3}')
+    (tmp_path / "long.json").write_text(json.dumps({"by_time": {"squared_error": [0.1] * 9}}))
+    for name, message in (("other", "is not what train.evaluate"), ("long", "of 9 times; .* has 8"), ("no", "is not")):
+        with pytest.raises(config.UsageError, match=message):
+            sample.draw(sample.Sample(plain[0], num=2, terms=str(tmp_path / f"{name}.json")))
+    with pytest.raises(config.UsageError, match="ancestral and --spacing best read them; ddim does not"):
+        sample.draw(sample.Sample(plain[0], num=2, steps=4, sampler="ddim", terms=plain[1]))
+    with pytest.raises(config.UsageError, match="spacing: best wants --terms FILE"):
+        sample.draw(sample.Sample(plain[0], num=2, steps=4, spacing="best"))
 
 
 @pytest.mark.parametrize(
