@@ -39,7 +39,7 @@ SCRIPTS = {
     "vqvae": (vqvae, vqvae.Config(codebook=8, features=4, filters=(8,), blocks=0), {"commitment": 0.5}),
     "pixelcnn": (pixelcnn, pixelcnn.Config(levels=17, features=4, layers=2, head=8), {}),
     "ddpm": (ddpm, ddpm.Config(timesteps=10, network="simple", width=8, multipliers=(1, 2)), {}),
-    "vdm": (vdm, vdm.Config(levels=17, width=8, multipliers=(1,), blocks=1), {}),
+    "vdm": (vdm, vdm.Config(lr=1e-4, levels=17, width=8, multipliers=(1,), blocks=1), {}),
 }
 
 
@@ -51,7 +51,7 @@ def test_every_member_of_every_model_is_the_run_alone(name):
     """Parameters after 12 steps with Adam, vmapped over seeds and a setting, against the same run by itself."""
     script, settings, more = SCRIPTS[name]
     shape = (8, 8, 1)
-    change = {"lr": 3e-3} | more
+    change = {"lr": 3 * settings.lr} | more
     swept = next(iter(more), "lr")
     base = dataclasses.replace(
         settings, batch_size=16, num_seeds=2, sweep=f"{swept}={getattr(settings, swept)},{change[swept]}"
