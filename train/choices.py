@@ -50,9 +50,8 @@ def encoder_decoder(
     return mlp.Encoder(features, down, num_classes, activation), mlp.Decoder(outputs, up, num_classes)
 
 
-def unet_of(settings: Any, channels: int, **more: Any) -> unet.UNet:
-    """The U-Net as ``width``, ``multipliers``, ``blocks``, ``attention``, ``dropout``, ``fourier`` and ``bfloat16``
-    say, which puts out so many channels."""
+def unet_of(settings: config.UNetRun, channels: int, **more: Any) -> unet.UNet:
+    """The U-Net that the settings describe, which puts out so many channels."""
     return unet.UNet(
         channels=settings.width,
         multipliers=settings.multipliers,

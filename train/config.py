@@ -109,6 +109,38 @@ class ImageRun(Run):
         return super().problems() + at_least(self, {"size": 1, "without": -1})
 
 
+@dataclasses.dataclass(frozen=True)
+class UNetRun(ImageRun):
+    """What every script takes that trains the U-Net of Ho et al. 2020."""
+
+    width: int = 32
+    """Channels at full resolution."""
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    """Channels at each resolution, from the full one down, as multiples of the width."""
+    blocks: int = 2
+    """Residual blocks per resolution."""
+    attention: tuple[int, ...] = (4,)
+    """Resolutions with self-attention."""
+    dropout: float = 0.0
+    """Share of activations dropped in training."""
+    fourier: tuple[int, ...] = ()
+    """Show the network sin(2^n π x_t) and cos(2^n π x_t) for these n as well (Kingma et al. 2021)."""
+    bfloat16: bool = False
+    """Compute the network in bfloat16; parameters, optimizer and average stay float32."""
+
+    num_samples: int = 64
+    """Images drawn for the pictures of a report."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values, one line each."""
+        found = super().problems() + at_least(self, {"width": 1, "multipliers": 1, "blocks": 1, "num_samples": 1})
+        if not self.multipliers:
+            found.append("multipliers: expected a positive number for each resolution, got none")
+        if not 0 <= self.dropout < 1:
+            found.append(f"dropout: expected 0 to below 1, got {self.dropout}")
+        return found
+
+
 def at_least(settings: object, lowest: Mapping[str, int]) -> list[str]:
     """What is wrong with settings that are below what they may be, or no number; with tuples, with any of theirs."""
     found = []

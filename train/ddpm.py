@@ -21,7 +21,7 @@ from train import choices, config, loop, optimizer, pictures, runtime, sources
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(config.ImageRun):
+class Config(config.UNetRun):
     """Train a denoising diffusion probabilistic model (Ho et al. 2020)."""
 
     timesteps: int = 1000
@@ -46,21 +46,10 @@ class Config(config.ImageRun):
     the loss (Nichol & Dhariwal 2021)."""
 
     network: Literal["unet", "simple", "diffusers"] = "unet"
-    """The U-Net of Ho et al. 2020, the notes' SimpleUNet, or the U-Net that --unet-config describes."""
+    """The U-Net of Ho et al. 2020; the notes' SimpleUNet, which reads width and multipliers alone of the sizes; or the
+    U-Net that --unet-config describes, which reads none."""
     unet_config: str = ""
-    """The config.json of a UNet2DModel of diffusers, as text; diffusers only, where it stands for the fields below."""
-    width: int = 32
-    """Channels at full resolution."""
-    multipliers: tuple[int, ...] = (1, 2, 2)
-    """Channels at each resolution, from the full one down, as multiples of the width."""
-    blocks: int = 2
-    """Residual blocks per resolution; unet only."""
-    attention: tuple[int, ...] = (4,)
-    """Resolutions with self-attention; unet only."""
-    dropout: float = 0.0
-    """Share of activations dropped in training; unet only."""
-    fourier: tuple[int, ...] = ()
-    """Show the network sin(2^n π x_t) and cos(2^n π x_t) for these n as well (Kingma et al. 2021); unet only."""
+    """The config.json of a UNet2DModel of diffusers, as text; diffusers only."""
     classes: int = 0
     """Tell the network the label, one of so many classes; 0 makes a model without labels; unet only."""
     label_dropout: float = 0.1
@@ -69,14 +58,10 @@ class Config(config.ImageRun):
     """How much the label counts when images are drawn: 0 not at all, 1 as in the data, more for purer images of it."""
     norm: Literal["group", "batch"] = "group"
     """Normalisation; simple only. With batch, as in the notes, an image depends on the others of its batch."""
-    bfloat16: bool = False
-    """Compute the network in bfloat16; parameters, optimizer and average stay float32."""
 
     variance: Literal["small", "large", "learned"] = "small"
     """Of the reverse steps: small is β̃_t, large is β_t; learned lies between, as the network says (Nichol & Dhariwal
     2021), and adds a thousandth of the variational bound to the loss."""
-    num_samples: int = 64
-    """Images drawn for the pictures of a report."""
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -97,14 +82,7 @@ class Config(config.ImageRun):
             found.append("guidance: expected a model conditional on labels; give --classes, or leave --guidance at 1")
         if not 0 <= self.label_dropout <= 1:
             found.append(f"label_dropout: expected 0 to 1, got {self.label_dropout}")
-        if not 0 <= self.dropout < 1:
-            found.append(f"dropout: expected 0 to below 1, got {self.dropout}")
-        found += config.at_least(
-            self, {"timesteps": 1, "width": 1, "blocks": 1, "num_samples": 1, "classes": 0, "guidance": 0}
-        )
-        if not self.multipliers or min(self.multipliers) < 1:
-            found.append(f"multipliers: expected a positive number for each resolution, got {self.multipliers}")
-        return found
+        return found + config.at_least(self, {"timesteps": 1, "classes": 0, "guidance": 0})
 
 
 Sampler = Callable[..., diffusion.Sample]

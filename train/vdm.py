@@ -19,7 +19,7 @@ from train import choices, config, loop, optimizer, pictures, runtime, sources
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(config.ImageRun):
+class Config(config.UNetRun):
     """Train a variational diffusion model, for likelihood (Kingma et al. 2021)."""
 
     levels: int = 256
@@ -31,36 +31,16 @@ class Config(config.ImageRun):
     last: float = 5.0
     """γ(1) before training: how little of the image is left at the end."""
 
-    width: int = 32
-    """Channels at full resolution."""
-    multipliers: tuple[int, ...] = (1, 2, 2)
-    """Channels at each resolution, from the full one down, as multiples of the width."""
-    blocks: int = 2
-    """Residual blocks per resolution."""
-    attention: tuple[int, ...] = (4,)
-    """Resolutions with self-attention."""
-    dropout: float = 0.0
-    """Share of activations dropped in training."""
     fourier: tuple[int, ...] = (7, 8)
     """Show the network sin(2^n π x_t) and cos(2^n π x_t) for these n as well."""
-    bfloat16: bool = False
-    """Compute the network in bfloat16; parameters, optimizer and average stay float32."""
-
     timesteps: int = 250
     """Steps of the chain that draws."""
-    num_samples: int = 64
-    """Images drawn for the pictures of a report."""
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
-        found = super().problems()
+        found = super().problems() + config.at_least(self, {"levels": 2, "timesteps": 1})
         if not self.first < self.last:
             found.append(f"first, last: expected first < last, got {self.first} and {self.last}")
-        if not 0 <= self.dropout < 1:
-            found.append(f"dropout: expected 0 to below 1, got {self.dropout}")
-        found += config.at_least(
-            self, {"levels": 2, "timesteps": 1, "width": 1, "multipliers": 1, "blocks": 1, "num_samples": 1}
-        )
         return found
 
 
