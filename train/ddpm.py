@@ -157,18 +157,14 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
 
 def _figures(settings: Config, ours: ddpm.DDPM):
-    stages = np.linspace(0, settings.timesteps, min(10, settings.timesteps + 1)).round().astype(int).tolist()
+    stages = pictures.stages(settings.timesteps)
     key = jax.random.key(settings.seed)
     num = settings.num_samples
     labels = jnp.arange(num) % settings.classes if settings.classes else None
     draw = jax.jit(lambda params: jax.tree.map(data.to_uint8, ours.sample(key, params, num, stages, labels)))
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        images, frames = jax.tree.map(np.asarray, draw(params))
-        sheet = pictures.tile(images, columns=round(settings.num_samples**0.5))
-        pictures.save(folder / f"{step:07d}.png", sheet)
-        pictures.save(folder / f"{step:07d}-reverse.png", pictures.strip(frames))
-        pictures.save(folder / "latest.png", sheet)
+        pictures.chain(folder, step, *jax.tree.map(np.asarray, draw(params)))
         if not (folder / "forward.png").exists():
             pictures.save(folder / "forward.png", pictures.strip(_noising(settings, dataset, stages)))
 

@@ -46,6 +46,19 @@ COLOURS = ("#3b6ea8", "#c8553d", "#4d8a57", "#b8860b", "#7d5ba6", "#888888")
 """Of the lines of a plot, in this order."""
 
 
+def stages(num_steps: int) -> list[int]:
+    """Of a chain of so many steps, at most ten, both ends among them: how many steps are done."""
+    return np.linspace(0, num_steps, min(10, num_steps + 1)).round().astype(int).tolist()
+
+
+def chain(folder: pathlib.Path, step: int, images: np.ndarray, frames: np.ndarray) -> None:
+    """What a chain drew, uint8[b h w c], as STEP.png and latest.png; its stages, uint8[stages b h w c], of some."""
+    sheet = tile(images, columns=round(len(images) ** 0.5))
+    save(folder / f"{step:07d}.png", sheet)
+    save(folder / f"{step:07d}-reverse.png", strip(frames))
+    save(folder / "latest.png", sheet)
+
+
 @contextlib.contextmanager
 def figure(
     path: pathlib.Path,

@@ -13,13 +13,13 @@ import tyro
 
 from genjax import data, diffusion, random
 from genjax.diffusion import likelihood
-from train import config, ddpm, gan, pictures, pixelcnn, pixelrnn, raster, record, runtime, trained, vae, vdm
+from train import config, ddpm, edm, gan, pictures, pixelcnn, pixelrnn, raster, record, runtime, trained, vae, vdm
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Draw images from a trained run: of train.ddpm, train.vdm, train.vae, train.pixelcnn, train.pixelrnn or
-    train.gan. Image i depends on the run, the seed and i only."""
+    """Draw images from a trained run: of train.ddpm, train.vdm, train.edm, train.vae, train.pixelcnn, train.pixelrnn
+    or train.gan. Image i depends on the run, the seed and i only."""
 
     workdir: str
     """Folder of the run."""
@@ -33,11 +33,12 @@ class Sample:
     """Which of the models of a run that trained many."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The last checkpoint, or the one with the lowest held-out loss."""
-    sampler: Literal["ancestral", "ddim", "euler", "heun", "dpm_solver", "dpm_solver_sde", "pndm"] = "ancestral"
-    """Reverse chain of a diffusion model. ancestral takes all T steps unless --steps says fewer, the others 50; heun
-    evaluates the network twice a step, pndm 9 times more than there are steps."""
+    sampler: Literal["", "ancestral", "ddim", "euler", "heun", "dpm_solver", "dpm_solver_sde", "pndm"] = ""
+    """Reverse chain of a diffusion model: ancestral by default, heun of train.edm. heun evaluates the network twice a
+    step, pndm 9 times more than there are steps."""
     steps: int = 0
-    """Of the reverse chain; 0 takes all of ancestral's, or 50. train.vdm may take more than it was trained with."""
+    """Of the reverse chain; 0 takes all T of the default sampler, or 50 of another. train.vdm and train.edm may take
+    more than they were trained with."""
     eta: float = 0.0
     """Noise of ddim: 0 is deterministic and the same as euler, 1 as noisy as ancestral."""
     spacing: Literal["", "trailing", "leading", "linspace", "karras", "best"] = ""
@@ -58,7 +59,7 @@ class Sample:
     """Show where in the code an error arose."""
 
 
-SCRIPTS = {"ddpm": ddpm, "vdm": vdm, "vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "gan": gan}
+SCRIPTS = {"ddpm": ddpm, "vdm": vdm, "edm": edm, "vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "gan": gan}
 
 
 def draw(settings: Sample) -> np.ndarray:
@@ -89,12 +90,17 @@ def draw(settings: Sample) -> np.ndarray:
 
 def _sampler(settings: Sample, run: trained.Record):
     """``(keys, params, num, first) -> images``, and the model's ``init``."""
-    if run.script == "vdm":
+    if run.script in ("vdm", "edm"):
         if settings.spacing or settings.terms:
-            raise config.UsageError("spacing: a run of train.vdm has learned its own; leave --spacing and --terms out")
-        many = settings.steps or (run.settings.timesteps if settings.sampler == "ancestral" else 50)
-        variational = vdm.model(run.settings, run.shape, _on_grid(settings), many)
-        return (lambda keys, params, num, first: variational.sample(keys, params, num)), variational.init
+            raise config.UsageError(
+                f"spacing: a run of train.{run.script} has its own; leave --spacing and --terms out"
+            )
+        usual: Literal["ancestral", "heun"] = "ancestral" if run.script == "vdm" else "heun"
+        settings = dataclasses.replace(settings, sampler=settings.sampler or usual)
+        many = settings.steps or (run.settings.timesteps if settings.sampler == usual else 50)
+        script: Any = SCRIPTS[run.script]
+        on_grid = script.model(run.settings, run.shape, _on_grid(settings), many)
+        return (lambda keys, params, num, first: on_grid.sample(keys, params, num)), on_grid.init
     if run.script != "ddpm":
         told = run.settings
         pixelwise = run.script.startswith("pixel")
@@ -110,7 +116,9 @@ def _sampler(settings: Sample, run: trained.Record):
         told = dataclasses.replace(told, guidance=settings.guidance)
         if found := [problem for problem in told.problems() if problem.startswith("guidance")]:
             raise config.UsageError("\n".join(found))
-    model = ddpm.model(told, run.shape, _chain(settings, told))
+    model = ddpm.model(
+        told, run.shape, _chain(dataclasses.replace(settings, sampler=settings.sampler or "ancestral"), told)
+    )
     of = lambda num, first: (first + jax.numpy.arange(num)) % told.classes if told.classes else None
     return (lambda keys, params, num, first: model.sample(keys, params, num, None, of(num, first))), model.init
 

@@ -99,18 +99,14 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
 
 def _figures(settings: Config, ours: vdm.VDM):
-    stages = np.linspace(0, settings.timesteps, min(10, settings.timesteps + 1)).round().astype(int).tolist()
+    stages = pictures.stages(settings.timesteps)
     key, num = jax.random.key(settings.seed), settings.num_samples
     draw = jax.jit(lambda params: jax.tree.map(data.to_uint8, ours.sample(key, params, num, stages)))
     times = np.linspace(0, 1, 101, dtype=np.float32)
     gamma = jax.jit(lambda params: ours.gamma(params, jnp.asarray(times)))
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        images, frames = jax.tree.map(np.asarray, draw(params))
-        sheet = pictures.tile(images, columns=round(num**0.5))
-        pictures.save(folder / f"{step:07d}.png", sheet)
-        pictures.save(folder / f"{step:07d}-reverse.png", pictures.strip(frames))
-        pictures.save(folder / "latest.png", sheet)
+        pictures.chain(folder, step, *jax.tree.map(np.asarray, draw(params)))
         with pictures.figure(folder / "schedule.png", size=(5.2, 3.6)) as ((panel,),):
             panel.plot(times, -np.asarray(gamma(params)))
             panel.set(xlabel="t", ylabel="log signal-to-noise ratio", title="The learned schedule")

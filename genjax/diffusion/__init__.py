@@ -21,7 +21,7 @@ from genjax.diffusion.predictions import (
     with_fraction,
 )
 from genjax.diffusion.process import Posterior, diffuse, one_step, posterior
-from genjax.diffusion.samplers import Denoise, Sample, ancestral, chain, ddim, implicit, respace
+from genjax.diffusion.samplers import Denoise, Sample, ancestral, chain, ddim, implicit, respace, variance_preserving
 from genjax.diffusion.schedules import (
     Schedule,
     at,
@@ -82,6 +82,7 @@ __all__ = [
     "timesteps",
     "to_score",
     "to_v",
+    "variance_preserving",
     "vlb",
     "with_fraction",
     "zero_terminal",

@@ -27,7 +27,8 @@ def repaint(
     """Fill in what is not known (Lugmayr et al. 2022, Algorithm 1): one evaluation per scan step.
 
     x_s = m (α_s x_0 + σ_s z) + (1 - m) x'_s, where x'_s is an ancestral step (small variance) from x_t. After every
-    ``jump`` steps but the last the chain is noised back by as many and repeated, ``resample`` - 1 times over.
+    ``jump`` steps but the last the chain is noised back by as many and repeated, ``resample`` - 1 times over; ``keep``
+    counts every step walked.
 
     Args:
       denoise: ``(x_t, t) -> ε``.

@@ -1,7 +1,7 @@
 """The design of Karras et al. 2022 (arXiv:2206.00364): a network told σ, which sees and says numbers of size one.
 
 x = x_0 + σ ε, α = 1; D(x, σ) = c_skip x + c_out F(c_in x, c_noise) estimates x_0 (eq. 7). Samplers run it on
-``grids.karras``.
+``grids.karras``; ``samplers.variance_preserving`` makes it a process of T steps.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from genjax import random
 from genjax.diffusion.predictions import Prediction
-from genjax.types import Key, Scalar
+from genjax.types import Scalar
 
 Arrays = Float[Array, "b ..."]
 Sigmas = Float[Array, " b"]
@@ -43,29 +42,3 @@ def precondition(network: Network, deviation: float | Scalar) -> Callable[[Array
 def weight(sigma: Sigmas, deviation: float | Scalar) -> Sigmas:
     """λ(σ) = (σ² + s²)/(σ s)², which makes the error of F count alike at every σ (Table 1)."""
     return (sigma**2 + deviation**2) / (sigma * deviation) ** 2
-
-
-def losses(
-    network: Network,
-    keys: Key,
-    images: Arrays,
-    *,
-    deviation: float | Scalar = 0.5,
-    mean: float = -1.2,
-    spread: float = 1.2,
-) -> Sigmas:
-    """λ(σ) |D(x_0 + σ ε, σ) - x_0|², averaged over an image, at one σ: log σ ~ N(mean, spread²) (eq. 2, Table 1).
-
-    Args:
-      network: F.
-      keys: one per image.
-      images: x_0.
-      deviation: s, of the data.
-      mean, spread: P_mean and P_std.
-    """
-    sigma_keys, noise_keys = random.split(keys, 2)
-    sigma = jnp.exp(mean + spread * random.normal(sigma_keys, (), images.dtype))
-    wide = sigma.reshape(-1, *[1] * (images.ndim - 1))
-    noisy = images + wide * random.normal(noise_keys, images.shape[1:], images.dtype)
-    error = (precondition(network, deviation)(noisy, sigma).x0 - images) ** 2
-    return weight(sigma, deviation) * error.mean(axis=tuple(range(1, error.ndim)))

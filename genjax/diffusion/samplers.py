@@ -48,26 +48,33 @@ def chain(
     *,
     begin: Callable[[Arrays], Any] = lambda x: x,
     image: Callable[[Any], Arrays] = lambda state: state,
+    scale: Table | None = None,
+    done: Int[np.ndarray, " _"] | None = None,
 ) -> Sample:
     """The sampler that applies ``kernel(keys, state, step)`` along ``steps``, whose floats take the dtype of x_T.
 
     Args:
       kernel: of one step.
       steps: tables with one entry for each.
-      begin: the first state, of x_T; x_T itself by default.
-      image: x of a state.
+      begin: the first state, of x_T/``scale``; that itself by default.
+      image: x/``scale`` of a state.
+      scale: what the kernel counts x in, after each number of the sampler's steps [K + 1]; 1 by default.
+      done: how many of the kernel's steps are run after each number of the sampler's [K + 1]; as many by default.
     """
-    num_steps = jax.tree.leaves(steps)[0].shape[0]
+    length = jax.tree.leaves(steps)[0].shape[0]
+    runs = np.arange(length + 1) if done is None else done
 
     def sample(key: Key, x_T: Arrays, keep: Sequence[int] | None = None, *, segment: int | None = None):
         keys = random.per_example(key, x_T.shape[0])
         inputs = jax.tree.map(lambda table: _cast(table, x_T.dtype), steps)
-        start = begin(x_T)
+        unit = None if scale is None else jnp.asarray(scale, x_T.dtype)
+        start = begin(x_T if unit is None else x_T / unit[0])
         if keep is None:
-            return image(markov.simulate(kernel, keys, start, inputs, segment=segment)[0])
+            end, _ = markov.simulate(kernel, keys, start, inputs, segment=segment)
+            return image(end) if unit is None else image(end) * unit[-1]
 
-        slots = _slots(keep, num_steps)
-        frames = jnp.zeros((len(keep), *x_T.shape), x_T.dtype).at[slots[0]].set(x_T, mode="drop")
+        slots = _slots(keep, runs)
+        frames = jnp.zeros((len(keep), *x_T.shape), x_T.dtype).at[slots[0]].set(image(start), mode="drop")
 
         def recording(keys, state, step):
             inner, frames = state
@@ -75,7 +82,9 @@ def chain(
             return (inner, frames.at[step[1]].set(image(inner), mode="drop")), None
 
         end, frames = markov.simulate(recording, keys, (start, frames), (inputs, slots[1:]), segment=segment)[0]
-        return image(end), frames
+        if unit is None:
+            return image(end), frames
+        return image(end) * unit[-1], frames * unit[jnp.array(keep)].reshape(-1, *[1] * x_T.ndim)
 
     return sample
 
@@ -199,11 +208,34 @@ def respace(denoise: Denoise, schedule: Schedule, times: Int[np.ndarray, " _"]) 
       ValueError: times that do not fall, or lie outside [0, T).
     """
     grid = grids.on_times(schedule, times)
-    alpha_bar = grid.signal[-2::-1] ** 2
+    rising = jnp.asarray(np.ascontiguousarray(np.asarray(times)[::-1]), jnp.int32)
+    return lambda x, t: denoise(x, rising[t]), _schedule(grid.signal[-2::-1] ** 2)
+
+
+def variance_preserving(denoise: Denoise, grid: grids.Grid) -> tuple[Denoise, Schedule]:
+    """The same process as one of T = K times with α² + σ² = 1: what ``ancestral``, the bound and the flow take.
+
+    Time 0 is the last place where there is noise, x_t = x/√(α² + σ²), and ε is the same (Karras et al. 2022, eq. 4).
+
+    >>> from genjax import diffusion
+    >>> denoise, schedule = variance_preserving(lambda x, sigma: x / sigma, diffusion.karras(3, low=1.0, high=7.0))
+    >>> schedule.alpha_bar.round(2).tolist()
+    [0.5, 0.09, 0.02]
+
+    Args:
+      denoise: told the ``time`` of the grid.
+      grid: of K steps.
+    """
+    signal, noise, time = (place[-2::-1] for place in (grid.signal, grid.noise, grid.time))
+    power = signal**2 + noise**2
+    scaled = lambda x, t: denoise(x * at(root(power), t, x), jnp.asarray(time, x.dtype)[t])
+    return scaled, _schedule(signal**2 / power)
+
+
+def _schedule(alpha_bar: Table) -> Schedule:
     xp = np if isinstance(alpha_bar, np.ndarray) else jnp
     before = xp.concatenate([xp.ones_like(alpha_bar[:1]), alpha_bar[:-1]])
-    rising = jnp.asarray(np.ascontiguousarray(np.asarray(times)[::-1]), jnp.int32)
-    return lambda x, t: denoise(x, rising[t]), Schedule(1 - alpha_bar / before, alpha_bar, before)
+    return Schedule(1 - alpha_bar / before, alpha_bar, before)
 
 
 def look(
@@ -236,10 +268,11 @@ def _variances(schedule: Schedule, variance: Literal["small", "large"] | Table) 
     return table
 
 
-def _slots(keep: Sequence[int], num_steps: int) -> Int[np.ndarray, " t"]:
-    """For each number of steps done, where its images go; ``len(keep)`` is nowhere."""
+def _slots(keep: Sequence[int], runs: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
+    """For each number of the kernel's steps, where the images after it go; ``len(keep)`` is nowhere."""
+    num_steps = len(runs) - 1
     if len(set(keep)) < len(keep) or not all(0 <= count <= num_steps for count in keep):
         raise ValueError(f"keep: expected different numbers of steps from 0 to {num_steps}, got {tuple(keep)}")
-    slots = np.full(num_steps + 1, len(keep), np.int32)
-    slots[list(keep)] = np.arange(len(keep))
+    slots = np.full(runs[-1] + 1, len(keep), np.int32)
+    slots[runs[list(keep)]] = np.arange(len(keep))
     return slots

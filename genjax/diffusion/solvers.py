@@ -1,8 +1,8 @@
 """Solvers of the probability flow and its noisy relative, of higher order than DDIM; each is one scan on a grid.
 
 With x̄ = x/α and σ̄ = σ/α the flow is dx̄/dσ̄ = ε(x̄): Euler's method on it is ``samplers.implicit``. With λ = log α/σ it is
-linear but for x̂_0, which is what DPM-Solver++ integrates exactly. One evaluation of the network in every step of the
-scan, so ``keep`` counts evaluations.
+linear but for x̂_0, which is what DPM-Solver++ integrates exactly. The network is evaluated once in every step of the
+scan, several times in a step of some solvers.
 
 Tables of a grid of numbers are float64; a grid that is traced, as one that is learned, is differentiated.
 """
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from genjax import random
 from genjax.diffusion import grids, samplers
@@ -137,7 +137,8 @@ def heun(
         base, slope = jnp.where(again, base, x), jnp.where(again, 0.5 * (slope + found), found)
         return (base + change * slope, base, slope), None
 
-    return _scaled(kernel, tuple(steps), grid, lambda x: (x, x, jnp.zeros_like(x)))
+    done = np.minimum(2 * np.arange(grid.num_steps + 1), len(steps[0]))
+    return _scaled(kernel, tuple(steps), signal, lambda x: (x, x, jnp.zeros_like(x)), done)
 
 
 def pndm(
@@ -189,7 +190,8 @@ def pndm(
     def begin(x):
         return x, x, jnp.zeros((3, *x.shape), x.dtype), jnp.zeros_like(x)
 
-    return _scaled(kernel, steps, grid, begin)
+    lands = np.append(0, np.flatnonzero(steps[-1]) + 1)
+    return _scaled(kernel, steps, grid.signal, begin, lands)
 
 
 _ADAMS = {
@@ -231,10 +233,9 @@ def _pseudo(schedule: Schedule, grid: grids.Grid, start: str):
     return tuple(np.stack(column) for column in zip(*rows, strict=True))
 
 
-def _scaled(kernel, steps, grid: grids.Grid, begin) -> Sample:
-    """A chain on x̄ = x/α, which begins and ends as x."""
-    first, last = (_tables(grid)[1].signal[i] for i in (0, -1))
-    return samplers.chain(kernel, steps, begin=lambda x: begin(x / first), image=lambda state: state[0] * last)
+def _scaled(kernel, steps, signal: Table, begin, done: Int[np.ndarray, " _"]) -> Sample:
+    """A chain on x̄ = x/α, which begins, is kept and ends as x."""
+    return samplers.chain(kernel, steps, begin=begin, image=lambda state: state[0], scale=signal, done=done)
 
 
 def _tables(grid: grids.Grid) -> tuple[ModuleType, grids.Grid]:
@@ -272,5 +273,4 @@ def invert(denoise: Denoise, grid: grids.Grid, *, iterations: int = 3) -> Sample
         x = base + change * samplers.look(denoise, signal * x, time, signal, noise, False).noise
         return (x, jnp.where(done, x, base)), None
 
-    turned = grids.Grid(grid.time[::-1], grid.signal[::-1], grid.noise[::-1])
-    return _scaled(kernel, steps, turned, lambda x: (x, x))
+    return _scaled(kernel, steps, signal[::-1], lambda x: (x, x), iterations * np.arange(grid.num_steps + 1))

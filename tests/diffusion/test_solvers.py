@@ -197,6 +197,33 @@ def test_each_is_one_scan_that_gradients_pass_and_images_are_apart(make):
     assert np.allclose(end(0.0, x)[:1], end(0.0, x[:1]), atol=1e-12)
 
 
+PLACES = grids.on_times(LINEAR, np.array([900, 700, 400, 100, 0]))
+NOISY_END = PLACES._replace(signal=np.append(PLACES.signal[:-1], 0.97), noise=np.append(PLACES.noise[:-1], 0.009))
+
+
+@pytest.mark.parametrize(
+    ("make", "grid"),
+    [
+        (samplers.implicit, PLACES),
+        (solvers.dpm_solver, PLACES),
+        (solvers.heun, PLACES),
+        (solvers.heun, NOISY_END),
+        (solvers.heun, grids.karras(5)),
+        (lambda d, grid, clip: solvers.pndm(d, LINEAR, num_steps=5), grids.on_times(LINEAR, np.arange(5)[::-1] * 200)),
+        (lambda d, grid, clip: solvers.invert(d, PLACES), grids.Grid(*(table[::-1] for table in PLACES))),
+    ],
+)
+def test_kept_frames_are_x_after_each_step(make, grid):
+    """Where ε is the same everywhere x̄ moves along a line, which every solver follows exactly."""
+    noise, image = jnp.array([-1.1, 0.4]), jnp.array([0.3, -0.5])
+    sample = make(lambda x, t: noise, grid, clip=False)
+    end, frames = sample(KEY, grid.signal[0] * image + grid.noise[0] * noise, keep=(0, 1, 2, 3, 5))
+    expected = [grid.signal[k] * image + grid.noise[k] * noise for k in (0, 1, 2, 3, 5)]
+    assert np.allclose(frames, expected, atol=1e-10) and np.allclose(end, expected[-1], atol=1e-10)
+    with pytest.raises(ValueError, match="numbers of steps from 0 to 5, got"):
+        sample(KEY, image, keep=(6,))
+
+
 LEADING, BETWEEN = grids.timesteps(1000, 10, "leading"), np.linspace(0, 999, 11).round()[:0:-1].astype(int)
 STEEP = diffusion.linear_schedule(1000, 0.01, 0.02)
 

@@ -1,0 +1,113 @@
+"""Train the diffusion model of Karras et al. 2022: ``python -m train.edm --config digits``."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax import data, diffusion
+from genjax.models import edm
+from genjax.training import parallel, steps
+from genjax.types import Batch, Key, Params
+from train import choices, config, loop, optimizer, pictures, runtime, sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(config.UNetRun):
+    """Train a diffusion model that is told σ (Karras et al. 2022)."""
+
+    deviation: float = 0.5
+    """Standard deviation of the pixels in [-1, 1]: what the network sees and says is scaled by it."""
+    mean: float = -1.2
+    """Of log σ in training."""
+    spread: float = 1.2
+    """Standard deviation of log σ in training."""
+
+    timesteps: int = 18
+    """Steps of the chain that draws: Heun's method, two evaluations a step."""
+    low: float = 0.002
+    """σ where the chain ends, before its step to none."""
+    high: float = 80.0
+    """σ where it begins."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the values."""
+        found = super().problems() + config.at_least(self, {"timesteps": 1})
+        if not self.deviation > 0 or not self.spread > 0:
+            found.append(f"deviation, spread: expected positive numbers, got {self.deviation} and {self.spread}")
+        if not 0 < self.low < self.high:
+            found.append(f"low, high: expected 0 < low < high, got {self.low} and {self.high}")
+        return found
+
+
+Chain = Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample]
+
+
+def grid(settings: Config, num_steps: int = 0) -> diffusion.Grid:
+    """The σ that a chain of so many steps visits, by default as many as the settings say."""
+    return diffusion.karras(num_steps or settings.timesteps, settings.low, settings.high)
+
+
+def model(
+    settings: Config, shape: tuple[int, int, int], sampler: Chain = diffusion.heun, num_steps: int = 0
+) -> edm.EDM:
+    """The model that the settings describe, for images of a shape (h, w, c)."""
+    return edm.build(
+        choices.unet_of(settings, shape[-1]),
+        shape,
+        deviation=settings.deviation,
+        mean=settings.mean,
+        spread=settings.spread,
+        grid=grid(settings, num_steps),
+        sampler=sampler,
+    )
+
+
+def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+    """What the loop trains."""
+    ours = model(settings, shape)
+
+    def loss(key: Key, params: Params, batch: Batch):
+        loss_keys, images = sources.training_images(settings, key, batch)
+        return ours.loss(loss_keys, params, {**batch, "image": images})
+
+    def heldout_loss(key: Key, params: Params, batch: Batch):
+        return ours.loss(key, params, {**batch, "image": data.scale(batch["image"])})
+
+    rows = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
+    return loop.Task(
+        init=ours.init,
+        optimizer=optimizer.adam(settings),
+        draw=steps.stratified(rows, "time", axis_name=parallel.AXIS),
+        loss=loss,
+        heldout_loss=heldout_loss,
+        figures=_figures(settings, ours),
+    )
+
+
+def _figures(settings: Config, ours: edm.EDM):
+    stages = pictures.stages(settings.timesteps)
+    key, num = jax.random.key(settings.seed), settings.num_samples
+    size = jnp.sqrt(1 + grid(settings).noise[stages] ** 2)[:, None, None, None, None]  # of x, about
+
+    @jax.jit
+    def draw(params: Params) -> tuple[jax.Array, jax.Array]:
+        images, frames = ours.sample(key, params, num, stages)
+        return data.to_uint8(images), data.to_uint8(frames / size)
+
+    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        pictures.chain(folder, step, *jax.tree.map(np.asarray, draw(params)))
+
+    return figures
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train as the command line says."""
+    loop.run("edm", config.parse(Config, "edm", argv), build)
+
+
+if __name__ == "__main__":
+    runtime.main(main)
