@@ -15,22 +15,38 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from genjax import data, random
+from genjax import data, diffusion, random
 from genjax.diffusion import likelihood
 from genjax.models import autoregressive
 from genjax.models import ddpm as ddpm_model
+from genjax.models import edm as edm_model
 from genjax.models import vae as vae_model
 from genjax.models import vdm as vdm_model
 from genjax.theory import estimates, pixels, variational
 from genjax.types import Batch, Key, Params
-from train import choices, codes, config, ddpm, pixelcnn, pixelrnn, raster, record, runtime, sources, trained, vae, vdm
+from train import (
+    choices,
+    codes,
+    config,
+    ddpm,
+    edm,
+    pixelcnn,
+    pixelrnn,
+    raster,
+    record,
+    runtime,
+    sources,
+    trained,
+    vae,
+    vdm,
+)
 
 CHUNK = 250  # images at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """log p(x) of held-out images under a trained run of train.vae, train.ddpm or train.vdm (bounds),
+    """log p(x) of held-out images under a trained run of train.vae, train.ddpm, train.vdm or train.edm (bounds),
     train.pixelcnn or train.pixelrnn, in nats and bits per dimension."""
 
     workdir: str
@@ -38,7 +54,8 @@ class Evaluate:
     samples: int = 500
     """K, the draws of z for each image; of a VAE only."""
     times: int = 50
-    """How many times, spread evenly over [0, 1), estimate the bound of each image; of train.vdm only."""
+    """How many times, spread evenly over [0, 1), estimate the bound of each image, of train.vdm; steps of the process
+    whose bound it is, of train.edm, where more make it tighter."""
     levels: int = 0
     """How many values a pixel can take, of a diffusion model only; 0 means 17 for digits and 256 for others."""
     flow: bool = False
@@ -59,7 +76,7 @@ class Evaluate:
     """Show where in the code an error arose."""
 
 
-SCRIPTS = {"vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "ddpm": ddpm, "vdm": vdm}
+SCRIPTS = {"vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "ddpm": ddpm, "vdm": vdm, "edm": edm}
 
 
 def scores(settings: Evaluate) -> dict[str, Any]:
@@ -93,7 +110,7 @@ def scores(settings: Evaluate) -> dict[str, Any]:
         "workdir": settings.workdir,
         "data": told.data,
         "split": f"{len(chosen)} of {size} held-out images, seed {settings.seed}",
-        "pixels": f"{_levels(settings, told)} levels" if run.script in ("ddpm", "vdm") else _pixels(told),
+        "pixels": f"{_levels(settings, told)} levels" if run.script in ("ddpm", "vdm", "edm") else _pixels(told),
         "samples": settings.samples,
     }
     for name, value in found.items():
@@ -123,12 +140,27 @@ def _bounds(settings: Evaluate, told: vae.Config, model: vae_model.VAE) -> Score
 
 
 def _diffusion(settings: Evaluate, told: ddpm.Config, model: ddpm_model.DDPM) -> Score:
-    schedule, levels = ddpm.schedule(told), _levels(settings, told)
+    return _of_steps(settings, told, lambda params: (model.denoise(params), ddpm.schedule(told)), ddpm.variance(told))
+
+
+def _karras(settings: Evaluate, told: edm.Config, model: edm_model.EDM) -> Score:
+    """At as many σ of the chain's spacing as ``times`` says, as a process of so many steps."""
+    grid = edm.grid(told, settings.times)
+    return _of_steps(settings, told, lambda params: diffusion.variance_preserving(model.denoise(params), grid), "small")
+
+
+def _of_steps(
+    settings: Evaluate,
+    told: ddpm.Config | edm.Config,
+    process: Callable[[Params], tuple[diffusion.Denoise, diffusion.Schedule]],
+    variance: Literal["small", "large"],
+) -> Score:
+    levels = _levels(settings, told)
 
     def score(params: Params, keys: Key, part: Batch) -> dict[str, jax.Array]:
         bound_keys, spread_keys, probe_keys = random.split(keys, 3)
-        images, denoise = data.scale(part["image"]), model.denoise(params)
-        found = likelihood.bound(denoise, schedule, bound_keys, images, variance=ddpm.variance(told), num_levels=levels)
+        images, (denoise, schedule) = data.scale(part["image"]), process(params)
+        found = likelihood.bound(denoise, schedule, bound_keys, images, variance=variance, num_levels=levels)
         row = {"vlb": -found.total, "prior": -found.prior, "steps": -found.steps[:, 1:].sum(1)}
         row["decoder"] = -found.steps[:, 0]
         row |= {"nats": found.steps, "squared_error": found.squared_error / np.prod(images.shape[1:])}
@@ -158,7 +190,7 @@ def _variational(settings: Evaluate, told: vdm.Config, model: vdm_model.VDM) -> 
     return score
 
 
-def _levels(settings: Evaluate, told: ddpm.Config | vdm.Config) -> int:
+def _levels(settings: Evaluate, told: ddpm.Config | vdm.Config | edm.Config) -> int:
     if isinstance(told, vdm.Config):
         return told.levels
     return settings.levels or (17 if told.data == "digits" else 256)
@@ -176,7 +208,7 @@ def _exact(settings: Evaluate, told: raster.Config, model: autoregressive.Autore
     return score
 
 
-_SCORES: dict[str, Callable[..., Score]] = {"vae": _bounds, "ddpm": _diffusion, "vdm": _variational}
+_SCORES: dict[str, Callable[..., Score]] = {"vae": _bounds, "ddpm": _diffusion, "vdm": _variational, "edm": _karras}
 
 
 def _pixels(settings: Any) -> str:

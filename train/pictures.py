@@ -220,6 +220,9 @@ def against(
             panel.plot(x, y, "o-", ms=4, color=COLOURS[i % len(COLOURS)], label=name)
         panel.axhline(floor, ls="--", lw=1, color="0.5")
         panel.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1], title=title)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter("{x:g}")
         panel.legend(frameon=False, fontsize=8)
 
 

@@ -104,7 +104,7 @@ def build(
         return lambda x, c_noise: jnp.asarray(network.apply({"params": params}, x, c_noise, **extra))
 
     def init(key: Key) -> Params:
-        return network.init(key, jnp.zeros((1, *shape)), jnp.zeros(1))["params"]
+        return network.init(key, jnp.zeros((1, *shape)), jnp.zeros(1)).get("params", {})
 
     def each(key: Key, params: Params, batch: Batch) -> Float[Array, " b"]:
         images = batch["image"]

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from genjax import diffusion
-from genjax.diffusion import grids, samplers, solvers
+from genjax.diffusion import grids, likelihood, samplers, solvers
 
 KEY = jax.random.key(0)
 LINEAR = diffusion.linear_schedule(1000)
@@ -161,6 +161,24 @@ def test_ancestral_on_some_times_is_ddim_with_full_noise_there(variance):
     some = diffusion.ancestral(*samplers.respace(told_time(), LINEAR, times), variance=variance, clip=False)(KEY, x)
     same = diffusion.ddim(told_time(), LINEAR, num_steps=20, eta=1.0, clip=False)(KEY, x)
     assert np.allclose(some, same, atol=1e-10) == (variance == "small")
+
+
+def test_a_grid_of_sigma_is_a_process_of_as_many_steps():
+    """With α² + σ² = 1: the same draws, step by step; and the flow carries x_T ~ N(0, 1) to where it should."""
+    grid = grids.karras(400)
+    told = functools.partial(told_sigma, one_gaussian)
+    denoise, schedule = diffusion.variance_preserving(told(), grid)
+    x_T = jnp.array([-1.1, 0.3])
+    same = diffusion.ancestral(denoise, schedule, variance="small", clip=False)(KEY, x_T)
+    size = np.hypot(1, 80)
+    assert np.allclose(samplers.implicit(told(), grid, eta=1.0, clip=False)(KEY, size * x_T), same, atol=1e-9)
+    x = jnp.array([[0.1], [0.9], [-0.7]])
+    density = jax.jit(lambda x: likelihood.flow(denoise, schedule, KEY, x))(x)
+    deviations = np.asarray(x)[:, 0] / 0.5 - 0.8  # the same at both ends of the flow
+    end = schedule.signal[-1] * 0.4 + deviations * np.sqrt(1 - 0.75 * schedule.alpha_bar[-1])
+    assert np.allclose(density, stats.norm.logpdf(end) + np.log(2), atol=1e-4)
+    traced = jax.jit(lambda noise: diffusion.variance_preserving(told(), grid._replace(noise=noise))[1].alpha_bar)
+    assert np.allclose(traced(jnp.asarray(grid.noise)), schedule.alpha_bar, rtol=1e-12)
 
 
 def test_inversion_and_sampling_meet():

@@ -8,7 +8,7 @@ import pytest
 
 from genjax import diffusion
 from genjax.diffusion import likelihood
-from train import config, ddpm, evaluate, sample, vdm
+from train import config, ddpm, edm, evaluate, sample, vdm
 
 TINY = (
     "--timesteps 8 --width 8 --multipliers 1 --blocks 1 --attention 99 --batch-size 16 --num-samples 4 "

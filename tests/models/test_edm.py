@@ -1,0 +1,97 @@
+"""The model of Karras et al. 2022: what its loss is at best, and what it draws."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from genjax import diffusion, random
+from genjax.models import edm
+from genjax.nn import unet
+
+KEY = jax.random.key(0)
+MEAN, STD = 0.4, 0.5
+
+
+class Exact(nn.Module):
+    """F of E[x_0|x] where x_0 is N(MEAN, STD²) and s = STD: D = c_skip x + (1 - c_skip) MEAN."""
+
+    @nn.compact
+    def __call__(self, x, c_noise):
+        sigma = jnp.exp(4 * c_noise)[:, None, None, None]
+        said = sigma / (STD * jnp.sqrt(sigma**2 + STD**2)) * MEAN
+        return jnp.zeros_like(x) + said
+
+
+class Fixed(nn.Module):
+    """A network of one parameter."""
+
+    @nn.compact
+    def __call__(self, x, c_noise):
+        return self.param("gain", nn.initializers.constant(0.3), ()) * x
+
+
+MODEL = edm.build(Exact(), (1, 1, 1), deviation=STD)
+
+
+def test_the_loss_of_the_best_network_is_one_and_any_other_costs_more():
+    """λ(σ) σ² s²/(σ² + s²) = 1 at every σ."""
+    images = MEAN + STD * jax.random.normal(jax.random.key(1), (20_000, 1, 1, 1))
+    time = (jnp.arange(20_000) + 0.5) / 20_000
+    for batch in ({"image": images}, {"image": images, "time": time}):
+        found = MODEL.losses(KEY, {}, batch)
+        assert abs(found.mean() - 1) < 4 * found.std() / np.sqrt(20_000)
+    other = edm.build(Fixed(), (1, 1, 1), deviation=STD)
+    assert other.loss(KEY, other.init(KEY), {"image": images})[0] > 1.05
+
+
+def test_times_are_quantiles_of_sigma():
+    """The network is told ¼ log σ, and log σ is normal."""
+    seen = []
+
+    def network(x, c_noise):
+        seen.append(np.asarray(c_noise))
+        return jnp.zeros_like(x)
+
+    images, keys = jnp.zeros((1000, 1, 1, 1)), random.per_example(KEY, 1000)
+    edm.losses(network, keys, images, mean=-0.7, spread=1.5, place=(jnp.arange(1000) + 0.5) / 1000)
+    expected = stats.norm.ppf((np.arange(1000) + 0.5) / 1000, -0.7, 1.5)
+    assert np.allclose(4 * seen[0], expected, atol=1e-4)
+    edm.losses(network, keys, images, mean=-0.7, spread=1.5)
+    assert stats.kstest(4 * seen[1], stats.norm(-0.7, 1.5).cdf).pvalue > 1e-3
+    edm.losses(network, keys[:2], images[:2], place=jnp.array([0.0, 0.9999999]))
+    assert np.all(np.isfinite(seen[2]))
+
+
+def test_it_draws_the_data():
+    model = edm.build(Exact(), (1, 1, 1), deviation=STD, sampler=lambda d, grid: diffusion.heun(d, grid, clip=False))
+    drawn, frames = jax.jit(lambda: model.sample(KEY, {}, 4000, (0, 18)))()
+    assert stats.kstest(drawn.ravel(), stats.norm(MEAN, STD).cdf).pvalue > 1e-3
+    assert np.isclose(frames[0].std(), 80, rtol=0.05) and np.array_equal(frames[1], drawn)
+    assert np.array_equal(MODEL.sample(KEY, {}, 3), MODEL.sample(KEY, {}, 8)[:3])
+
+
+def test_a_network_with_dropout_drops_in_training_alone():
+    network = unet.UNet(channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.5, groups=2, image_channels=1)
+    model = edm.build(network, (4, 4, 1), deviation=0.5)
+    params = jax.tree.map(lambda x: x + 0.1, model.init(KEY))
+    with_other = lambda seed: jax.jit(lambda p: model.denoise(p)(jnp.ones((2, 4, 4, 1)), jnp.ones(2)).x0)(params)
+    assert np.array_equal(with_other(0), with_other(1))
+    plain = edm.build(network.clone(dropout=0.0), (4, 4, 1), deviation=0.5)
+    batch = {"image": jnp.ones((2, 4, 4, 1))}
+    assert not np.allclose(jax.jit(model.loss)(KEY, params, batch)[0], jax.jit(plain.loss)(KEY, params, batch)[0])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"deviation": 0.0}, "deviation, spread: expected positive numbers, got 0"),
+        ({"spread": -1.0}, "deviation, spread: expected positive numbers"),
+        ({"network": nn.Dense(3)}, "network: expected a prediction of shape"),
+    ],
+)
+def test_bad_input_is_refused(more, message):
+    with pytest.raises(ValueError, match=message):
+        edm.build(**{"network": Exact(), "shape": (1, 1, 1)} | more)
