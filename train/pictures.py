@@ -222,7 +222,7 @@ def against(
         panel.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1], title=title)
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_formatter("{x:g}")
-        panel.yaxis.set_minor_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
         panel.legend(frameon=False, fontsize=8)
 
 

@@ -7,11 +7,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train import actor_critic, ae, classifier, config, ddpm, gan, pixelcnn, pixelrnn, record, sources, vae, vdm, vqvae
+from train import (
+    actor_critic,
+    ae,
+    classifier,
+    config,
+    ddpm,
+    edm,
+    gan,
+    pixelcnn,
+    pixelrnn,
+    record,
+    sources,
+    vae,
+    vdm,
+    vqvae,
+)
 
 SCRIPTS = {
     script.__name__.removeprefix("train."): script
-    for script in (actor_critic, ae, classifier, ddpm, gan, pixelcnn, pixelrnn, vae, vdm, vqvae)
+    for script in (actor_critic, ae, classifier, ddpm, edm, gan, pixelcnn, pixelrnn, vae, vdm, vqvae)
 }
 SHIPPED = sorted((path.parent.name, path.stem) for path in config.CONFIGS.glob("*/*.toml"))
 

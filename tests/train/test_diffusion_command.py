@@ -101,6 +101,43 @@ def test_a_variational_model_has_its_row_in_the_ledger(variational, tmp_path):
     assert np.isclose(many["nats"], parts, rtol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def karras(tmp_path_factory):
+    """A model that is told σ."""
+    folder = tmp_path_factory.mktemp("karras")
+    edm.main([*TINY, "--dropout", "0.1", "--workdir", str(folder)])
+    return str(folder)
+
+
+def test_a_model_told_sigma_trains_draws_and_has_its_row(karras, tmp_path):
+    assert (pathlib.Path(karras) / "samples/latest.png").is_file()
+    usual, same, more, other = (
+        sample.draw(sample.Sample(karras, num=2, sampler=name, steps=steps))
+        for name, steps in (("", 0), ("heun", 8), ("heun", 16), ("dpm_solver_sde", 8))
+    )
+    assert np.array_equal(usual, same) and not np.array_equal(usual, more) and not np.array_equal(usual, other)
+    rows = []
+    for times in ("4", "64"):
+        evaluate.main(["--workdir", karras, "--num", "20", "--times", times, "--flow", "--out", str(tmp_path / "row")])
+        rows.append(json.loads((tmp_path / "row").read_text()))
+    few, many = rows
+    assert many["vlb"]["nats"] > few["vlb"]["nats"] + 10 * many["vlb"]["standard_error"]  # finer steps, tighter bound
+    parts = sum(many[name]["nats"] for name in ("prior", "steps", "decoder"))
+    assert np.isclose(many["vlb"]["nats"], parts, rtol=1e-5) and many["flow"]["standard_error"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--low", "2", "--high", "1"], "low, high: expected 0 < low < high, got 2.0 and 1.0"),
+        (["--deviation", "0"], "deviation, spread: expected positive numbers, got 0.0"),
+    ],
+)
+def test_sigmas_that_cannot_be_are_refused(flags, message, tmp_path):
+    with pytest.raises(config.UsageError, match=message):
+        edm.main([*TINY, *flags, "--workdir", str(tmp_path / "run")])
+
+
 @pytest.mark.parametrize("flags", [{}, {"steps": 12}, {"sampler": "heun", "steps": 4}, {"sampler": "dpm_solver_sde"}])
 def test_a_variational_model_draws_by_any_sampler_of_a_grid(variational, flags):
     drawn = sample.draw(sample.Sample(variational, num=2, **flags))
@@ -111,7 +148,7 @@ def test_a_variational_model_draws_by_any_sampler_of_a_grid(variational, flags):
     ("flags", "message"),
     [
         ({"sampler": "pndm"}, "sampler: pndm wants a process of T steps; expected ancestral, ddim"),
-        ({"spacing": "karras"}, "spacing: a run of train.vdm has learned its own"),
+        ({"spacing": "karras"}, "spacing: a run of train.vdm has its own"),
         ({"eta": 0.5}, "eta: expected 0 with --sampler ancestral"),
     ],
 )
