@@ -220,7 +220,7 @@ def variance_preserving(denoise: Denoise, grid: grids.Grid) -> tuple[Denoise, Sc
     >>> from genjax import diffusion
     >>> denoise, schedule = variance_preserving(lambda x, sigma: x / sigma, diffusion.karras(3, low=1.0, high=7.0))
     >>> schedule.alpha_bar.round(2).tolist()
-    [0.5, 0.09, 0.02]
+    [0.5, 0.11, 0.02]
 
     Args:
       denoise: told the ``time`` of the grid.
