@@ -83,7 +83,9 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
     with checkpoint.lock(workdir):
         dataset = source.load(settings)
         shape = dataset.train["image"].shape[1:]
-        _fit(build, lineup, shape).check(dataset)
+        task = _fit(build, lineup, shape)
+        task.check(dataset)
+        task_of = lambda value: task if value is None else build(lineup.with_value(value), shape)
         if settings.batch_size > (rows := len(dataset.train["image"])):
             raise config.UsageError(
                 f"batch_size {settings.batch_size}: {dataset.name} has {rows} training examples; use fewer"
@@ -92,7 +94,7 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
             record.clear(workdir)
         name = record.run_id(workdir)
         with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints, runtime.on_sigterm() as stop:
-            start = jax.jit(lambda: _start(build, lineup, shape)(*lineup.who), compiler_options=runtime.run_once())
+            start = jax.jit(lambda: _start(task_of, lineup)(*lineup.who), compiler_options=runtime.run_once())
             saved = checkpoints.restore(jax.eval_shape(start))
             if saved and saved.step >= settings.steps:
                 return record.say(f"nothing to do: {workdir} has its {saved.step} steps; ask for more with --steps")
@@ -102,18 +104,17 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
                 carry, interval = saved.state, record.Interval(saved.meta["interval"])
             else:
                 carry, interval = start(), record.Interval()
-            _train(build, lineup, dataset, workdir, devices, checkpoints, stop, carry, interval)
+            _train(task, task_of, lineup, dataset, workdir, devices, checkpoints, stop, carry, interval)
 
 
-def _train(build: Build, lineup, dataset, workdir, devices, checkpoints, stop, carry, interval) -> None:
-    settings, shape = lineup.settings, dataset.train["image"].shape[1:]
-    task = build(settings, shape)
+def _train(task: Task, task_of, lineup, dataset, workdir, devices, checkpoints, stop, carry, interval) -> None:
+    settings = lineup.settings
     rate = task.optimizer[1]
     done = int(lineup.first(carry.step))
     carry, rows = parallel.replicate((carry, dict(dataset.train)), devices)
     heldout = jax.device_put(dict(dataset.heldout), devices[0])
-    advance = functools.cache(lambda num: parallel.spread(_advance(build, lineup, shape, num), devices))
-    evaluate = jax.jit(_evaluate(build, lineup, shape))
+    advance = functools.cache(lambda num: parallel.spread(_advance(task_of, lineup, num), devices))
+    evaluate = jax.jit(_evaluate(task_of, lineup))
     who = lineup.who
     log = record.Log(workdir, settings, done)
     draw = lambda: task.figures(workdir / "samples", done, lineup.first(parallel.local(carry.ema_params)), dataset)
@@ -174,17 +175,17 @@ def _check_finite(metrics: dict[str, np.ndarray], done: int, lineup: members.Mem
             )
 
 
-def _start(build: Build, lineup: members.Members, shape):
+def _start(task_of: Callable[[Any], Task], lineup: members.Members):
     def start(key: Key, value: Any) -> state.TrainState:
-        task = build(lineup.with_value(value), shape)
+        task = task_of(value)
         return state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer[0])
 
     return lineup.lift(start, ())
 
 
-def _advance(build: Build, lineup: members.Members, shape, num: int) -> parallel.Run:
+def _advance(task_of: Callable[[Any], Task], lineup: members.Members, num: int) -> parallel.Run:
     def advance(key: Key, value: Any, carry: state.TrainState, rows):
-        task = build(lineup.with_value(value), shape)
+        task = task_of(value)
         step = steps.gradient_step(task.loss, task.optimizer[0], ema_decay=lineup.settings.ema, axis_name=parallel.AXIS)
         return steps.repeat(task.inner(step), task.draw, num)(key, carry, rows)
 
@@ -192,9 +193,9 @@ def _advance(build: Build, lineup: members.Members, shape, num: int) -> parallel
     return lambda who, carry, rows: lifted(*who, carry, rows)
 
 
-def _evaluate(build: Build, lineup: members.Members, shape):
+def _evaluate(task_of: Callable[[Any], Task], lineup: members.Members):
     def evaluate(key: Key, value: Any, params: Params, rows):
-        task = build(lineup.with_value(value), shape)
+        task = task_of(value)
         score = steps.evaluate(task.heldout_loss, lineup.settings.batch_size)
         return score(jax.random.fold_in(key, _HELDOUT_STREAM), params, rows)
 
@@ -215,11 +216,12 @@ def _fit(build: Build, lineup: members.Members, shape: tuple[int, int, int]) -> 
 def _trial(build: Build, lineup: members.Members, shape: tuple[int, int, int]) -> None:
     """Refuse members that cannot be trained together, by a step and an evaluation that are traced only."""
     num = lineup.settings.batch_size
+    task_of = lambda value: build(lineup.with_value(value), shape)
     rows = {"image": jax.ShapeDtypeStruct((num, *shape), np.uint8), "label": jax.ShapeDtypeStruct((num,), np.int32)}
 
     def trial(keys: Key, values: Any, rows):
         who = (keys, values)
-        carry, metrics = _advance(build, lineup, shape, 1)(who, _start(build, lineup, shape)(*who), rows)
-        return metrics, _evaluate(build, lineup, shape)(*who, carry.ema_params, rows)
+        carry, metrics = _advance(task_of, lineup, 1)(who, _start(task_of, lineup)(*who), rows)
+        return metrics, _evaluate(task_of, lineup)(*who, carry.ema_params, rows)
 
     members.check(lineup, jax.vmap(trial, in_axes=None, axis_name=parallel.AXIS, axis_size=1), rows)

