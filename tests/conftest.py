@@ -1,16 +1,28 @@
 """Shapes and types of every function of genjax are checked at run time in the tests."""
 
+import contextlib
+import importlib
+import io
 import os
 import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if os.environ["JAX_PLATFORMS"] == "cpu":  # what is tested is small, and most of the time would go into optimising it
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    flags = "backend_optimization_level=0 llvm_disable_expensive_passes=true cpu_multi_thread_eigen=false"
+    os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{flag}" for flag in flags.split()))
 
+import jax
 import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("genjax", "beartype.beartype")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_the_programs():
+    """Programs of one file are of no use to the next, and thousands of them slow a worker down."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +34,24 @@ def data_dir() -> pathlib.Path:
     if not pathlib.Path(path).is_dir():
         pytest.skip(f"GENJAX_DATA={path} is not a folder")
     return pathlib.Path(path)
+
+
+def run_command(script, *argv):
+    """The exit code, what was printed, and the message of ``python -m train.SCRIPT ARGV``, no process."""
+    from train import runtime  # after the hook above
+
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            importlib.import_module(f"train.{script}").main([str(part) for part in argv])
+    except Exception as error:
+        code = next(code for kind, code in runtime.EXIT_CODES if isinstance(error, kind))
+        if code == 1:  # nothing that a command is meant to end with
+            raise
+        return code, printed.getvalue(), str(error)
+    return 0, printed.getvalue(), ""
+
+
+@pytest.fixture(scope="session")
+def command():
+    return run_command

@@ -121,7 +121,7 @@ def trained():
     optimizer = optax.adam(3e-3)
     run = jax.jit(steps.repeat(steps.gradient_step(model.loss, optimizer), steps.rows(64), 400))
     end, _ = run(KEY, state.create(model.init(KEY), optimizer), {"image": images})
-    return model, end.params, {"image": images[:40]}
+    return model, end.params, {"image": images[:16]}
 
 
 def test_no_bound_is_above_the_quadrature():
@@ -160,7 +160,7 @@ def test_beta_and_free_bits():
     networks = (mlp.Encoder(4, (32,)), mlp.Decoder((8, 8, 1), (32,)), pixels.bernoulli(), (8, 8, 1))
     loss, metrics = jax.jit(vae.build(*networks, beta=3.0).loss)(KEY, params, batch)
     assert np.isclose(loss, metrics["distortion"] + 3 * metrics["rate"], rtol=1e-6)
-    scheduled, _ = jax.jit(model.loss)(KEY, params, batch | {"beta": jnp.full(40, 3.0)})
+    scheduled, _ = jax.jit(model.loss)(KEY, params, batch | {"beta": jnp.full(len(batch["image"]), 3.0)})
     assert np.isclose(scheduled, loss, rtol=1e-6)
 
 

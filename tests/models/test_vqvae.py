@@ -131,7 +131,7 @@ def trained(codebook, decay=None, num_steps=300):
     return model, *run(KEY, state.create(model.init(KEY), optimizer), {"image": images})
 
 
-@pytest.mark.parametrize("learn", ["ema", "gradient"])
+@pytest.mark.parametrize("learn", ["ema", pytest.param("gradient", marks=pytest.mark.slow)])
 def test_it_learns_digits_through_its_codes(learn):
     codebook = vqvae.ema_codebook(16, restart=0.1) if learn == "ema" else vqvae.gradient_codebook(16)
     model, end, metrics = trained(codebook, 0.99 if learn == "ema" else None)

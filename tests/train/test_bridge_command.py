@@ -143,9 +143,10 @@ def test_shards_that_are_missing_or_elsewhere_are_named(tmp_path):
 
 
 def test_a_run_with_waves_has_no_like_in_diffusers(tmp_path):
-    flags = "--timesteps 4 --width 8 --multipliers 1 --blocks 1 --attention 99 --batch-size 8 --num-samples 1"
-    often = "--steps 1 --every 1 --log-every 1 --steps-per-call 1"
-    ddpm.main([*flags.split(), *often.split(), "--fourier", "3", "--workdir", str(tmp_path / "run")])
+    workdir = read(folder(tmp_path / "theirs"), tmp_path / "run")
+    told = json.loads((workdir / "config.json").read_text())
+    told["config"] |= {"network": "unet", "fourier": [3]}
+    (workdir / "config.json").write_text(json.dumps(told))
     with pytest.raises(config.UsageError, match="diffusers has no such network: fourier: expected"):
         bridge.main(["--workdir", str(tmp_path / "run"), "--export", str(tmp_path / "back")])
     assert not (tmp_path / "back").exists()

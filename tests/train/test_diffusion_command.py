@@ -107,13 +107,17 @@ def karras(tmp_path_factory):
     return str(folder)
 
 
-def test_a_model_told_sigma_trains_draws_and_has_its_row(karras, tmp_path):
+def test_a_model_told_sigma_trains_and_draws(karras):
     assert (pathlib.Path(karras) / "samples/latest.png").is_file()
     usual, same, more, other = (
         sample.draw(sample.Sample(karras, num=2, sampler=name, steps=steps))
         for name, steps in (("", 0), ("heun", 8), ("heun", 16), ("dpm_solver_sde", 8))
     )
     assert np.array_equal(usual, same) and not np.array_equal(usual, more) and not np.array_equal(usual, other)
+
+
+@pytest.mark.slow
+def test_a_model_told_sigma_has_its_row_in_the_ledger(karras, tmp_path):
     rows = []
     for times in ("4", "64"):
         evaluate.main(["--workdir", karras, "--num", "20", "--times", times, "--flow", "--out", str(tmp_path / "row")])
@@ -136,7 +140,7 @@ def test_sigmas_that_cannot_be_are_refused(flags, message, tmp_path):
         edm.main([*TINY, *flags, "--workdir", str(tmp_path / "run")])
 
 
-@pytest.mark.parametrize("flags", [{}, {"steps": 12}, {"sampler": "heun", "steps": 4}, {"sampler": "dpm_solver_sde"}])
+@pytest.mark.parametrize("flags", [{}, {"sampler": "heun", "steps": 4}])
 def test_a_variational_model_draws_by_any_sampler_of_a_grid(variational, flags):
     drawn = sample.draw(sample.Sample(variational, num=2, **flags))
     assert drawn.shape == (2, 8, 8, 1) and not np.array_equal(drawn[0], drawn[1])

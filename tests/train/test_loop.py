@@ -32,9 +32,8 @@ steps_per_call = 5
 
 
 def environment(cache):
-    """On CPU, with a compilation cache of its own, and little optimization: the programs are tiny."""
-    flags = "--xla_backend_optimization_level=0"
-    return os.environ | {"XDG_CACHE_HOME": cache, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    """With the little optimization of the tests, inherited, and a compilation cache of its own."""
+    return os.environ | {"XDG_CACHE_HOME": cache, "JAX_PLATFORMS": "cpu"}
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +144,10 @@ def test_a_finished_run_has_nothing_to_do_and_changes_nothing(unbroken, run):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, 75), (signal.SIGKILL, -9), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+    [
+        (signal.SIGTERM, 75),
+        *(pytest.param(*end, marks=pytest.mark.slow) for end in ((signal.SIGKILL, -9), (signal.SIGINT, 130))),
+    ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(number, code, start, run, tmp_path):
     process = start(tmp_path / "run", "--steps", 100_000)  # so many that the signal cannot come too late
@@ -195,7 +197,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(argv, words, tiny,
 
 
 def test_a_batch_that_does_not_split_exits_2(run, tmp_path):
-    eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    eight = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
     code, out, err = run(tmp_path / "run", "--batch-size", 100, **eight)
     assert (code, out) == (2, "") and "use 96 or 104" in err and "Traceback" not in err
     assert not (tmp_path / "run").exists()

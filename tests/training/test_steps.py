@@ -137,7 +137,8 @@ ON_EIGHT_DEVICES = """
 
 
 def test_one_two_and_eight_devices_agree_and_a_forgotten_average_shows():
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(ON_EIGHT_DEVICES)], env=env, capture_output=True, text=True, timeout=500
     )
