@@ -46,7 +46,8 @@ class Drawn:
 
 def train(script: str, settings: Drawn, num_seeds: int = 1, variant: str = "") -> pathlib.Path:
     """The workdir of a run of a script, trained where it is not."""
-    suffix = (f"-{num_seeds}-seeds" if num_seeds > 1 else "") + "".join(f"-{part}" for part in variant.split())
+    parts = [part.rpartition("/")[2] for part in variant.split()]
+    suffix = (f"-{num_seeds}-seeds" if num_seeds > 1 else "") + "".join(f"-{part}" for part in parts)
     workdir = pathlib.Path(settings.workdir) / f"{script}-{settings.config}{suffix}"
     argv = ["--config", settings.config, "--num-seeds", str(num_seeds), "--workdir", str(workdir)]
     argv += ["--data-dir", settings.data_dir] if settings.data_dir else []

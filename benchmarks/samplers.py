@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
             if steps > run.settings.timesteps:
                 continue
             drawn = sample.draw(
-                sample.Sample(settings.workdir, num=num, sampler=sampler, steps=steps, batch_size=min(num, 250))
+                sample.Sample(settings.workdir, num=num, sampler=sampler, steps=steps, batch_size=min(num, 1000))
             )
             cost = EVALUATIONS.get(sampler, lambda steps: steps)(steps)
             rows.append({"sampler": sampler, "steps": steps, "evaluations": cost, **judges.numbers(drawn)})

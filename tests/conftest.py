@@ -1,10 +1,15 @@
-"""Shapes and types of every function of genjax are checked at run time in the tests."""
+"""Shapes and types of every function of genjax are checked at run time in the tests; fixtures of several files.
+
+The only conftest: pytest, looking for doctests, takes two files of one name for one module.
+"""
 
 import contextlib
+import gzip
 import importlib
 import io
 import os
 import pathlib
+import struct
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if os.environ["JAX_PLATFORMS"] == "cpu":  # what is tested is small, and most of the time would go into optimising it
@@ -12,6 +17,7 @@ if os.environ["JAX_PLATFORMS"] == "cpu":  # what is tested is small, and most of
     os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{flag}" for flag in flags.split()))
 
 import jax
+import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
@@ -55,3 +61,28 @@ def run_command(script, *argv):
 @pytest.fixture(scope="session")
 def command():
     return run_command
+
+
+def idx_encode(array):
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def put_idx_files(folder, num_train=5, num_test=3, pack=gzip.compress, suffix=".gz"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, num in (("train", num_train), ("t10k", num_test)):
+        label = np.arange(num, dtype=np.uint8)
+        image = np.broadcast_to(label[:, None, None], (num, 4, 6))
+        (folder / f"{name}-images-idx3-ubyte{suffix}").write_bytes(pack(idx_encode(image)))
+        (folder / f"{name}-labels-idx1-ubyte{suffix}").write_bytes(pack(idx_encode(label)))
+
+
+@pytest.fixture
+def idx_bytes():
+    """An array of bytes in the IDX format."""
+    return idx_encode
+
+
+@pytest.fixture
+def put_mnist():
+    """Puts the four files of MNIST into a folder: labels 0, 1, ..., and image i, 4 by 6 pixels, of level i."""
+    return put_idx_files

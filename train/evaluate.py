@@ -6,6 +6,7 @@ a VQ-VAE, the length of the code in two parts: -log p(indices) - log p(x|indices
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -112,6 +113,7 @@ def scores(settings: Evaluate) -> dict[str, Any]:
         "split": f"{len(chosen)} of {size} held-out images, seed {settings.seed}",
         "pixels": f"{_levels(settings, told)} levels" if run.script in ("ddpm", "vdm", "edm") else _pixels(told),
         "samples": settings.samples,
+        "dimensions": math.prod(shape),
     }
     for name, value in found.items():
         row[name] = {
@@ -224,8 +226,38 @@ def _pixels(settings: Any) -> str:
     }[settings.binarization]
 
 
+LEDGER = {
+    "log p(x)": ("log_prob", "exact"),
+    "ELBO": ("elbo",),
+    "bound of K draws": ("bound",),
+    "variational bound": ("vlb",),
+    "probability flow": ("flow",),
+    "code in two parts": ("both",),
+}
+"""The columns of the ledger, which are never compared unread, and the numbers that stand in each."""
+
+
+def ledger(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of ``scores`` in Markdown: bits per dim ± standard error, each kind of number in a column of its own."""
+
+    def cell(row: dict[str, Any], names: tuple[str, ...]) -> str:
+        name = next((name for name in names if name in row), None)
+        if name is None:
+            return ""
+        error = row[name]["standard_error"] / (math.log(2) * row["dimensions"])
+        note = {"bound": f" (K = {row['samples']})", "exact": " (quadrature)"}.get(name, "")
+        return f"{row[name]['bits_per_dim']:.4f} ± {error:.4f}{note}"
+
+    titles = ["run", "data", "pixels", "split", *LEDGER]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in rows:
+        told = [row["workdir"], row["data"], row["pixels"], row["split"]]
+        lines.append(f"| {' | '.join([*told, *(cell(row, names) for names in LEDGER.values())])} |")
+    return "\n".join(lines)
+
+
 def main(argv: Sequence[str]) -> None:
-    """Print the row, and write it where asked."""
+    """Print the numbers and the row of the ledger, and write it where asked."""
     settings = tyro.cli(Evaluate, prog="python -m train.evaluate", args=argv)
     row = scores(settings)
     record.say(f"{row['data']}, {row['split']}; pixels: {row['pixels']}")
@@ -245,6 +277,7 @@ def main(argv: Sequence[str]) -> None:
                 f"{title:22} {value['nats']:10.3f} ± {value['standard_error']:.3f} nats"
                 f"   {value['bits_per_dim']:.4f} bits per dim"
             )
+    record.say(f"bits per dim ± standard error:\n{ledger([row])}")
     if settings.out:
         pathlib.Path(settings.out).write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
 

@@ -34,6 +34,15 @@ def test_bounds_are_in_order_and_the_pixels_are_named(runs, tmp_path, command):
     for name in ("elbo", "bound", "exact"):
         assert np.isclose(row[name]["bits_per_dim"], -row[name]["nats"] / np.log(2) / 64)
         assert 0 < row[name]["standard_error"] < 3
+    titles, _, cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines()[-3:])
+    ledger = dict(zip(titles, cells, strict=True))
+    assert (ledger["pixels"], ledger["split"]) == (row["pixels"], row["split"])
+    value, rest = ledger["log p(x)"].split(" ± ")
+    assert float(value) == round(row["exact"]["bits_per_dim"], 4) and rest.endswith("(quadrature)")
+    error = row["elbo"]["standard_error"] / row["elbo"]["nats"] * row["elbo"]["bits_per_dim"]
+    assert ledger["ELBO"] == f"{row['elbo']['bits_per_dim']:.4f} ± {abs(error):.4f}"
+    assert ledger["bound of K draws"].endswith("(K = 300)")
+    assert not any(ledger[title] for title in ("variational bound", "probability flow", "code in two parts"))
 
 
 def test_a_member_is_scored_and_drawn_from(runs, tmp_path, command):

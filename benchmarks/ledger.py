@@ -1,0 +1,73 @@
+"""Every family on one ledger: ``python -m benchmarks.ledger``.
+
+Trains each model that has a likelihood on the same digits, scores it on the same held-out ones, and writes
+``results/ledger-NAME.json`` and the table in ``README.md`` of this folder. Runs that are there are only scored. With
+``--rows`` the rows are those that ``train.evaluate --out`` wrote.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+from benchmarks import drawn, quality
+from train import evaluate, record, runtime
+
+
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+    """Train, score, and write the table."""
+
+    rows: tuple[str, ...] = ()
+    """JSON of train.evaluate; without, the models of digits are trained and scored."""
+    name: str = "digits"
+    """Of the table."""
+    workdir: str = "runs"
+    """Folder of the runs."""
+    traceback: bool = False
+    """Show where in the code an error arose."""
+
+
+RUNS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("ddpm", "digits", "", {"flow": True}),
+    ("vdm", "digits", "", {}),
+    ("edm", "digits", "", {"times": 500, "flow": True}),
+    ("pixelcnn", "digits", "", {}),
+    ("pixelrnn", "digits", "", {}),
+    ("vae", "digits", "likelihood=logistic latents=8", {"samples": 500}),
+    ("vqvae", "digits", "likelihood=logistic", {}),
+    ("pixelcnn", "codes", "", {}),
+)
+"""Script, config, other settings, and how to score; a VQ-VAE is scored with the prior over its codes that follows."""
+
+
+def digits(settings: Ledger) -> list[dict[str, Any]]:
+    """Train where nothing is trained, and score."""
+    rows, source = [], ""
+    for script, config, variant, flags in RUNS:
+        codes = f" data=codes:{source}" if config == "codes" else ""
+        workdir = drawn.train(script, drawn.Drawn(config=config, workdir=settings.workdir), variant=variant + codes)
+        if script == "vqvae":
+            source = str(workdir)
+            continue
+        rows.append(evaluate.scores(evaluate.Evaluate(str(workdir), num=0, **flags)))
+    return rows
+
+
+def main(argv: Sequence[str]) -> None:
+    """Write what the command line says."""
+    settings = tyro.cli(Ledger, prog="python -m benchmarks.ledger", args=argv)
+    rows = [json.loads(pathlib.Path(path).read_text(encoding="utf-8")) for path in settings.rows] or digits(settings)
+    for row in rows:
+        row.pop("by_time", None)
+    path = quality.HERE / "results" / f"ledger-{settings.name}.json"
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    record.say(table := evaluate.ledger(rows))
+    quality.write_table(f"ledger {settings.name}", table)
+
+
+if __name__ == "__main__":
+    runtime.main(main)
