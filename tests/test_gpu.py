@@ -104,7 +104,7 @@ def test_bfloat16_loses_little(gpu, params):
 
     def loss(network):
         model = ddpm.build(network, SCHEDULE, SHAPE)
-        return on(gpu, jax.value_and_grad(lambda params: model.loss(KEY, params, batch)[0]), params)
+        return on(gpu, jax.value_and_grad(lambda params, batch: model.loss(KEY, params, batch)[0]), params, batch)
 
     (wide, slope), (narrow, other) = loss(NETWORK), loss(NETWORK.clone(dtype=jnp.bfloat16))
     assert np.isclose(narrow, wide, rtol=2e-2) and wide > 0
@@ -118,10 +118,10 @@ def test_steps_in_one_scan_over_devices_are_steps_one_by_one(gpu, params):
     images = {"image": np.random.default_rng(3).uniform(-1, 1, (64, *SHAPE)).astype(np.float32)}
     step = lambda axis=None: steps.gradient_step(model.loss, optimizer, axis_name=axis)
     at_once = parallel.spread(steps.repeat(step(parallel.AXIS), steps.rows(32, axis_name=parallel.AXIS), 4), [gpu])
-    start = state.create(params, optimizer)
-    end, metrics = at_once(KEY, *parallel.replicate((start, images), [gpu]))
+    start = lambda: state.create(jax.tree.map(jnp.asarray, params), optimizer)  # a run consumes its state
+    end, metrics = at_once(KEY, *parallel.replicate((start(), images), [gpu]))
     one = jax.jit(steps.repeat(step(), steps.rows(32), 1))
-    carry = jax.device_put(start, gpu)
+    carry = jax.device_put(start(), gpu)
     for i in range(4):
         carry, found = one(KEY, carry, jax.device_put(images, gpu))
         assert np.isclose(found["loss"][0], metrics["loss"][i], rtol=1e-4)
