@@ -6,6 +6,7 @@ and was measured alike, other samplers and steps are kept.
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -51,21 +52,21 @@ def main(argv: Sequence[str]) -> None:
     eyes, told = panel.of_classifier(settings.classifier, settings.data_dir)
     judges = panel.panel(eyes, told, k=5)
     num = settings.num or len(judges.real.heldout["image"])
-    rows: list[dict[str, Any]] = []
-    for sampler in settings.samplers:
-        for steps in settings.steps:
-            if steps > run.settings.timesteps:
-                continue
-            drawn = sample.draw(
-                sample.Sample(settings.workdir, num=num, sampler=sampler, steps=steps, batch_size=min(num, 1000))
-            )
-            cost = EVALUATIONS.get(sampler, lambda steps: steps)(steps)
-            rows.append({"sampler": sampler, "steps": steps, "evaluations": cost, **judges.numbers(drawn)})
-            record.say(f"{sampler:15} {steps:5} steps  {cost:5} evaluations  Fréchet {rows[-1]['frechet']:.2f}")
     path = quality.HERE / "results" / f"samplers-{settings.name}.json"
     found = {"features": judges.title, "num": num, "floor": judges.floor(num)}
-    found["rows"] = [*_kept(path, found, rows), *rows]
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    rows: list[dict[str, Any]] = []
+    for sampler, steps in itertools.product(settings.samplers, settings.steps):
+        if steps > run.settings.timesteps:
+            continue
+        drawn = sample.draw(
+            sample.Sample(settings.workdir, num=num, sampler=sampler, steps=steps, batch_size=min(num, 1000))
+        )
+        cost = EVALUATIONS.get(sampler, lambda steps: steps)(steps)
+        rows.append({"sampler": sampler, "steps": steps, "evaluations": cost, **judges.numbers(drawn)})
+        record.say(f"{sampler:15} {steps:5} steps  {cost:5} evaluations  Fréchet {rows[-1]['frechet']:.2f}")
+        kept = _kept(path, found, rows)  # what is measured is kept, whatever comes after
+        path.write_text(json.dumps({**found, "rows": [*kept, *rows]}, indent=1) + "\n", encoding="utf-8")
+    found = json.loads(path.read_text(encoding="utf-8"))
     _figure(path.with_suffix(".png"), settings, found)
     quality.write_table(f"samplers {settings.name}", table(found))
 
