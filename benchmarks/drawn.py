@@ -51,7 +51,7 @@ def train(script: str, settings: Drawn, num_seeds: int = 1, variant: str = "") -
     workdir = pathlib.Path(settings.workdir) / f"{script}-{settings.config}{suffix}"
     argv = ["--config", settings.config, "--num-seeds", str(num_seeds), "--workdir", str(workdir)]
     argv += ["--data-dir", settings.data_dir] if settings.data_dir else []
-    flags = [flag for part in variant.split() for flag in f"--{part}".split("=")]
+    flags = [flag for part in variant.split() for flag in f"--{part}".split("=", 1)]
     subprocess.run([sys.executable, "-m", f"train.{script}", *argv, *flags], check=True)
     return workdir
 
