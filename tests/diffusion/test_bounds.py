@@ -94,7 +94,6 @@ def test_the_bound_of_fine_steps_depends_on_the_ends_of_the_schedule_only(path):
     _, steps = expected_terms(schedule, "small")
     ends = np.log1p(schedule.snr[[0, -1]] * STD**2)
     assert np.isclose(steps[1:].sum(), 0.5 * (ends[0] - ends[1]), rtol=6e-3)
-    assert np.isclose(0.5 * np.log1p(STD**2), 0.111571775657)  # at SNR 1
     prices = 0.5 * -np.diff(schedule.snr) * squared_errors(schedule)[1:]
     assert np.allclose(steps[1:], prices, rtol=1e-6)  # (SNR_s - SNR_t) is c_0²/β̃
 
@@ -110,6 +109,15 @@ def test_the_bound_of_images_is_the_sum_of_its_terms_and_each_image_its_own():
     assert np.allclose(found.steps[:, 1:], prices, rtol=1e-6)
     scans = str(jax.make_jaxpr(lambda: likelihood.bound(exact(schedule), schedule, KEY, images))()).count(" scan[")
     assert scans == 1
+
+
+@pytest.mark.parametrize("far", [5.0, -5.0])
+def test_the_bound_clips_where_samplers_do(far):
+    schedule, images = diffusion.linear_schedule(5), jnp.round(jax.random.uniform(KEY, (2, 2, 2, 1)) * 255) / 127.5 - 1
+    says = lambda x, t: diffusion.from_x0(schedule, jnp.full_like(x, far), x, t)
+    for clip, x0 in ((True, np.sign(far)), (False, far)):
+        found = likelihood.bound(says, schedule, KEY, images, clip=clip).squared_error
+        assert np.allclose(found, jnp.sum((images - x0) ** 2, (1, 2, 3))[:, None], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 0.3), (0.97, 0.01), (-1.4, 0.002), (0.5, 1e-4), (0.2, 20.0)])

@@ -78,6 +78,26 @@ def test_repaint_draws_the_conditional_law():
     assert abs(mean[20] - 0.96) < 0.1 < 0.3 < abs(mean[1] - 0.96), mean
 
 
+@pytest.mark.parametrize(("resample", "jump"), [(1, 1), (3, 1), (3, 5)])
+def test_repaint_of_nothing_known_has_the_variance_of_its_walk(resample, jump):
+    """Data N(0, 1): every step down is affine by the posterior (Ho et al. 2020, eq. 7), every one up adds its noise."""
+    where = grid(50)
+    share = where.signal**2
+    variance = 1.0
+    for came, now in zip(*editing.travel(50, jump, resample), strict=True):
+        variance = share[now] / share[came] * variance + 1 - share[now] / share[came]
+        here, after = share[now], share[now + 1]
+        beta = 1 - here / after
+        slope = np.sqrt(after * here) * beta / (1 - here) + np.sqrt(1 - beta) * (1 - after) / (1 - here)
+        variance = slope**2 * variance + (1 - after) / (1 - here) * beta
+    denoise = lambda x, t: diffusion.at(LINEAR.noise, t, x) * x
+    sample = editing.repaint(
+        denoise, where, jnp.zeros((20_000, 1)), jnp.array([False]), resample=resample, jump=jump, clip=False
+    )
+    drawn = jax.jit(sample)(KEY, jax.random.normal(jax.random.key(1), (20_000, 1)))
+    assert abs(drawn.var() / variance - 1) < 4 * np.sqrt(2 / 20_000)
+
+
 def test_a_mask_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="known"):
         editing.repaint(without, grid(5), jnp.asarray(X), jnp.ones((2, 2)))

@@ -6,22 +6,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import special
 
 from genjax.models import vdm
 from genjax.nn import unet
+from genjax.theory import gaussian
 
 KEY = jax.random.key(0)
 LOW, HIGH, STD = -13.3, 5.0, 0.5
 
 
 class Exact(nn.Module):
-    """E[ε|x] of N(0, STD²), where γ is LOW + 18.3 place / 1000."""
+    """E[ε|x] of N(0, std²), where γ is LOW + 18.3 place / 1000."""
+
+    std: float = STD
 
     @nn.compact
     def __call__(self, x, place):
         g = (LOW + (HIGH - LOW) * place / 1000)[:, None, None, None]
         signal, noise = jnp.sqrt(jax.nn.sigmoid(-g)), jnp.sqrt(jax.nn.sigmoid(g))
-        return noise * x / (signal**2 * STD**2 + noise**2)
+        return noise * x / (signal**2 * self.std**2 + noise**2)
 
 
 class Scaled(nn.Module):
@@ -55,6 +59,35 @@ def test_the_bound_does_not_depend_on_the_schedule_between_its_ends():
     for nats in found:
         assert abs(nats.mean() - expected) < 4 * nats.std() / np.sqrt(20_000)
     assert not np.allclose(found[0], found[1])
+
+
+def test_the_ends_of_the_bound_are_a_divergence_and_a_classification():
+    """The prior's term is a KL divergence, the decoder's -log of a softmax over levels, here by quadrature."""
+    num, levels = 20_000, np.linspace(-1, 1, 512)
+    images = jnp.asarray(levels, jnp.float32)[jax.random.randint(jax.random.key(6), (num,), 100, 400)][
+        :, None, None, None
+    ]
+    found = jax.jit(lambda params: FINE.losses(KEY, params, {"image": images}))(FINE.init(KEY))
+    left = 1 / (1 + np.exp(HIGH))
+    spread = gaussian.DiagGaussian(np.sqrt(left) * images[:, 0, 0], jnp.full((num, 1), 0.5 * np.log1p(-left)))
+    standard = gaussian.DiagGaussian(jnp.zeros((num, 1)), jnp.zeros((num, 1)))
+    assert np.allclose(found.prior, gaussian.kl(spread, standard), rtol=1e-3, atol=1e-7)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    noise = np.exp(LOW / 2)
+    logits = -0.5 * ((levels[250] + noise * nodes[:, None] - levels) / noise) ** 2
+    expected = weights @ -special.log_softmax(logits, axis=1)[:, 250] / weights.sum()
+    assert abs(found.decoder.mean() - expected) < 4 * found.decoder.std() / np.sqrt(num) < 0.07 * expected
+
+
+def test_the_bound_of_the_best_network_is_the_entropy():
+    """Levels fine against the data, noise that ends below them: H = ½ log(2πe s²) - log of the distance of levels."""
+    num, place = 40_000, (jnp.arange(40_000) + 0.5) / 40_000
+    images = STD / 2.5 * jax.random.normal(jax.random.key(5), (num, 1, 1, 1))
+    model = vdm.build(Exact(STD / 2.5), (1, 1, 1), num_levels=512)
+    found = jax.jit(lambda params: model.losses(KEY, params, {"image": images, "time": place}))(model.init(KEY))
+    total = sum(found)
+    entropy = 0.5 * np.log(2 * np.pi * np.e * (STD / 2.5) ** 2) - np.log(2 / 511)
+    assert abs(total.mean() - entropy) < 4 * total.std() / np.sqrt(num) < 0.05 * entropy
 
 
 def test_the_loss_is_the_sum_of_its_parts_and_teaches_the_schedule():
