@@ -1,0 +1,130 @@
+"""Images changed by a chain: ``python -m benchmarks.editing --workdir runs/ddpm-digits``.
+
+Held-out digits of which the upper half is seen, filled in (RePaint); digits in blocks of four pixels, redrawn (SDEdit);
+digits taken to their noise, mixed there and brought back (inversion, spherical interpolation). Writes
+``results/editing.json``, three pictures, and the table in ``README.md``.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from benchmarks import quality
+from genjax import data, diffusion
+from train import ddpm, pictures, runtime, trained
+
+KEY = jax.random.key(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Editing:
+    """Fill in, redraw, mix, and write the table."""
+
+    workdir: str = "runs/ddpm-digits"
+    """Folder of a run of train.ddpm on digits."""
+    num: int = 12
+    """Digits."""
+    steps: int = 50
+    """Of the chains."""
+    resample: tuple[int, ...] = (1, 5, 20)
+    """How often RePaint walks each stretch."""
+    strengths: tuple[float, ...] = (0.2, 0.35, 0.5)
+    """Of SDEdit."""
+    iterations: int = 10
+    """Of each step of the inversion."""
+    traceback: bool = False
+    """Show where in the code an error arose."""
+
+
+Band = tuple[dict[str, Any], list[jax.Array]]
+"""Numbers, and rows of images."""
+
+
+def fill_in(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, settings: Editing) -> Band:
+    """The lower halves: squared error by the times each stretch is walked, beside that of the mean image."""
+    half = jnp.arange(truth.shape[1])[:, None, None] < truth.shape[1] // 2
+    hidden = lambda images: float(jnp.mean((images - truth)[:, truth.shape[1] // 2 :] ** 2))
+    rows, errors = [truth, jnp.where(half, truth, 0.0)], {}
+    start = jax.random.normal(jax.random.key(1), truth.shape)
+    for times in settings.resample:
+        sample = jax.jit(diffusion.repaint(denoise, grid, truth, half, resample=times))
+        rows.append(sample(KEY, start))
+        errors[f"walked {times} times"] = hidden(rows[-1])
+    return {**errors, "mean image": hidden(jnp.broadcast_to(truth.mean(0), truth.shape))}, rows
+
+
+def redraw(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, settings: Editing) -> Band:
+    """Digits in blocks of 2x2 pixels: squared distance to the digits themselves, before and after."""
+    b, h, w, c = truth.shape
+    blocks = truth.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4), keepdims=True)
+    rough = jnp.broadcast_to(blocks, (b, h // 2, 2, w // 2, 2, c)).reshape(truth.shape)
+    rows, errors = [truth, rough], {"before": float(jnp.mean((rough - truth) ** 2))}
+    sampler = functools.partial(diffusion.implicit, denoise, eta=1.0)
+    for strength in settings.strengths:
+        rows.append(jax.jit(diffusion.sdedit(sampler, grid, strength))(KEY, rough))
+        errors[f"strength {strength:g}"] = float(jnp.mean((rows[-1] - truth) ** 2))
+    return errors, rows
+
+
+def mix(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, settings: Editing) -> Band:
+    """Between the first digits and the ones after: images brought back, and how near the ends come to them."""
+    there = jax.jit(diffusion.invert(denoise, grid, iterations=settings.iterations))
+    back = jax.jit(diffusion.implicit(denoise, grid, clip=False))
+    noise = there(KEY, truth)
+    pairs = len(truth) // 3
+    shares = np.linspace(0, 1, settings.num)
+    rows = [
+        back(
+            KEY,
+            jnp.concatenate([diffusion.slerp(noise[i : i + 1], noise[pairs + i : pairs + i + 1], s) for s in shares]),
+        )
+        for i in range(pairs)
+    ]
+    ends = {"on the same grid": float(jnp.mean((back(KEY, noise) - truth) ** 2))}
+    return ends, rows
+
+
+def main(argv: Sequence[str]) -> None:
+    """Do all three."""
+    settings = tyro.cli(Editing, prog="python -m benchmarks.editing", args=argv)
+    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    model, schedule = ddpm.model(run.settings, run.shape), ddpm.schedule(run.settings)
+    denoise = model.denoise(trained.params(run, model.init))
+    on = lambda spacing: diffusion.on_times(schedule, diffusion.timesteps(schedule.num_steps, settings.steps, spacing))
+    grid, gentle = (
+        on("trailing"),
+        on("leading"),
+    )  # an inversion wants steps in which σ̄ falls by no more than a few times
+    truth = data.scale(jnp.asarray(data.digits().heldout["image"][: settings.num]))
+    folder, found = quality.HERE / "results", {}
+    for name, band, where in (("fill in", fill_in, grid), ("redraw", redraw, grid), ("mix", mix, gentle)):
+        found[name], rows = band(denoise, where, truth, settings)
+        images = np.concatenate([np.asarray(data.to_uint8(row)) for row in rows])
+        pictures.save(folder / f"editing-{name.replace(' ', '-')}.png", pictures.tile(images, settings.num))
+    (folder / "editing.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    quality.write_table("editing", table(found))
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    """The numbers in Markdown."""
+    lines = ["| what | how | squared error |", "|---|---|---|"]
+    titles = {
+        "fill in": "hidden halves, filled in",
+        "redraw": "digits in blocks of 2x2, redrawn",
+        "mix": "digits, to noise and back",
+    }
+    for name, numbers in found.items():
+        lines += [f"| {titles[name]} | {how} | {value:.2g} |" for how, value in numbers.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    runtime.main(main)
