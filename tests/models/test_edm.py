@@ -1,5 +1,7 @@
 """The model of Karras et al. 2022: what its loss is at best, and what it draws."""
 
+import inspect
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -82,6 +84,13 @@ def test_a_network_with_dropout_drops_in_training_alone():
     plain = edm.build(network.clone(dropout=0.0), (4, 4, 1), deviation=0.5)
     batch = {"image": jnp.ones((2, 4, 4, 1))}
     assert not np.allclose(jax.jit(model.loss)(KEY, params, batch)[0], jax.jit(plain.loss)(KEY, params, batch)[0])
+
+
+def test_what_is_not_said_is_the_papers():
+    """Karras et al. 2022, Table 1."""
+    default = lambda function: {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    assert {"deviation": 0.5, "mean": -1.2, "spread": 1.2}.items() <= default(edm.build).items()
+    assert {"low": 0.002, "high": 80.0, "rho": 7.0}.items() <= default(diffusion.karras).items()
 
 
 @pytest.mark.parametrize(
