@@ -98,6 +98,14 @@ def test_the_bound_of_fine_steps_depends_on_the_ends_of_the_schedule_only(path):
     assert np.allclose(steps[1:], prices, rtol=1e-6)  # (SNR_s - SNR_t) is c_0²/β̃
 
 
+@pytest.mark.parametrize(("snr", "nats"), [(1, 0.111571775657), (10, 0.626381484248)])
+def test_the_steps_cost_what_the_noisy_image_tells(snr, nats):
+    """½ ∫_0^snr mmse = ½ log(1 + snr s²) = I(x_0; x_t) (Guo et al. 2005, eq. 3), from where next to nothing is told."""
+    schedule = by_log_snr(np.linspace(np.log(snr), -14, 4000))
+    _, steps = expected_terms(schedule, "small")
+    assert np.isclose(steps[1:].sum(), nats, rtol=3e-3)
+
+
 def test_the_bound_of_images_is_the_sum_of_its_terms_and_each_image_its_own():
     schedule, images = diffusion.linear_schedule(20), jnp.round(jax.random.uniform(KEY, (4, 2, 2, 1)) * 255) / 127.5 - 1
     run = jax.jit(lambda key, images: likelihood.bound(exact(schedule), schedule, key, images))
