@@ -37,8 +37,8 @@ RUNS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("edm", "digits", "", {"times": 500, "flow": True}),
     ("pixelcnn", "digits", "", {}),
     ("pixelrnn", "digits", "", {}),
-    ("vae", "digits", "likelihood=logistic latents=8", {"samples": 500}),
-    ("vqvae", "digits", "likelihood=logistic", {}),
+    ("vae", "digits", "likelihood=logistic levels=17 latents=8", {"samples": 500}),
+    ("vqvae", "digits", "likelihood=logistic levels=17", {}),
     ("pixelcnn", "codes", "", {}),
 )
 """Script, config, other settings, and how to score; a VQ-VAE is scored with the prior over its codes that follows."""

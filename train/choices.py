@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genjax import data
 from genjax.nn import convnet, mlp, unet
@@ -18,7 +19,7 @@ def likelihood(settings: Any) -> pixels.Likelihood:
     return {
         "bernoulli": pixels.bernoulli,
         "gaussian": lambda: pixels.gaussian(settings.std),
-        "logistic": pixels.discretized_logistic,
+        "logistic": lambda: pixels.discretized_logistic(settings.levels),
         "categorical": lambda: pixels.categorical(settings.levels),
         "mixture": lambda: pixels.mixture_of_logistics(settings.components, settings.levels),
     }[settings.likelihood]()
@@ -83,3 +84,22 @@ def check_labels(classes: int, dataset: data.Dataset) -> None:
                 f"classes {classes}: {dataset.name} has labels from {labels.min()} to {labels.max()}; "
                 f"expected 0 to {classes - 1}; use --classes {labels.max() + 1}"
             )
+
+
+def check_levels(settings: Any, num_levels: int, dataset: data.Dataset) -> None:
+    """Refuse a data set whose pixels are not among the levels of their distribution.
+
+    Raises:
+      UsageError: they are not, and what to use.
+    """
+    for split in (dataset.train, dataset.heldout):
+        present = np.unique(split["image"])
+        try:
+            pixels.check_levels(data.scale(present.reshape(-1, 1, 1, 1)), num_levels)
+        except ValueError as error:
+            black_and_white = "use --binarization dynamic, or --likelihood categorical or mixture"
+            raise config.UsageError(
+                f"likelihood {settings.likelihood}: {dataset.name} has pixels of {len(present)} levels, which are not "
+                f"among {num_levels}, evenly spaced; "
+                + (black_and_white if settings.likelihood == "bernoulli" else "use --levels 256, which every image has")
+            ) from error

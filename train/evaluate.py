@@ -87,7 +87,8 @@ def scores(settings: Evaluate) -> dict[str, Any]:
       UsageError: a value that cannot be.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
     """
-    if problems := config.at_least(settings, {"samples": 1, "times": 1, "levels": 0, "num": 0, "seed": 0}):
+    least = {"samples": 1, "times": 1, "levels": 2 if settings.levels else 0, "num": 0, "seed": 0}
+    if problems := config.at_least(settings, least):
         raise config.UsageError("\n".join(problems))
     run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
     told = dataclasses.replace(run.settings, data_dir=settings.data_dir or run.settings.data_dir)
@@ -161,7 +162,8 @@ def _of_steps(
 
     def score(params: Params, keys: Key, part: Batch) -> dict[str, jax.Array]:
         bound_keys, spread_keys, probe_keys = random.split(keys, 3)
-        images, (denoise, schedule) = data.scale(part["image"]), process(params)
+        images = pixels.from_level(pixels.to_level(data.scale(part["image"]), levels), levels)
+        denoise, schedule = process(params)
         found = likelihood.bound(denoise, schedule, bound_keys, images, variance=variance, num_levels=levels)
         row = {"vlb": -found.total, "prior": -found.prior, "steps": -found.steps[:, 1:].sum(1)}
         row["decoder"] = -found.steps[:, 0]

@@ -13,7 +13,6 @@ import numpy as np
 
 from genjax import data
 from genjax.models import autoregressive
-from genjax.theory import pixels
 from genjax.training import parallel, steps
 from genjax.types import Batch, Images, Params
 from train import choices, codes, config, loop, optimizer, pictures, sources
@@ -110,19 +109,7 @@ def _check(settings: Config, dataset: data.Dataset) -> None:
     choices.check_labels(classes(settings), dataset)
     if codes.named(settings) or settings.binarization == "dynamic":
         return
-    for split in (dataset.train, dataset.heldout):
-        present = np.unique(split["image"])
-        try:
-            pixels.check_levels(data.scale(present.reshape(-1, 1, 1, 1)), settings.num_levels)
-        except ValueError as error:
-            if settings.likelihood == "bernoulli":
-                hint = "use --binarization dynamic, or --likelihood categorical or mixture"
-            else:
-                hint = "use --levels 256, which every image has"
-            raise config.UsageError(
-                f"likelihood {settings.likelihood}: {dataset.name} has pixels of {len(present)} levels, which are not "
-                f"among {settings.num_levels}, evenly spaced; {hint}"
-            ) from error
+    choices.check_levels(settings, settings.num_levels, dataset)
 
 
 def _figures(settings: Config, shape: tuple[int, int, int], ours: autoregressive.Autoregressive):

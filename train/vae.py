@@ -35,7 +35,9 @@ class Config(config.ImageRun):
     """Give the label, one of so many classes, to both networks; 0 makes a model without labels."""
     likelihood: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli"
     """p(x|z) of a pixel: bernoulli for binary ones (of grey ones, the notes' cross-entropy), gaussian of a fixed
-    standard deviation, or a discretised logistic over 256 levels."""
+    standard deviation, or a discretised logistic."""
+    levels: int = 256
+    """How many values a pixel can take; logistic only."""
     std: float = 0.25
     """Standard deviation of the gaussian likelihood, where pixels reach from -1 to 1."""
     binarization: Literal["none", "dynamic", "static"] = "none"
@@ -54,7 +56,8 @@ class Config(config.ImageRun):
         found = super().problems() + config.at_least(
             self,
             dict.fromkeys(("latents", "hidden", "filters", "num_samples"), 1)
-            | dict.fromkeys(("classes", "beta", "beta_warmup", "free_bits"), 0),
+            | dict.fromkeys(("classes", "beta", "beta_warmup", "free_bits"), 0)
+            | {"levels": 2},
         )
         if not self.std > 0:
             found.append(f"std: expected a positive standard deviation, got {self.std}")
@@ -92,8 +95,14 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
         comparison=_rate_distortion,
-        check=functools.partial(choices.check_labels, settings.classes),
+        check=functools.partial(_check, settings),
     )
+
+
+def _check(settings: Config, dataset: data.Dataset) -> None:
+    choices.check_labels(settings.classes, dataset)
+    if settings.likelihood == "logistic":
+        choices.check_levels(settings, settings.levels, dataset)
 
 
 def _figures(settings: Config, ours: vae.VAE):

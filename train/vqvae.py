@@ -41,13 +41,15 @@ class Config(config.ImageRun):
     """Residual blocks beside the codebook."""
     likelihood: Literal["gaussian", "logistic", "bernoulli"] = "gaussian"
     """p(x|indices) of a pixel: a gaussian of a fixed standard deviation, a discretised logistic, or black and white."""
+    levels: int = 256
+    """How many values a pixel can take; logistic only."""
     std: float = 0.25
     """Standard deviation of the gaussian likelihood, where pixels reach from -1 to 1."""
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
         found = super().problems() + config.at_least(
-            self, {"codebook": 1, "features": 1, "filters": 1, "blocks": 0, "commitment": 0}
+            self, {"codebook": 1, "features": 1, "filters": 1, "blocks": 0, "commitment": 0, "levels": 2}
         )
         if not 0 < self.decay < 1:
             found.append(f"decay: expected a number in (0, 1), such as 0.99; got {self.decay}")
@@ -95,6 +97,8 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
 
 def _check(settings: Config, shape: tuple[int, int, int], dataset: data.Dataset) -> None:
+    if settings.likelihood == "logistic":
+        choices.check_levels(settings, settings.levels, dataset)
     unit = 2 ** len(settings.filters)
     vectors = len(dataset.train["image"]) * (shape[0] // unit) * (shape[1] // unit)
     if settings.codebook > vectors:

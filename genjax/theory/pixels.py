@@ -91,7 +91,7 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
 
     p(x) = σ((x + δ - μ) / s) - σ((x - δ - μ) / s), δ = 1 / (levels - 1); the outermost bins reach to ±∞. Two outputs
     for each channel: all the μ, then all the log s. In log space, σ(a) - σ(b) = σ(a) σ(-b) (1 - e^{b - a}) has no
-    cancellation and needs no clamp.
+    cancellation and needs no clamp. Pixels are taken to the nearest level.
 
     Raises:
       ValueError: fewer than 2 levels.
@@ -102,7 +102,7 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
     def log_prob(outputs: Outputs, images: Images) -> Float[Array, " b"]:
         _check(images)
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
-        return _per_image(logistic_bin(images, mean, log_scale, half))
+        return _per_image(logistic_bin(_round(images, num_levels), mean, log_scale, half))
 
     def sample(key: Key, outputs: Outputs) -> Images:
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
@@ -176,6 +176,7 @@ def mixture_of_logistics(num_components: int = 10, num_levels: int = 256) -> Lik
 
     def log_prob(outputs: Outputs, images: Images) -> Float[Array, " b"]:
         _check(images)
+        images = _round(images, num_levels)
         logits, mean, log_scale, lower = split(outputs, images.shape[-1])
         mean = mean + jnp.einsum("...jik,...i->...jk", lower, images)
         each = jnp.sum(logistic_bin(images[..., None], mean, log_scale, half), -2)

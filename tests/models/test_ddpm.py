@@ -76,6 +76,15 @@ def test_times_are_uniform_and_reach_both_ends():
     assert len(counts) == 100 and stats.chisquare(counts).pvalue > 1e-3
 
 
+def test_places_are_times_in_even_bins():
+    seen = []
+    images = jnp.zeros((5, 1, 1, 1))
+    place = jnp.array([0.0, 0.0099, 0.0101, 0.9899, 1.0])
+    denoise = lambda x, t: seen.append(t) or x
+    ddpm.losses(denoise, SCHEDULE, random.per_example(KEY, 5), images, diffusion.simple(ddpm.l2), place)
+    assert np.asarray(seen[0]).tolist() == [0, 0, 1, 98, 99]
+
+
 def test_the_loss_of_an_image_does_not_depend_on_its_batch():
     model = ddpm.build(Affine(), SCHEDULE, SHAPE)
     params = model.init(KEY)

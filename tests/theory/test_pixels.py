@@ -35,6 +35,18 @@ def test_the_discretised_logistic_is_right_to_the_far_tail_and_sums_to_one(mean,
     assert np.allclose(np.asarray(log_prob)[far], np.log(mass[far]), atol=2e-3 if log_scale < -6 else 1e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize("likelihood", [pixels.discretized_logistic(17), pixels.mixture_of_logistics(1, 17)])
+def test_pixels_that_were_bytes_are_of_the_levels_they_stand_for(likelihood):
+    """Or their bins would overlap: seventeen levels do not fall on bytes."""
+    levels = np.linspace(-1, 1, 17)
+    as_bytes = np.rint((levels + 1) / 2 * 255) / 127.5 - 1
+    assert np.abs(as_bytes - levels).max() > 1e-3
+    out = jax.random.normal(jax.random.key(0), (1, 1, 1, likelihood.num_outputs(1)))
+    rows = jnp.broadcast_to(out, (17, *out.shape[1:]))
+    exact, seen = (np.asarray(likelihood.log_prob(rows, one(x)), float) for x in (levels, as_bytes))
+    assert np.allclose(seen, exact, atol=1e-5) and abs(np.exp(seen).sum() - 1) < 1e-5
+
+
 def test_every_gradient_is_finite():
     for likelihood, size in ((pixels.discretized_logistic(), 2), (pixels.bernoulli(), 1), (pixels.gaussian(0.1), 1)):
         for scale in (1e-3, 1.0, 30.0):

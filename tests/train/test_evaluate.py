@@ -72,6 +72,8 @@ def test_a_member_is_scored_and_drawn_from(runs, tmp_path, command):
             2,
             "dynamic pixels want --likelihood bernoulli",
         ),
+        ("vae", ("--likelihood", "logistic", "--levels", 9), 2, "has pixels of 17 levels, which are not among 9"),
+        ("vqvae", ("--likelihood", "logistic", "--levels", 1), 2, "levels: expected at least 2, got 1"),
         ("vqvae", ("--codebook", 100_000), 2, "has 25600 vectors to choose from; use fewer entries"),
         ("vae", ("--free-bits", "nan"), 2, "free_bits: expected at least 0, got nan"),
         ("evaluate", ("--num", -1, "--seed", -1), 2, "seed: expected at least 0, got -1"),
