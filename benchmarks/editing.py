@@ -31,7 +31,7 @@ class Editing:
     workdir: str = "runs/ddpm-digits"
     """Folder of a run of train.ddpm on digits."""
     num: int = 12
-    """Digits."""
+    """Digits in a row of the pictures; the numbers are over all that are held out."""
     steps: int = 50
     """Of the chains."""
     resample: tuple[int, ...] = (1, 5, 20)
@@ -79,7 +79,7 @@ def mix(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, sett
     there = jax.jit(diffusion.invert(denoise, grid, iterations=settings.iterations))
     back = jax.jit(diffusion.implicit(denoise, grid, clip=False))
     noise = there(KEY, truth)
-    pairs = len(truth) // 3
+    pairs = settings.num // 3
     shares = np.linspace(0, 1, settings.num)
     rows = [
         back(
@@ -99,15 +99,12 @@ def main(argv: Sequence[str]) -> None:
     model, schedule = ddpm.model(run.settings, run.shape), ddpm.schedule(run.settings)
     denoise = model.denoise(trained.params(run, model.init))
     on = lambda spacing: diffusion.on_times(schedule, diffusion.timesteps(schedule.num_steps, settings.steps, spacing))
-    grid, gentle = (
-        on("trailing"),
-        on("leading"),
-    )  # an inversion wants steps in which σ̄ falls by no more than a few times
-    truth = data.scale(jnp.asarray(data.digits().heldout["image"][: settings.num]))
+    grid, gentle = on("trailing"), on("leading")  # an inversion wants σ̄ to fall by no more than a few times a step
+    truth = data.scale(jnp.asarray(data.digits().heldout["image"]))
     folder, found = quality.HERE / "results", {}
     for name, band, where in (("fill in", fill_in, grid), ("redraw", redraw, grid), ("mix", mix, gentle)):
         found[name], rows = band(denoise, where, truth, settings)
-        images = np.concatenate([np.asarray(data.to_uint8(row)) for row in rows])
+        images = np.concatenate([np.asarray(data.to_uint8(row))[: settings.num] for row in rows])
         pictures.save(folder / f"editing-{name.replace(' ', '-')}.png", pictures.tile(images, settings.num))
     (folder / "editing.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     quality.write_table("editing", table(found))

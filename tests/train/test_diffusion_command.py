@@ -140,7 +140,7 @@ def test_sigmas_that_cannot_be_are_refused(flags, message, tmp_path):
         edm.main([*TINY, *flags, "--workdir", str(tmp_path / "run")])
 
 
-@pytest.mark.parametrize("flags", [{}, {"sampler": "heun", "steps": 4}])
+@pytest.mark.parametrize("flags", [{}, {"steps": 12}, {"sampler": "heun", "steps": 4}, {"sampler": "dpm_solver_sde"}])
 def test_a_variational_model_draws_by_any_sampler_of_a_grid(variational, flags):
     drawn = sample.draw(sample.Sample(variational, num=2, **flags))
     assert drawn.shape == (2, 8, 8, 1) and not np.array_equal(drawn[0], drawn[1])

@@ -144,10 +144,7 @@ def test_a_finished_run_has_nothing_to_do_and_changes_nothing(unbroken, run):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [
-        (signal.SIGTERM, 75),
-        *(pytest.param(*end, marks=pytest.mark.slow) for end in ((signal.SIGKILL, -9), (signal.SIGINT, 130))),
-    ],
+    [(signal.SIGTERM, 75), (signal.SIGKILL, -9), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(number, code, start, run, tmp_path):
     process = start(tmp_path / "run", "--steps", 100_000)  # so many that the signal cannot come too late
