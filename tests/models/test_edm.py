@@ -89,7 +89,8 @@ def test_a_network_with_dropout_drops_in_training_alone():
 def test_what_is_not_said_is_the_papers():
     """Karras et al. 2022, Table 1."""
     default = lambda function: {name: p.default for name, p in inspect.signature(function).parameters.items()}
-    assert {"deviation": 0.5, "mean": -1.2, "spread": 1.2}.items() <= default(edm.build).items()
+    for function in (edm.build, edm.losses):
+        assert {"deviation": 0.5, "mean": -1.2, "spread": 1.2}.items() <= default(function).items()
     assert {"low": 0.002, "high": 80.0, "rho": 7.0}.items() <= default(diffusion.karras).items()
 
 
