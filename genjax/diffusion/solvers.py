@@ -251,7 +251,7 @@ def invert(denoise: Denoise, grid: grids.Grid, *, iterations: int = 3) -> Sample
     Each step solves x̄_t = x̄_s + (σ̄_t - σ̄_s) ε(x_t, t), the deterministic step read backwards, by that many fixed-point
     iterations from x̄_t = x̄_s: one is the usual inversion (Dhariwal & Nichol 2021, App. F), more make it exact where
     steps are small enough (Pan et al. 2023): σ̄ should rise by no more than a few times in each, as on leading times;
-    on trailing ones of a cosine schedule no number is enough. ``iterations`` · K evaluations. Nothing is clipped.
+    on trailing ones of a cosine schedule even hundreds are too few. ``iterations`` · K evaluations. Nothing is clipped.
 
     Args:
       denoise: ``(x, time) -> ε``, or a ``Prediction``.
