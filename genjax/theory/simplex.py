@@ -2,16 +2,12 @@
 
 from typing import Any
 
-import jax
 import numpy as np
+
+from genjax.checks import known
 
 Axis = int | tuple[int, ...]
 """The axis, or axes, that a distribution lives on."""
-
-
-def known(*arrays: Any) -> bool:
-    """Whether the values can be looked at: false inside ``jit``, ``grad``, ``vmap`` and ``scan``."""
-    return not any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
 def check(name: str, p: Any, axis: Axis = -1) -> None:
