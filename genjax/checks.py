@@ -136,7 +136,7 @@ def axis(name: str, value: int, ndim: int) -> int:
     return value % ndim
 
 
-def _refuse(name: str, x: Any, good: np.ndarray, expected: str) -> None:
+def _refuse(name: str, x: Any, good: Any, expected: str) -> None:
     if not np.all(good):
         table = np.asarray(x)
         where = np.unravel_index(np.argmin(good), np.shape(good)) if np.ndim(good) else ()
