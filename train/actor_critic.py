@@ -5,7 +5,7 @@ import difflib
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,10 @@ from genjax.nn import mlp
 from genjax.theory import decisions
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import config, loop, pictures, runtime, sources
+from train import config, loop, optimizer, pictures, reads, runtime, sources
 
 FRAMES = 10
+LARGEST = 10**8  # steps of a rollout, in all copies of the environment together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Config(config.Run):
     episodes: int = 32
     """Played for a report."""
 
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+        name: reads.needs(algorithm="ppo") for name in ("clip_range", "epochs", "minibatch")
+    }
+
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
         found = super().problems() + config.at_least(
@@ -66,6 +71,10 @@ class Config(config.Run):
             dict.fromkeys(("rollout", "epochs", "minibatch", "episodes", "hidden"), 1)
             | dict.fromkeys(("entropy", "value_lr"), 0),
         )
+        if self.batch_size * self.rollout > LARGEST:
+            found.append(
+                f"batch_size, rollout: expected a product of at most {LARGEST}, the steps that are kept at once"
+            )
         for name in ("discount", "trace"):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"{name}: expected 0 to 1, got {getattr(self, name)}")
@@ -120,20 +129,13 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
 
 def _optimizer(settings: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    count = settings.steps
+    updates = 1
     if settings.algorithm == "ppo":
-        count *= settings.epochs * max(settings.batch_size * settings.rollout // settings.minibatch, 1)
-
-    def adam(peak: float) -> tuple[optax.GradientTransformation, optax.Schedule]:
-        rate = (
-            optax.cosine_decay_schedule(peak, count) if settings.schedule == "cosine" else optax.constant_schedule(peak)
-        )
-        clip = optax.clip_by_global_norm(settings.clip) if settings.clip else optax.identity()
-        return optax.chain(clip, optax.adam(rate)), rate
-
-    policy, rate = adam(settings.lr)
-    value, _ = adam(settings.value_lr or settings.lr)
-    return actor_critic.optimizer(policy, value), lambda done: rate(done * count // settings.steps)
+        updates = settings.epochs * max(settings.batch_size * settings.rollout // settings.minibatch, 1)
+    step = lambda count: count / updates
+    policy, rate = optimizer.adam(settings, step=step)
+    value, _ = optimizer.adam(settings, settings.value_lr or settings.lr, step=step)
+    return actor_critic.optimizer(policy, value), rate
 
 
 def _load(settings: Config) -> data.Dataset:

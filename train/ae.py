@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ from genjax.metrics import roc
 from genjax.models import autoencoder
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, runtime, sources
+from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
 
 COLUMNS = 16
 
@@ -35,6 +35,8 @@ class Config(config.ImageRun):
     """Widths of the dense layers from image to code; the decoder has them the other way round."""
     filters: tuple[int, ...] = (32, 64)
     """Channels of the convolutions, each of which halves the image; conv only."""
+
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"filters": reads.needs(network="conv")}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""

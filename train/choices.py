@@ -11,7 +11,7 @@ import numpy as np
 from genjax import data
 from genjax.nn import convnet, mlp, unet
 from genjax.theory import pixels
-from train import config
+from train import config, reads, sources
 
 
 def likelihood(settings: Any) -> pixels.Likelihood:
@@ -44,6 +44,7 @@ def encoder_decoder(
     """
     down, up = settings.hidden, settings.hidden[::-1]
     if settings.network == "conv":
+        check_halvings("--filters", len(settings.filters), outputs)
         return (
             convnet.Encoder(features, settings.filters, down, num_classes, activation),
             convnet.Decoder(outputs, settings.filters, up, num_classes),
@@ -67,6 +68,41 @@ def unet_of(settings: config.UNetRun, channels: int, **more: Any) -> unet.UNet:
     )
 
 
+def check_halvings(flag: str, times: int, shape: tuple[int, int, int]) -> None:
+    """Refuse images that do not halve so often.
+
+    Args:
+      flag: that says how often.
+      times: that they are halved.
+      shape: of the images.
+
+    Raises:
+      UsageError: with what to use instead.
+    """
+    unit = 2**times
+    if any(size % unit for size in shape[:2]):
+        near = [max(1, round(size / unit)) * unit for size in shape[:2]]
+        raise config.UsageError(
+            f"{flag}: so many of them halve images {times} times, and {shape[0]} by {shape[1]} does not go by {unit}; "
+            f"use fewer, or images of {near[0]} by {near[1]}"
+        )
+
+
+def heights(settings: config.UNetRun) -> set[int]:
+    """Of the maps in the U-Net, from the image down; none where only the data tell."""
+    shape = sources.shape(settings)
+    return {shape[0] >> level for level in range(len(settings.multipliers))} if shape else set()
+
+
+OCCURS = (
+    reads.Condition(
+        lambda settings: not heights(settings) or set(settings.attention) <= heights(settings),
+        "at heights that the U-Net has: that of the images, halved once for each of --multipliers after the first",
+    ),
+)
+"""When attention at these heights is somewhere."""
+
+
 def check_labels(classes: int, dataset: data.Dataset) -> None:
     """Refuse a data set whose labels are not among the classes of a conditional model.
 
@@ -76,7 +112,7 @@ def check_labels(classes: int, dataset: data.Dataset) -> None:
     if not classes:
         return
     if "label" not in dataset.train:
-        raise config.UsageError(f"classes {classes}: {dataset.name} has no labels; leave --classes out")
+        raise config.UsageError(f"classes {classes}: {dataset.name} has no labels; use --classes 0")
     for split in (dataset.train, dataset.heldout):
         labels = split["label"]
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:

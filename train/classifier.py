@@ -34,6 +34,7 @@ class Config(config.ImageRun):
 
 def model(settings: Config, shape: tuple[int, int, int]) -> classifier.Classifier:
     """The model that the settings describe, for images of a shape (h, w, c)."""
+    choices.check_halvings("--filters", len(settings.filters), shape)
     return classifier.build(classifier.Network(settings.classes, settings.filters, settings.features), shape)
 
 

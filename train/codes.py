@@ -61,9 +61,13 @@ def load(settings: Any) -> data.Dataset:
 
 def images(settings: Any) -> data.Dataset:
     """What the codes are of."""
-    run = source(_workdir(settings))[0]
-    there = settings.data_dir or run.settings.data_dir
-    return sources.load(dataclasses.replace(run.settings, data_dir=there))
+    told = pictured(settings)
+    return sources.load(dataclasses.replace(told, data_dir=settings.data_dir or told.data_dir))
+
+
+def pictured(settings: Any) -> vqvae.Config:
+    """The settings of the run whose codes they are: its data are what the codes stand for."""
+    return source(_workdir(settings))[0].settings
 
 
 def decode(settings: Any, maps: Images) -> Images:

@@ -1,28 +1,37 @@
 """Configurations: a flat frozen dataclass is the schema, the documentation and the command line of a script.
 
 ``--config`` names a file of ``train/configs/<script>/``, any ``.toml``, or a run's own ``config.json``; what it says
-replaces the dataclass's defaults, and flags replace what it says.
+replaces the dataclass's defaults, and flags replace what it says. A setting that nothing would read is refused: see
+``reads``.
 """
 
 import argparse
 import dataclasses
-import difflib
-import json
+import functools
 import math
-import pathlib
 import sys
-import tomllib
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-CONFIGS = pathlib.Path(__file__).parent / "configs"
+from train import naming, reads, usage
+from train.configfile import CONFIGS, is_record, read
+from train.usage import UsageError, at_least
 
-
-class UsageError(Exception):
-    """A flag or a configuration that cannot be: exit code 2. The message says what to change."""
+__all__ = [
+    "CONFIGS",
+    "FREE",
+    "ImageRun",
+    "Run",
+    "UNetRun",
+    "UsageError",
+    "at_least",
+    "changes",
+    "command",
+    "parse",
+    "read",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Run:
     config: str = "digits"
     """Name of a file in train/configs/<script>/, path of a .toml, or a run's config.json."""
     workdir: str = ""
-    """Folder of the run; a run that is there goes on. Default: runs/<script>-<config>."""
+    """Folder of the run; a run that is there goes on. Default: runs/<script>-<config>, and what differs from it."""
     restart: bool = False
     """Delete the run in the workdir and start over."""
     override_resume: bool = False
@@ -70,6 +79,9 @@ class Run:
     traceback: bool = False
     """Show where in the code an error arose."""
 
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"override_resume": reads.needs(restart=False)}
+    """When a setting is read that is not always; see ``reads``."""
+
     def problems(self) -> list[str]:
         """Everything wrong with the values, one line each."""
         ones = dict.fromkeys(("steps", "every", "log_every", "steps_per_call", "batch_size", "num_seeds"), 1)
@@ -85,6 +97,18 @@ class Run:
         return found
 
 
+def _by_source(name: str, settings: Any) -> bool:
+    from train import sources  # which reads settings, and so imports this module
+
+    return name in sources.read(settings)
+
+
+def _sources(name: str) -> str:
+    from train import sources
+
+    return sources.readers(name)
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageRun(Run):
     """What every script takes that trains on images."""
@@ -94,7 +118,7 @@ class ImageRun(Run):
     data_dir: str = ""
     """Where data sets lie or are downloaded to. Default: the folder of tensorflow-datasets."""
     size: int = 64
-    """Height and width that the images of a folder are brought to."""
+    """Height and width that images are brought to, where the data set has none of its own."""
     channels: Literal[1, 3] = 3
     """1 for grey, 3 for colour: images of a folder."""
     flip: bool = False
@@ -103,6 +127,10 @@ class ImageRun(Run):
     """A class that training never sees; the held-out split keeps it. -1 for none."""
 
     kinds: ClassVar[tuple[str, ...]] = ()  # of data that the model takes beside images; see sources.MORE
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+        name: (reads.Condition(functools.partial(_by_source, name), functools.partial(_sources, name)),)
+        for name in ("data_dir", "size", "channels", "flip", "without")
+    }
 
     def problems(self) -> list[str]:
         """Everything wrong with the values, one line each."""
@@ -141,74 +169,67 @@ class UNetRun(ImageRun):
         return found
 
 
-def at_least(settings: object, lowest: Mapping[str, int]) -> list[str]:
-    """What is wrong with settings that are below what they may be, or no number; with tuples, with any of theirs."""
-    found = []
-    for name, low in lowest.items():
-        value = getattr(settings, name)
-        if not all(one >= low for one in (value if isinstance(value, tuple) else (value,))):
-            found.append(f"{name}: expected at least {low}, got {value}")
-    return found
-
-
 # What a resumed run may be asked to do differently; anything else would not be the same run.
 FREE = {"config", "workdir", "restart", "override_resume", "data_dir", "steps", "every", "log_every", "steps_per_call",
         "lr", "clip", "devices", "distributed", "traceback"}  # fmt: skip
 
 C = TypeVar("C", bound=Run)
+S = TypeVar("S")
+
+
+def free(settings: Run) -> set[str]:
+    """The settings that a resumed run may change: with a cosine, not the steps that it ends at."""
+    return FREE - ({"steps"} if settings.schedule == "cosine" else set())
 
 
 def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
     """The configuration that a command line asks for.
 
     Raises:
-      UsageError: no such file, or values that cannot be; all of them at once.
+      UsageError: no such file, values that cannot be, or settings that nothing would read; all of a kind at once.
       SystemExit: 2 where a flag is not one (tyro says which is meant), 0 after ``--help``.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(f"python -m train.{script}", add_help=False, allow_abbrev=False)
     first.add_argument("--config", default=schema.config)
     named, _ = first.parse_known_args(argv)
-    config = tyro.cli(
-        schema,
-        prog=f"python -m train.{script}",
-        description=schema.__doc__,
-        args=argv,
-        default=read(schema, script, named.config),
-    )
-    if problems := config.problems():
+    base = read(schema, script, named.config)
+    settings, typed = command(schema, script, argv, base)
+    if problems := settings.problems():
         raise UsageError("\n".join(problems))
-    return config if config.workdir else dataclasses.replace(config, workdir=_default_workdir(script, config.config))
+    _refuse_idle(settings, base, typed)
+    if settings.workdir:
+        return settings
+    own = reads.changed(settings, base) - free(settings)
+    differs = {name: value for name, value in vars(settings).items() if name in own}
+    return dataclasses.replace(settings, workdir=naming.workdir(script, settings.config, differs))
 
 
-def read(schema: type[C], script: str, name: str) -> C:
-    """The configuration in a file.
+def command(schema: type[S], script: str, argv: Sequence[str], default: S | None = None) -> tuple[S, set[str]]:
+    """What a command line says, ~ expanded, and the names of the settings that were typed.
 
     Raises:
-      UsageError: the file is missing or broken, or has unknown keys or values of another type.
+      UsageError: a value that no program could take.
+      SystemExit: 2 where a flag is not one, 0 after ``--help``.
     """
-    path = _find(script, name)
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text)["config"] if path.suffix == ".json" else tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: not a configuration: {error}") from error
-    if path.suffix == ".json":
-        values = {key: value for key, value in values.items() if key not in ("workdir", "restart", "override_resume")}
-    types, found = typing.get_type_hints(schema), []
-    hints = {field.name: types[field.name] for field in dataclasses.fields(schema)}
-    for key, value in values.items():
-        if key not in hints:
-            close = difflib.get_close_matches(key, hints, n=1, cutoff=0.4)
-            found.append(f"{path}: {key}: no such setting" + (f"; did you mean {close[0]}?" if close else ""))
-            continue
-        try:
-            values[key] = _conform(hints[key], value)
-        except ValueError as error:
-            found.append(f"{path}: {key}: {error}")
-    if found:
-        raise UsageError("\n".join(found))
-    return schema(**(values | {"config": name}))
+    more: dict[str, Any] = {} if default is None else {"default": default}
+    settings = tyro.cli(schema, prog=f"python -m train.{script}", description=schema.__doc__, args=argv, **more)
+    if problems := usage.extremes(settings):
+        raise UsageError("\n".join(problems))
+    return usage.at_home(settings), reads.typed(schema, argv)
+
+
+def _refuse_idle(settings: Run, base: Run, typed: set[str]) -> None:
+    """Refuse what was typed and has no effect, and what a file says that has none, neither there nor with the flags."""
+    table = reads.conditions(type(settings))
+    swept = settings.sweep.partition("=")[0].strip().replace("-", "_")
+    if swept in typed:
+        raise UsageError(f"{reads.flag(swept)}: --sweep {swept} says its values; leave one of the two out")
+    usage.refuse(table, settings, typed)
+    if not is_record(settings.config):
+        filed = reads.changed(base, type(base)(config=base.config)) - typed
+        idle = reads.without_effect(table, base, filed).keys() & reads.without_effect(table, settings, filed).keys()
+        usage.refuse(table, settings, idle, f"{settings.config}: ")
 
 
 def changes(old: dict[str, Any], new: dict[str, Any], free: set[str]) -> tuple[list[str], list[str]]:
@@ -216,46 +237,6 @@ def changes(old: dict[str, Any], new: dict[str, Any], free: set[str]) -> tuple[l
     differ = [key for key in sorted(old.keys() | new.keys()) if _plain(old.get(key)) != _plain(new.get(key))]
     lines = {key: f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in differ}
     return [lines[key] for key in differ if key in free], [lines[key] for key in differ if key not in free]
-
-
-def _find(script: str, name: str) -> pathlib.Path:
-    shipped = CONFIGS / script
-    names = sorted(path.stem for path in shipped.glob("*.toml"))
-    if name in names:
-        return shipped / f"{name}.toml"
-    path = pathlib.Path(name)
-    if path.suffix in (".toml", ".json") and path.is_file():
-        return path
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise UsageError(
-        f"--config {name}: expected one of {', '.join(names)}, or the path of a .toml or config.json file{hint}"
-    )
-
-
-def _default_workdir(script: str, name: str) -> str:
-    return str(pathlib.Path("runs") / f"{script}-{pathlib.Path(name).stem}")
-
-
-def _conform(hint: Any, value: Any) -> Any:
-    """The value as the type; strict, for a file knows its types."""
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value in options:
-            return value
-        raise ValueError(f"expected one of {', '.join(map(repr, options))}; got {value!r}")
-    if origin is tuple:
-        if isinstance(value, list):
-            return tuple(_conform(options[0], item) for item in value)
-        raise ValueError(f"expected a list, got {value!r}")
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ValueError(f"expected {_NAMES.get(hint, hint)}, got {value!r}")
-    return value
-
-
-_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ import functools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ from genjax.models import ddpm
 from genjax.nn import diffusers_unet, unet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, runtime, sources
+from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +55,31 @@ class Config(config.UNetRun):
     label_dropout: float = 0.1
     """Share of the labels that are hidden in training, so that guidance has a model without them."""
     guidance: float = 1.0
-    """How much the label counts when images are drawn: 0 not at all, 1 as in the data, more for purer images of it."""
+    """How much the label counts when images are drawn: 0 not at all, 1 as in the data, more for purer images of it,
+    below 0 for images of anything else."""
     norm: Literal["group", "batch"] = "group"
     """Normalisation; simple only. With batch, as in the notes, an image depends on the others of its batch."""
 
     variance: Literal["small", "large", "learned"] = "small"
     """Of the reverse steps: small is β̃_t, large is β_t; learned lies between, as the network says (Nichol & Dhariwal
     2021), and adds a thousandth of the variational bound to the loss."""
+
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+        "first_beta": reads.needs(noise="linear"),
+        "last_beta": reads.needs(noise="linear"),
+        "loss": reads.needs(weighting=("simple", "min_snr")),
+        "width": reads.needs(network=("unet", "simple")),
+        "multipliers": reads.needs(network=("unet", "simple")),
+        "blocks": reads.needs(network="unet"),
+        "attention": reads.needs(network="unet") + choices.OCCURS,
+        "dropout": reads.needs(network="unet"),
+        "fourier": reads.needs(network="unet"),
+        "classes": reads.needs(network="unet"),
+        "norm": reads.needs(network="simple"),
+        "unet_config": reads.needs(network="diffusers"),
+        "label_dropout": reads.needs(classes=True),
+        "guidance": reads.needs(classes=True),
+    }
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -82,7 +100,7 @@ class Config(config.UNetRun):
             found.append("guidance: expected a model conditional on labels; give --classes, or leave --guidance at 1")
         if not 0 <= self.label_dropout <= 1:
             found.append(f"label_dropout: expected 0 to 1, got {self.label_dropout}")
-        return found + config.at_least(self, {"timesteps": 1, "classes": 0, "guidance": 0})
+        return found + config.at_least(self, {"timesteps": 1, "classes": 0})
 
 
 Sampler = Callable[..., diffusion.Sample]
@@ -90,6 +108,8 @@ Sampler = Callable[..., diffusion.Sample]
 
 def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None = None) -> ddpm.DDPM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
+    if settings.network != "diffusers":
+        choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
     times, learned = schedule(settings), settings.variance == "learned"
     read = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[settings.predict]
     ours = ddpm.build(
@@ -100,9 +120,9 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None
         read=diffusion.with_fraction(read) if learned else read,
         sampler=sampler or functools.partial(diffusion.ancestral, variance=variance(settings)),
         num_classes=settings.classes,
-        label_dropout=settings.label_dropout,
+        label_dropout=settings.label_dropout if settings.classes else 0.0,
         guide=None
-        if settings.guidance == 1
+        if not settings.classes or settings.guidance == 1
         else functools.partial(
             diffusion.classifier_free_batched, weight=settings.guidance, channels=shape[-1] if learned else None
         ),

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from genjax import data, diffusion
 from genjax.models import edm
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, runtime, sources
+from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Config(config.UNetRun):
     """σ where the chain ends, before its step to none."""
     high: float = 80.0
     """σ where it begins."""
+
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention": choices.OCCURS}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -55,6 +58,7 @@ def model(
     settings: Config, shape: tuple[int, int, int], sampler: Chain = diffusion.heun, num_steps: int = 0
 ) -> edm.EDM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
+    choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
     return edm.build(
         choices.unet_of(settings, shape[-1]),
         shape,

@@ -8,36 +8,31 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from genjax import data, diffusion, random
-from genjax.diffusion import likelihood
-from genjax.models import autoregressive
-from genjax.models import ddpm as ddpm_model
-from genjax.models import edm as edm_model
-from genjax.models import vae as vae_model
-from genjax.models import vdm as vdm_model
-from genjax.theory import estimates, pixels, variational
-from genjax.types import Batch, Key, Params
+from genjax.theory import estimates, pixels
 from train import (
     choices,
     codes,
     config,
     ddpm,
     edm,
+    files,
+    likelihoods,
     pixelcnn,
     pixelrnn,
     raster,
+    reads,
     record,
     runtime,
     sources,
     trained,
+    usage,
     vae,
     vdm,
 )
@@ -58,9 +53,11 @@ class Evaluate:
     """How many times, spread evenly over [0, 1), estimate the bound of each image, of train.vdm; steps of the process
     whose bound it is, of train.edm, where more make it tighter."""
     levels: int = 0
-    """How many values a pixel can take, of a diffusion model only; 0 means 17 for digits and 256 for others."""
+    """How many values a pixel can take, of train.ddpm and train.edm only; 0 means 17 for digits, 256 for others."""
     flow: bool = False
-    """Also log p(x) by the probability flow; of a diffusion model only, and twice the work of its bound."""
+    """Also log p(x) by the probability flow; of train.ddpm and train.edm only, and twice the work of its bound."""
+    labels: bool = True
+    """Score log p(x|label) of a train.ddpm with classes; --no-labels scores log p(x), without labels."""
     num: int = 1000
     """How many held-out images, chosen at random; 0 for all."""
     member: int = 0
@@ -76,21 +73,48 @@ class Evaluate:
     traceback: bool = False
     """Show where in the code an error arose."""
 
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+        "samples": reads.of_runs("vae"),
+        "times": reads.of_runs("vdm", "edm"),
+        "levels": reads.of_runs("ddpm", "edm"),
+        "flow": reads.of_runs("ddpm", "edm"),
+        "labels": (
+            *reads.of_runs("ddpm"),
+            reads.Condition(lambda asked: bool(asked.classes), "of a run that was trained with --classes"),
+        ),
+        "data_dir": sources.OF_DATA_DIR,
+    }
+
 
 SCRIPTS = {"vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "ddpm": ddpm, "vdm": vdm, "edm": edm}
 
 
-def scores(settings: Evaluate) -> dict[str, Any]:
+def scores(settings: Evaluate, typed: Collection[str] = ()) -> dict[str, Any]:
     """Each number's mean over the images with its standard error, nats per image and bits per dimension.
 
+    Args:
+      settings: what to score; one that the run does not read is refused where it is not the default.
+      typed: those that are refused even so.
+
     Raises:
-      UsageError: a value that cannot be.
+      UsageError: a value that cannot be, or a setting that the run does not read.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
+      NonFinite: a mean or a standard error is no number.
     """
-    least = {"samples": 1, "times": 1, "levels": 2 if settings.levels else 0, "num": 0, "seed": 0}
-    if problems := config.at_least(settings, least):
+    least = {"samples": 1, "times": 1, "levels": 2 if settings.levels else 0, "num": 0, "seed": 0, "member": 0}
+    problems = usage.extremes(settings) + config.at_least(settings, least)
+    if settings.num == 1:
+        problems.append("num: expected at least 2 images, for a standard error, or 0 for all; got 1")
+    if problems:
         raise config.UsageError("\n".join(problems))
     run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
+    looked_at = codes.pictured(run.settings).data if codes.named(run.settings) else ""
+    usage.refuse_idle(settings, run, typed, looked_at)
+    with usage.of_library():
+        return _scores(settings, run)
+
+
+def _scores(settings: Evaluate, run: trained.Record) -> dict[str, Any]:
     told = dataclasses.replace(run.settings, data_dir=settings.data_dir or run.settings.data_dir)
     model = SCRIPTS[run.script].model(told, run.shape)
     params = trained.params(run, model.init, settings.checkpoint)
@@ -98,10 +122,13 @@ def scores(settings: Evaluate) -> dict[str, Any]:
     rows = (raster.load if run.script.startswith("pixel") else sources.load)(told).heldout
     rows = {**rows, "original": codes.images(told).heldout["image"] if coded else rows["image"]}
     size, shape = len(rows["image"]), rows["original"].shape[1:]
-    if not size:
-        raise config.UsageError(f"{told.data} holds out no image to score; {settings.workdir} was trained on all of it")
+    if size < 2:
+        raise config.UsageError(
+            f"{told.data} holds out {size} images; expected at least 2 to score. {settings.workdir} was trained on the "
+            "others"
+        )
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(size)[: settings.num or size])
-    score = jax.jit(_SCORES.get(run.script, _exact)(settings, told, model))
+    score = jax.jit(likelihoods.OF[run.script](settings, told, model))
     key, parts = jax.random.key(settings.seed), []
     for index in np.array_split(chosen, -(-len(chosen) // CHUNK)):
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
@@ -112,10 +139,12 @@ def scores(settings: Evaluate) -> dict[str, Any]:
         "workdir": settings.workdir,
         "data": told.data,
         "split": f"{len(chosen)} of {size} held-out images, seed {settings.seed}",
-        "pixels": f"{_levels(settings, told)} levels" if run.script in ("ddpm", "vdm", "edm") else _pixels(told),
+        "pixels": _pixels(settings, run.script, told),
         "samples": settings.samples,
         "dimensions": math.prod(shape),
     }
+    if getattr(told, "classes", 0):
+        row["labels"] = "given" if settings.labels else "not given"
     for name, value in found.items():
         row[name] = {
             "nats": float(value.mean),
@@ -124,108 +153,23 @@ def scores(settings: Evaluate) -> dict[str, Any]:
         }
     if by_time := {name: np.asarray(values.mean(0)).tolist() for name, values in whole.items() if values.ndim > 1}:
         row["by_time"] = by_time
+    runtime.check_finite(settings.workdir, row)
     return row
 
 
-Score = Callable[[Params, Key, Batch], dict[str, jax.Array]]
-"""``(params, keys [b], rows) -> numbers by name``, [b] or [b t]."""
-
-
-def _bounds(settings: Evaluate, told: vae.Config, model: vae_model.VAE) -> Score:
-    def score(params: Params, keys: Key, part: Batch) -> dict[str, jax.Array]:
-        model_keys, images = sources.images(told, keys, part)
-        batch = {**part, "image": images}
-        weights = model.log_weights(model_keys, params, batch, settings.samples)
-        found = {"elbo": variational.elbo(weights), "bound": variational.importance_weighted_bound(weights)}
-        return found | ({"exact": vae_model.log_evidence(model, params, batch)} if told.latents == 2 else {})
-
-    return score
-
-
-def _diffusion(settings: Evaluate, told: ddpm.Config, model: ddpm_model.DDPM) -> Score:
-    return _of_steps(settings, told, lambda params: (model.denoise(params), ddpm.schedule(told)), ddpm.variance(told))
-
-
-def _karras(settings: Evaluate, told: edm.Config, model: edm_model.EDM) -> Score:
-    """At as many σ of the chain's spacing as ``times`` says, as a process of so many steps."""
-    grid = edm.grid(told, settings.times)
-    return _of_steps(settings, told, lambda params: diffusion.variance_preserving(model.denoise(params), grid), "small")
-
-
-def _of_steps(
-    settings: Evaluate,
-    told: ddpm.Config | edm.Config,
-    process: Callable[[Params], tuple[diffusion.Denoise, diffusion.Schedule]],
-    variance: Literal["small", "large"],
-) -> Score:
-    levels = _levels(settings, told)
-
-    def score(params: Params, keys: Key, part: Batch) -> dict[str, jax.Array]:
-        bound_keys, spread_keys, probe_keys = random.split(keys, 3)
-        images = pixels.from_level(pixels.to_level(data.scale(part["image"]), levels), levels)
-        denoise, schedule = process(params)
-        found = likelihood.bound(denoise, schedule, bound_keys, images, variance=variance, num_levels=levels)
-        row = {"vlb": -found.total, "prior": -found.prior, "steps": -found.steps[:, 1:].sum(1)}
-        row["decoder"] = -found.steps[:, 0]
-        row |= {"nats": found.steps, "squared_error": found.squared_error / np.prod(images.shape[1:])}
-        if settings.flow:
-            spread, log_width = likelihood.dequantise(spread_keys, images, levels)
-            row["flow"] = likelihood.flow(denoise, schedule, probe_keys, spread) + log_width
-        return row
-
-    return score
-
-
-def _variational(settings: Evaluate, told: vdm.Config, model: vdm_model.VDM) -> Score:
-    num = settings.times
-
-    def score(params: Params, keys: Key, part: Batch) -> dict[str, jax.Array]:
-        shift_keys, draw_keys = random.split(keys, 2)
-        shift, images = jax.vmap(jax.random.uniform)(shift_keys), data.scale(part["image"])
-
-        def once(i: jax.Array):
-            batch = {"image": images, "time": ((i + shift) / num) % 1}
-            return model.losses(jax.vmap(lambda key: jax.random.fold_in(key, i))(draw_keys), params, batch)
-
-        found = jax.tree.map(lambda nats: -nats.mean(0), jax.lax.map(once, jnp.arange(num)))
-        row = {"prior": found.prior, "steps": found.diffusion, "decoder": found.decoder}
-        return {"vlb": found.prior + found.diffusion + found.decoder, **row}
-
-    return score
-
-
-def _levels(settings: Evaluate, told: ddpm.Config | vdm.Config | edm.Config) -> int:
-    if isinstance(told, vdm.Config):
-        return told.levels
-    return settings.levels or (17 if told.data == "digits" else 256)
-
-
-def _exact(settings: Evaluate, told: raster.Config, model: autoregressive.Autoregressive) -> Score:
-    def score(params: Params, keys: Key, part: Batch) -> dict[str, jax.Array]:
-        images = sources.images(told, keys, part)[1]
-        log_prob = model.log_prob(params, images, part["label"] if raster.classes(told) else None)
-        if not codes.named(told):
-            return {"log_prob": log_prob}
-        rest = codes.log_prob(told, part["original"], images)
-        return {"codes": log_prob, "images": rest, "both": log_prob + rest}
-
-    return score
-
-
-_SCORES: dict[str, Callable[..., Score]] = {"vae": _bounds, "ddpm": _diffusion, "vdm": _variational, "edm": _karras}
-
-
-def _pixels(settings: Any) -> str:
-    if codes.named(settings):
+def _pixels(settings: Evaluate, script: str, told: Any) -> str:
+    if script in ("ddpm", "vdm", "edm"):
+        return f"{likelihoods.levels(settings, told)} levels"
+    if codes.named(told):
         return "codes, then images given codes"
-    if settings.likelihood != "bernoulli":
-        levels = choices.likelihood(settings).num_levels
-        return f"{levels} levels" if levels else f"continuous, density, std {settings.std:g}"
+    if told.likelihood != "bernoulli":
+        levels = choices.likelihood(told).num_levels
+        return f"{levels} levels" if levels else f"continuous, density, std {told.std:g}"
     return {
         "none": "grey, cross-entropy: no likelihood",
         "dynamic": "binarised dynamically, one draw",
         "static": "binarised statically",
-    }[settings.binarization]
+    }[told.binarization]
 
 
 LEDGER = {
@@ -260,9 +204,13 @@ def ledger(rows: Sequence[dict[str, Any]]) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Print the numbers and the row of the ledger, and write it where asked."""
-    settings = tyro.cli(Evaluate, prog="python -m train.evaluate", args=argv)
-    row = scores(settings)
-    record.say(f"{row['data']}, {row['split']}; pixels: {row['pixels']}")
+    settings, typed = config.command(Evaluate, "evaluate", argv)
+    out = files.check_output(settings.out) if settings.out else None
+    row = scores(settings, typed)
+    if out:
+        files.replace(out, json.dumps(row, indent=1, allow_nan=False) + "\n")
+    labels = f"; labels: {row['labels']}" if "labels" in row else ""
+    record.say(f"{row['data']}, {row['split']}; pixels: {row['pixels']}{labels}")
     titles = {"elbo": "ELBO", "bound": f"bound, K = {settings.samples}", "exact": "log p(x), quadrature"}
     titles |= {
         "vlb": "variational bound",
@@ -280,8 +228,6 @@ def main(argv: Sequence[str]) -> None:
                 f"   {value['bits_per_dim']:.4f} bits per dim"
             )
     record.say(f"bits per dim ± standard error:\n{ledger([row])}")
-    if settings.out:
-        pathlib.Path(settings.out).write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

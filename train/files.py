@@ -11,7 +11,7 @@ import stat
 import tempfile
 from collections.abc import Sequence
 
-from train.config import UsageError
+from train.usage import UsageError
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{16}\.partial")
 
@@ -100,6 +100,21 @@ def check_output(path: str | os.PathLike, suffixes: Sequence[str] = (), *, flag:
     except ValueError as error:  # a NUL
         raise UsageError(f"{said}: {error}; name another file") from error
     return out
+
+
+def content(path: str | os.PathLike, most: int = 64 << 20) -> bytes:
+    """The bytes of a plain file.
+
+    Raises:
+      OSError: it is not there, is no plain file, or holds more than ``most`` bytes.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # a pipe may have no writer
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "expected a plain file", str(path))
+        if status.st_size > most:
+            raise OSError(errno.EFBIG, f"expected at most {most} bytes, got {status.st_size}", str(path))
+        return file.read()
 
 
 def shown(path: str | os.PathLike) -> str:

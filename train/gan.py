@@ -19,7 +19,7 @@ from genjax.models import gan
 from genjax.nn import adversarial
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, pictures, runtime, sources
+from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,9 @@ class Config(config.ImageRun):
     """Images drawn for the pictures of a report."""
 
     kinds: ClassVar[tuple[str, ...]] = ("ring",)
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+        "num_samples": (reads.Condition(lambda settings: settings.data != "ring", "with --data of images"),)
+    }
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -67,6 +70,7 @@ class Config(config.ImageRun):
 
 def model(settings: Config, shape: tuple[int, int, int]) -> gan.GAN:
     """The model that the settings describe, for images of a shape (h, w, c)."""
+    choices.check_halvings("--filters", len(settings.filters), shape)
     bounded = settings.data != "ring"
     generator = adversarial.Generator(shape, settings.hidden, settings.filters, settings.classes, bounded)
     discriminator = adversarial.Discriminator(
@@ -110,20 +114,27 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
 
 def _optimizer(settings: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    def adam(peak: float) -> tuple[optax.GradientTransformation, optax.Schedule]:
-        rate = optax.constant_schedule(peak)
-        if settings.schedule == "cosine":
-            rate = optax.cosine_decay_schedule(peak, max(settings.steps, 1))
-        clip = optax.clip_by_global_norm(settings.clip) if settings.clip else optax.identity()
-        return optax.chain(clip, optax.adam(rate, b1=settings.momentum)), rate
-
-    generator, rate = adam(settings.lr)
-    discriminator, _ = adam(settings.critic_lr or settings.lr)
+    every = settings.critic_steps  # the generator moves at the last of so many steps
+    generator, rate = optimizer.adam(settings, b1=settings.momentum, step=lambda count: (count + 1) * every - 1)
+    discriminator, _ = optimizer.adam(settings, settings.critic_lr or settings.lr, b1=settings.momentum)
     return gan.optimizer(generator, discriminator, critic_steps=settings.critic_steps), rate
 
 
 def _figures(settings: Config, ours: gan.GAN):
-    key, num = jax.random.key(settings.seed), settings.num_samples
+    key = jax.random.key(settings.seed)
+
+    def points(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        num = len(dataset.heldout["image"])
+        labels = jnp.arange(num) % settings.classes if settings.classes else None
+        made = np.asarray(ours.sample(key, params, num, labels))[:, 0, 0]
+        at, share = classes_metric.modes(made, synthetic.centres(), 4 * synthetic.STD)
+        title = f"step {step}: {len(np.unique(at))} of {synthetic.NUM_MODES} modes, {share:.0%} on them"
+        for name in (f"{step:07d}.png", "latest.png"):
+            pictures.density(folder / name, dataset.heldout["image"][:, 0, 0], made, title)
+
+    if settings.data == "ring":
+        return points
+    num = settings.num_samples
     labels = jnp.arange(num) % settings.classes if settings.classes else None
     draw = jax.jit(lambda params: data.to_uint8(ours.sample(key, params, num, labels)))
 
@@ -136,13 +147,6 @@ def _figures(settings: Config, ours: gan.GAN):
         theirs = jnp.tile(jnp.arange(4) % settings.classes, 10) if settings.classes else None
         return data.to_uint8(ours.generate(params, z.reshape(40, -1), theirs))
 
-    def points(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        made = np.asarray(ours.sample(key, params, len(dataset.heldout["image"])))[:, 0, 0]
-        at, share = classes_metric.modes(made, synthetic.centres(), 4 * synthetic.STD)
-        title = f"step {step}: {len(np.unique(at))} of {synthetic.NUM_MODES} modes, {share:.0%} on them"
-        for name in (f"{step:07d}.png", "latest.png"):
-            pictures.density(folder / name, dataset.heldout["image"][:, 0, 0], made, title)
-
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         sheet = pictures.tile(np.asarray(draw(params)), columns=round(num**0.5))
         pictures.save(folder / f"{step:07d}.png", sheet)
@@ -150,7 +154,7 @@ def _figures(settings: Config, ours: gan.GAN):
         path = np.asarray(between(params))
         pictures.save(folder / "interpolation.png", pictures.strip(path.reshape(10, 4, *path.shape[1:])))
 
-    return points if settings.data == "ring" else figures
+    return figures
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,8 +1,9 @@
 """Compress a file: ``python -m train.huffman FILE``, and ``python -m train.huffman FILE.huff --restore``."""
 
 import dataclasses
+import os
 import pathlib
-import tempfile
+import sys
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,7 +13,7 @@ import tyro
 
 from genjax import data
 from genjax.theory import huffman, information
-from train import config, record, runtime
+from train import config, files, record, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,43 +34,41 @@ class Huffman:
 
 def main(argv: Sequence[str]) -> None:
     """Compress or restore as the command line says."""
-    settings = tyro.cli(Huffman, prog="python -m train.huffman", args=argv)
+    settings, _ = config.command(Huffman, "huffman", argv)
     source = pathlib.Path(settings.file)
-    if source.is_dir():
-        raise config.UsageError(f"{source} is a folder; name a file")
-    out = pathlib.Path(settings.out) if settings.out else _beside(source, settings.restore)
-    _check_out(out, settings.force)
     started = time.monotonic()
-    try:
-        content = source.read_bytes()
-        if settings.restore:
-            _write(out, _restored(source, content))
-        else:
-            packed = huffman.encode(content)
-            _write(out, packed, restores=content)
-            _report(content, len(packed), time.monotonic() - started)
-    except OSError as error:
-        raise config.UsageError(f"{error.filename or source}: {error.strerror}") from error
+    content = _content(source)
+    out = pathlib.Path(settings.out) if settings.out else _beside(source, settings.restore)
+    files.check_output(out)
+    if out.exists() and out.samefile(source):
+        raise config.UsageError(f"--out {out}: is the file itself, {source}; name another")
+    if os.path.lexists(out) and not settings.force:
+        raise config.UsageError(f"{out} is there already; name another with --out, or overwrite it with --force")
+    if settings.restore:
+        _write(out, _restored(source, content))
+    else:
+        packed = huffman.encode(content)
+        if huffman.decode(packed) != content:
+            raise AssertionError(f"{out}: the code does not decode to the file; nothing is written")
+        _write(out, packed)
+        _report(content, len(packed), time.monotonic() - started)
     record.say(f"{source} -> {out}")
 
 
-def _check_out(out: pathlib.Path, force: bool) -> None:
-    if out.is_dir():
-        raise config.UsageError(f"--out {out}: is a folder; name a file")
-    if out.exists() and not force:
-        raise config.UsageError(f"{out} is there already; name another with --out, or overwrite it with --force")
-    if not out.absolute().parent.is_dir():
-        raise config.UsageError(f"--out {out}: there is no folder {out.absolute().parent}")
+def _write(out: pathlib.Path, content: bytes) -> None:
+    try:
+        files.replace(out, content)
+    except OSError as error:
+        raise config.UsageError(f"--out {out}: {error.strerror}; name another file") from error
 
 
-def _write(out: pathlib.Path, result: bytes, restores: bytes | None = None) -> None:
-    """All of the file or nothing: written in a folder of its own beside, read back, then moved."""
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".huffman-") as folder:
-        partial = pathlib.Path(folder) / out.name
-        partial.write_bytes(result)
-        if restores is not None and huffman.decode(partial.read_bytes()) != restores:
-            raise AssertionError(f"{out}: what was written does not decode to the file; nothing is kept")
-        partial.replace(out)
+def _content(source: pathlib.Path) -> bytes:
+    if source.is_dir():
+        raise config.UsageError(f"{source} is a folder; name a file")
+    try:
+        return files.content(source, sys.maxsize)
+    except OSError as error:
+        raise config.UsageError(f"{source}: {error.strerror}") from error
 
 
 def _restored(source: pathlib.Path, packed: bytes) -> bytes:

@@ -8,12 +8,10 @@ FID: that name is of Inception's, which ``--inception`` takes the user's weights
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar
 
-import tyro
-
-from train import config, panel, record, runtime, sample, trained
+from train import codes, config, files, panel, reads, record, runtime, sample, sources, trained, usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,22 +40,36 @@ class Judge:
     traceback: bool = False
     """Show where in the code an error arose."""
 
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+        "classifier": reads.needs(inception=""),
+        "data_dir": sources.OF_DATA_DIR,
+    }
 
-def judges(settings: Judge) -> panel.Panel:
+
+def judges(settings: Judge, typed: Collection[str] = ()) -> panel.Panel:
     """Who judges.
+
+    Args:
+      settings: whom to take; one that would not be read is refused where it is not the default.
+      typed: those that are refused even so.
 
     Raises:
       UsageError: a value that cannot be, or images of another shape than the classifier takes.
       CheckpointError: a workdir holds no run of its kind, or no usable checkpoint.
     """
-    if problems := config.at_least(settings, {"num": 0, "neighbours": 1, "seed": 0}):
+    lowest = {"num": 0, "neighbours": 1, "seed": 0, "member": 0}
+    if problems := usage.extremes(settings) + config.at_least(settings, lowest):
         raise config.UsageError("\n".join(problems))
     run = trained.record(pathlib.Path(settings.workdir).absolute(), sample.SCRIPTS, settings.member)
-    if settings.inception:
-        told = dataclasses.replace(run.settings, data_dir=settings.data_dir or run.settings.data_dir)
-        return panel.panel(panel.of_inception(settings.inception), told, settings.neighbours)
-    eyes, told = panel.of_classifier(settings.classifier, settings.data_dir)
-    return panel.panel(eyes, told, settings.neighbours)
+    with usage.of_library():
+        if settings.inception:
+            told = codes.pictured(run.settings) if codes.named(run.settings) else run.settings
+            told = dataclasses.replace(told, data_dir=settings.data_dir or told.data_dir)
+            usage.refuse_idle(settings, run, typed, told.data)
+            return panel.panel(panel.of_inception(settings.inception), told, settings.neighbours)
+        eyes, told = panel.of_classifier(settings.classifier, settings.data_dir)
+        usage.refuse_idle(settings, run, typed, told.data)
+        return panel.panel(eyes, told, settings.neighbours)
 
 
 def judge(settings: Judge, who: panel.Panel | None = None) -> dict[str, Any]:
@@ -70,6 +82,7 @@ def judge(settings: Judge, who: panel.Panel | None = None) -> dict[str, Any]:
     Raises:
       UsageError: a value that cannot be, or images of another shape than those of the data.
       CheckpointError: a workdir holds no run of its kind, or no usable checkpoint.
+      NonFinite: an image or a number is none.
     """
     who = who or judges(settings)
     most = len(who.real.heldout["image"])
@@ -81,21 +94,29 @@ def judge(settings: Judge, who: panel.Panel | None = None) -> dict[str, Any]:
     drawn = sample.draw(
         sample.Sample(settings.workdir, num=num, seed=settings.seed, member=settings.member, batch_size=250)
     )
+    with usage.of_library():
+        numbers = who.numbers(drawn)
+    runtime.check_finite(settings.workdir, numbers)
     return {
         "workdir": settings.workdir,
         "features": who.title,
         "frechet": who.name,
         "num": num,
-        "drawn": who.numbers(drawn),
+        "drawn": numbers,
     }
 
 
 def main(argv: Sequence[str]) -> None:
     """Print both columns, and write them where asked."""
-    settings = tyro.cli(Judge, prog="python -m train.judge", args=argv)
-    who = judges(settings)
+    settings, typed = config.command(Judge, "judge", argv)
+    out = files.check_output(settings.out) if settings.out else None
+    who = judges(settings, typed)
     found = judge(settings, who)
-    found["floor"] = who.floor(found["num"])
+    with usage.of_library():
+        found["floor"] = who.floor(found["num"])
+    runtime.check_finite("held-out images", found["floor"])
+    if out:
+        files.replace(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
     record.say(f"{found['workdir']}: {found['num']} images, seen by features {found['features']}; {found['frechet']}")
     record.say(f"{'':12} {'drawn':>12} {'held out':>12}")
     shares = found["drawn"].get("shares")
@@ -106,8 +127,6 @@ def main(argv: Sequence[str]) -> None:
         record.say(f"{name:12} {one:12.4f} {other:12.4f}")
     if shares:
         record.say(f"class shares {shares}")
-    if settings.out:
-        pathlib.Path(settings.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

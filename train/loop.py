@@ -4,6 +4,8 @@ A script hands over a ``Task``; everything about devices, resuming, reports and 
 """
 
 import functools
+import math
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ import optax
 from genjax import data
 from genjax.training import parallel, state, steps
 from genjax.types import Draw, Kernel, Key, Loss, Params
-from train import checkpoint, config, members, pictures, record, runtime, sources
+from train import checkpoint, config, members, pictures, record, runtime, sources, usage
 
 _INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside those of training/steps.py
 
@@ -54,6 +56,7 @@ Build = Callable[[Any, tuple[int, int, int]], Task]
 """``(settings, shape of an image) -> Task``; a ValueError means that the settings do not fit the images."""
 
 
+@usage.of_library()
 def run(script: str, settings: config.Run, build: Build, source: sources.Source = sources.IMAGES) -> None:
     """Train as the settings say: from the start, or on from the workdir's last checkpoint.
 
@@ -90,6 +93,7 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
             raise config.UsageError(
                 f"batch_size {settings.batch_size}: {dataset.name} has {rows} training examples; use fewer"
             )
+        _check_memory(jax.eval_shape(_start(task_of, lineup), *lineup.who))
         if settings.restart:
             record.clear(workdir)
         name = record.run_id(workdir)
@@ -211,6 +215,17 @@ def _fit(build: Build, lineup: members.Members, shape: tuple[int, int, int]) -> 
         return task
     except ValueError as error:
         raise config.UsageError(str(error)) from error
+
+
+def _check_memory(carry: state.TrainState) -> None:
+    """Refuse a state that this machine cannot hold; only its shapes are looked at."""
+    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(carry))
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
+    if needed > there:
+        raise config.UsageError(
+            f"parameters, optimizer and average would take {needed / 2**30:,.0f} GiB, and this machine has "
+            f"{there / 2**30:,.0f}; make the network smaller, or train fewer at once"
+        )
 
 
 def _trial(build: Build, lineup: members.Members, shape: tuple[int, int, int]) -> None:

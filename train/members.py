@@ -15,6 +15,7 @@ import numpy as np
 from jax import errors
 
 from genjax.types import Key
+from train import reads
 from train.config import Run, UsageError
 
 WRONG_TYPE = (errors.ConcretizationTypeError, errors.TracerArrayConversionError)
@@ -87,9 +88,12 @@ def of(settings: Run) -> Members:
         return Members(settings, "", None, seeds, settings.num_seeds > 1)
     name, _, text = settings.sweep.partition("=")
     name = name.strip().replace("-", "_")
-    numbers = [field for field, kind in typing.get_type_hints(type(settings)).items() if kind is float]
+    kinds = typing.get_type_hints(type(settings))
+    numbers = [field for field, kind in kinds.items() if kind is float and field != "ema"]  # the loop has one average
     if name not in numbers:
         raise UsageError(f"--sweep {settings.sweep}: expected NAME=V1,V2,... where NAME is one of {', '.join(numbers)}")
+    if idle := reads.without_effect(reads.conditions(type(settings)), settings, [name]):
+        raise UsageError(f"--sweep {settings.sweep}: {name} {idle[name]}")
     try:
         values = [float(value) for value in text.split(",")]
     except ValueError as error:

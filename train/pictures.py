@@ -1,6 +1,7 @@
 """Pictures: grids of images, strips, curves. The only importer of matplotlib."""
 
 import contextlib
+import io
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,8 @@ from typing import Any, Literal
 import matplotlib
 import numpy as np
 from PIL import Image
+
+from train import files
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -30,9 +33,9 @@ def save(path: pathlib.Path, sheet: np.ndarray, *, width: int = 640) -> None:
     factor = max(1, round(width / sheet.shape[1]))  # 1 for width 0
     sheet = sheet.repeat(factor, axis=0).repeat(factor, axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet).save(partial, "PNG")
-    partial.replace(path)
+    content = io.BytesIO()
+    Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet).save(content, "PNG")
+    files.replace(path, content.getvalue())
 
 
 def strip(frames: np.ndarray, *, rows: int = 4) -> np.ndarray:
@@ -99,9 +102,9 @@ def figure(
                 if panel.get_legend_handles_labels()[1]:
                     panel.legend(frameon=False)
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            sheet.savefig(partial, dpi=130, format="png")
-            partial.replace(path)
+            content = io.BytesIO()
+            sheet.savefig(content, dpi=130, format="png")
+            files.replace(path, content.getvalue())
         finally:
             plt.close(sheet)
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 
 from genjax.nn import pixelcnn
-from train import config, loop, raster, runtime
+from train import config, loop, raster, reads, runtime
 from train.raster import build, model
 
 __all__ = ["Config", "build", "main", "model"]
@@ -29,6 +29,8 @@ class Config(raster.Config):
     """Channels of the layer before the last, for each colour."""
     classes: int = 0
     """Give the label, one of so many classes, to every layer; gated only; 0 makes a model without labels."""
+
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"classes": reads.needs(stacks="gated")}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""

@@ -15,7 +15,7 @@ from genjax import data
 from genjax.models import autoregressive
 from genjax.training import parallel, steps
 from genjax.types import Batch, Images, Params
-from train import choices, codes, config, loop, optimizer, pictures, sources
+from train import choices, codes, config, loop, optimizer, pictures, reads, sources
 
 COLUMNS = 10  # completed images
 
@@ -28,9 +28,9 @@ class Config(config.ImageRun, abc.ABC):
     """p(pixel | those before): black or white; any distribution over the levels; or a mixture of discretised
     logistics, for pixels of many levels."""
     levels: int = 256
-    """How many values a pixel can take; bernoulli has 2."""
+    """How many values a pixel can take; bernoulli has 2, whatever stands here."""
     components: int = 10
-    """Of the mixture."""
+    """Of the mixture; mixture only."""
     one_hot: bool = False
     """Show the network the levels one-hot, for levels that are names and not numbers."""
     binarization: Literal["none", "dynamic", "static"] = "none"
@@ -41,6 +41,11 @@ class Config(config.ImageRun, abc.ABC):
     """Images drawn for the pictures of a report."""
 
     kinds: ClassVar[tuple[str, ...]] = ("codes",)
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+        "levels": reads.needs(likelihood=("categorical", "mixture")),
+        "components": reads.needs(likelihood="mixture"),
+        "binarization": reads.needs(likelihood="bernoulli"),
+    }
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""

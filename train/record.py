@@ -49,9 +49,8 @@ def check(workdir: pathlib.Path, settings: config.Run) -> None:
     old = _read(workdir)
     if old is None:
         return
-    free = config.FREE - ({"steps"} if settings.schedule == "cosine" else set())
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # of settings younger than the run
-    allowed, refused = config.changes(defaults | old["config"], dataclasses.asdict(settings), free)
+    allowed, refused = config.changes(defaults | old["config"], dataclasses.asdict(settings), config.free(settings))
     seen = old.get("data", {}).get("fingerprint") != IMPORTED  # weights from elsewhere may be trained on in any way
     if refused and seen and not settings.override_resume:
         raise config.UsageError(

@@ -6,9 +6,11 @@ import pathlib
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from genjax import data
@@ -18,7 +20,25 @@ from train.config import UsageError
 
 
 class NonFinite(Exception):
-    """The loss is no longer a number: exit code 5."""
+    """The loss, an image or a result is no number: exit code 5."""
+
+
+def check_finite(what: str, numbers: Mapping[str, Any]) -> None:
+    """Refuse results that are no numbers, before anybody takes them for some.
+
+    Args:
+      what: they are of.
+      numbers: by name, or lists of them, or mappings again.
+
+    Raises:
+      NonFinite: names the first that is none.
+    """
+    for name, value in numbers.items():
+        if isinstance(value, Mapping):
+            check_finite(f"{what}: {name}", value)
+        elif not isinstance(value, str) and not np.isfinite(value).all():
+            at = f" at {np.argmin(np.isfinite(value))}" if np.ndim(value) else ""
+            raise NonFinite(f"{what}: {name.replace('_', ' ')} is no number{at}; nothing is written")
 
 
 class Preempted(Exception):

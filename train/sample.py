@@ -2,18 +2,38 @@
 
 import dataclasses
 import functools
-import json
+import io
 import pathlib
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from genjax import data, diffusion, random
 from genjax.diffusion import likelihood
-from train import config, ddpm, edm, gan, pictures, pixelcnn, pixelrnn, raster, record, runtime, trained, vae, vdm
+from train import (
+    config,
+    ddpm,
+    documents,
+    edm,
+    files,
+    gan,
+    pictures,
+    pixelcnn,
+    pixelrnn,
+    raster,
+    reads,
+    record,
+    runtime,
+    trained,
+    usage,
+    vae,
+    vdm,
+)
+
+CHAINS = reads.of_runs("ddpm", "vdm", "edm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +67,11 @@ class Sample:
     cannot start where next to nothing of the image is left."""
     terms: str = ""
     """The JSON that train.evaluate wrote of this run: ancestral then takes the optimal variances (Bao et al. 2022)."""
-    guidance: float = -1.0
-    """How much the label counts, of a model with classes; below 0 takes the run's."""
-    temperature: float = 0.0
-    """Of pixelcnn and pixelrnn: below 1 images are more typical and less varied; 0 takes the run's."""
+    guidance: float | None = None
+    """How much the label counts, of a train.ddpm with classes: 0 not at all, 1 as in the data, more for purer images of
+    it, below 0 for images of anything else. Default: the run's."""
+    temperature: float | None = None
+    """Of pixelcnn and pixelrnn: below 1 images are more typical and less varied. Default: the run's."""
     batch_size: int = 64
     """Images at a time."""
     columns: int = 0
@@ -58,43 +79,86 @@ class Sample:
     traceback: bool = False
     """Show where in the code an error arose."""
 
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+        "sampler": CHAINS,
+        "steps": CHAINS,
+        "eta": CHAINS + reads.needs(sampler="ddim"),
+        "spacing": (
+            *reads.of_runs("ddpm"),
+            reads.Condition(
+                lambda asked: bool(asked.steps) or asked.sampler not in ("", "ancestral"),
+                "with --steps, or with a --sampler other than ancestral",
+            ),
+        ),
+        "terms": (
+            *reads.of_runs("ddpm"),
+            reads.Condition(
+                lambda asked: asked.spacing == "best" or asked.sampler in ("", "ancestral"),
+                "with --sampler ancestral or --spacing best",
+            ),
+            reads.Condition(
+                lambda asked: asked.spacing == "best" or asked.variance != "learned",
+                "of a run whose network does not say the variances itself, or with --spacing best",
+            ),
+        ),
+        "guidance": (
+            *reads.of_runs("ddpm"),
+            reads.Condition(lambda asked: bool(asked.classes), "of a run that was trained with --classes"),
+        ),
+        "temperature": reads.of_runs("pixelcnn", "pixelrnn"),
+        "columns": (reads.Condition(lambda asked: not asked.out.lower().endswith(".npz"), "with --out of a .png"),),
+    }
+
 
 SCRIPTS = {"ddpm": ddpm, "vdm": vdm, "edm": edm, "vae": vae, "pixelcnn": pixelcnn, "pixelrnn": pixelrnn, "gan": gan}
 
 
-def draw(settings: Sample) -> np.ndarray:
+def draw(settings: Sample, typed: Collection[str] = ()) -> np.ndarray:
     """The images, uint8 [num h w c].
 
+    Args:
+      settings: what to draw; one that the run does not read is refused where it is not the default.
+      typed: those that are refused even so.
+
     Raises:
-      UsageError: a value that cannot be.
+      UsageError: a value that cannot be, or a setting that the run does not read.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
+      NonFinite: images are no numbers.
     """
-    if problems := config.at_least(
-        settings, {"num": 1, "batch_size": 1, "seed": 0, "columns": 0, "temperature": 0, "steps": 0}
-    ):
+    lowest = {"num": 1, "member": 0, "batch_size": 1, "seed": 0, "columns": 0, "steps": 0}
+    problems = usage.extremes(settings) + config.at_least(settings, lowest)
+    if not 0 <= settings.eta <= 1:
+        problems.append(f"eta: expected 0 to 1, got {settings.eta}")
+    if problems:
         raise config.UsageError("\n".join(problems))
     run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
     if run.shape[-1] not in (1, 3):
         raise config.UsageError(f"{run.workdir} draws points of {run.shape[-1]} numbers, not images; see its samples/")
-    try:
+    usage.refuse_idle(settings, run, typed)
+    with usage.of_library():
         sample, init = _sampler(settings, run)
-    except ValueError as error:
-        raise config.UsageError(str(error)) from error
-    params = trained.params(run, init, settings.checkpoint)
-    size = min(settings.batch_size, settings.num)
-    key = jax.random.key(settings.seed)
-    batch = jax.jit(lambda first: data.to_uint8(sample(random.per_example(key, size, first), params, size, first)))
-    parts = [np.asarray(batch(first)) for first in range(0, settings.num, size)]
-    return np.concatenate(parts)[: settings.num]
+        params = trained.params(run, init, settings.checkpoint)
+        size = min(settings.batch_size, settings.num)
+        key = jax.random.key(settings.seed)
+
+        @jax.jit
+        def batch(first: jax.Array) -> tuple[jax.Array, jax.Array]:
+            images = sample(random.per_example(key, size, first), params, size, first)
+            return data.to_uint8(images), jnp.isfinite(images).all(axis=(1, 2, 3))
+
+        parts = [jax.tree.map(np.asarray, batch(first)) for first in range(0, settings.num, size)]
+    images, finite = (np.concatenate(part)[: settings.num] for part in zip(*parts, strict=True))
+    if not finite.all():
+        raise runtime.NonFinite(
+            f"{(~finite).sum()} of {len(finite)} images are no numbers, the first of them image {np.argmin(finite)}; "
+            "nothing is written. A --guidance nearer to 1, more --steps or another --sampler usually helps"
+        )
+    return images
 
 
 def _sampler(settings: Sample, run: trained.Record):
     """``(keys, params, num, first) -> images``, and the model's ``init``."""
     if run.script in ("vdm", "edm"):
-        if settings.spacing or settings.terms:
-            raise config.UsageError(
-                f"spacing: a run of train.{run.script} has its own; leave --spacing and --terms out"
-            )
         usual: Literal["ancestral", "heun"] = "ancestral" if run.script == "vdm" else "heun"
         settings = dataclasses.replace(settings, sampler=settings.sampler or usual)
         many = settings.steps or (run.settings.timesteps if settings.sampler == usual else 50)
@@ -105,51 +169,50 @@ def _sampler(settings: Sample, run: trained.Record):
         told = run.settings
         pixelwise = run.script.startswith("pixel")
         if pixelwise:
-            told = dataclasses.replace(told, temperature=settings.temperature or told.temperature)
+            told = _told(settings, told, "temperature")
         ours = SCRIPTS[run.script].model(told, run.shape)
         classes = getattr(told, "classes", 0)
-        labels = lambda num, first: (first + jax.numpy.arange(num)) % classes if classes else None
+        labels = lambda num, first: (first + jnp.arange(num)) % classes if classes else None
         seen = functools.partial(raster.visible, told) if pixelwise else (lambda images: images)
         return (lambda k, p, num, first: seen(ours.sample(k, p, num, labels(num, first)))), ours.init
-    told = run.settings
-    if settings.guidance >= 0:
-        told = dataclasses.replace(told, guidance=settings.guidance)
-        if found := [problem for problem in told.problems() if problem.startswith("guidance")]:
-            raise config.UsageError("\n".join(found))
+    told = _told(settings, run.settings, "guidance")
     model = ddpm.model(
         told, run.shape, _chain(dataclasses.replace(settings, sampler=settings.sampler or "ancestral"), told)
     )
-    of = lambda num, first: (first + jax.numpy.arange(num)) % told.classes if told.classes else None
+    of = lambda num, first: (first + jnp.arange(num)) % told.classes if told.classes else None
     return (lambda keys, params, num, first: model.sample(keys, params, num, None, of(num, first))), model.init
+
+
+def _told(settings: Sample, run: Any, name: str) -> Any:
+    """The settings of the run, with the value of this name where one was asked for."""
+    if (value := getattr(settings, name)) is None:
+        return run
+    told = dataclasses.replace(run, **{name: value})
+    if found := [problem for problem in told.problems() if problem.startswith(f"{name}:")]:
+        raise config.UsageError("\n".join(found))
+    return told
 
 
 def main(argv: Sequence[str]) -> None:
     """Draw as the command line says, and write the picture or the arrays."""
-    settings = tyro.cli(Sample, prog="python -m train.sample", args=argv)
-    out = pathlib.Path(settings.out)
-    if out.suffix not in (".png", ".npz"):
-        raise config.UsageError(f"--out {out}: expected a name that ends in .png or .npz")
-    if not out.absolute().parent.is_dir():
-        raise config.UsageError(f"--out {out}: there is no folder {out.absolute().parent}")
-    images = draw(settings)
+    settings, typed = config.command(Sample, "sample", argv)
+    out = files.check_output(settings.out, (".png", ".npz"))
+    images = draw(settings, typed)
     if out.suffix == ".npz":
-        partial = out.with_suffix(".partial.npz")
-        np.savez_compressed(partial, images=images)
-        partial.replace(out)
+        content = io.BytesIO()
+        np.savez_compressed(content, images=images)
+        files.replace(out, content.getvalue())
     else:
         columns = settings.columns or -(-len(images) // max(1, round(len(images) ** 0.5)))
         pictures.save(out, pictures.tile(images, columns))
-    record.say(f"{len(images)} images in {out}")
+    record.say(f"{len(images)} images in {settings.out}")
 
 
 def _chain(settings: Sample, run: ddpm.Config):
     """``(denoise, schedule) -> sample``, as the flags say."""
-    _check_eta(settings)
     errors = _errors(settings, run)
     if settings.spacing == "best" and errors is None:
         raise config.UsageError("spacing: best wants --terms FILE, which train.evaluate --out FILE writes")
-    if settings.terms and settings.sampler != "ancestral" and settings.spacing != "best":
-        raise config.UsageError(f"terms: ancestral and --spacing best read them; {settings.sampler} does not")
 
     def ancestral(denoise: diffusion.Denoise, schedule: diffusion.Schedule, at: Any = slice(None)) -> diffusion.Sample:
         if errors is None:
@@ -188,12 +251,17 @@ def _errors(settings: Sample, run: ddpm.Config) -> np.ndarray | None:
     if not settings.terms:
         return None
     path = pathlib.Path(settings.terms)
+    what = f"terms: {path} is not what train.evaluate --out writes of train.ddpm"
     try:
-        found = np.asarray(json.loads(path.read_text(encoding="utf-8"))["by_time"]["squared_error"], np.float64)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise config.UsageError(
-            f"terms: {path} is not what train.evaluate --out writes of train.ddpm: {error}"
-        ) from error
+        by_time = documents.json_object(path).get("by_time")
+        values = by_time.get("squared_error") if isinstance(by_time, dict) else None
+        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+            raise ValueError(f"by_time.squared_error: expected a list of numbers, got {usage.show(values)}")
+        found = np.array(values, np.float64)
+        if not (np.isfinite(found) & (found >= 0)).all():
+            raise ValueError("by_time.squared_error: expected finite numbers of at least 0")
+    except (ValueError, OverflowError) as error:
+        raise config.UsageError(f"{what}: {error}") from error
     if found.shape != (run.timesteps,):
         raise config.UsageError(f"terms: {path} is of {len(found)} times; {settings.workdir} has {run.timesteps}")
     return found
@@ -201,7 +269,6 @@ def _errors(settings: Sample, run: ddpm.Config) -> np.ndarray | None:
 
 def _on_grid(settings: Sample) -> vdm.Chain:
     """``(denoise, grid) -> sample``, as the flags say."""
-    _check_eta(settings)
     chains: dict[str, vdm.Chain] = {
         "ancestral": functools.partial(diffusion.implicit, eta=1.0),
         "ddim": functools.partial(diffusion.implicit, eta=settings.eta),
@@ -213,13 +280,6 @@ def _on_grid(settings: Sample) -> vdm.Chain:
     if settings.sampler not in chains:
         raise config.UsageError(f"sampler: {settings.sampler} wants a process of T steps; expected {', '.join(chains)}")
     return chains[settings.sampler]
-
-
-def _check_eta(settings: Sample) -> None:
-    if settings.eta and settings.sampler != "ddim":
-        raise config.UsageError(f"eta: expected 0 with --sampler {settings.sampler}; only ddim takes noise from it")
-    if not 0 <= settings.eta <= 1:
-        raise config.UsageError(f"eta: expected 0 to 1, got {settings.eta}")
 
 
 if __name__ == "__main__":

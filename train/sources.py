@@ -9,6 +9,7 @@ import numpy as np
 from genjax import data, random
 from genjax.theory import pixels
 from genjax.types import Batch, Images, Key, Loss, Params
+from train import reads
 from train.config import UsageError
 
 FORMS = "digits, tfds:NAME, folder:PATH or npz:PATH[#KEY]"
@@ -25,6 +26,33 @@ SHAPES = {
     "tfds:binarized_mnist": (28, 28, 1),
     "tfds:cifar10": (32, 32, 3),
 }
+
+READS = {
+    "digits": {"flip", "without"},
+    "ring": {"without"},
+    "npz": {"flip", "without"},
+    "folder": {"flip", "without", "size", "channels"},
+    "tfds": {"flip", "without", "size", "data_dir"},
+    "codes": {"data_dir"},
+}
+"""The settings of images that each kind of data reads."""
+
+
+def read(settings: Any) -> set[str]:
+    """The settings of images that the data at hand read."""
+    every = {name for names in READS.values() for name in names}  # where ``check`` will say that there are no such data
+    return READS.get(settings.data.partition(":")[0], every) - ({"size"} if settings.data in SHAPES else set())
+
+
+def readers(name: str) -> str:
+    """The ``--data`` that read a setting of images, for a message."""
+    kinds = [kind for kind, names in READS.items() if name in names and kind not in MORE]
+    shown = {"tfds": "tfds:NAME", "folder": "folder:PATH", "npz": "npz:PATH"}
+    return f"with --data {' or '.join(shown.get(kind, kind) for kind in kinds)}"
+
+
+OF_DATA_DIR = (reads.Condition(lambda asked: "data_dir" in read(asked), lambda: f"of a run {readers('data_dir')}"),)
+"""When a command that asks a run reads where its data lie."""
 
 
 def check(settings: Any) -> None:

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
 from genjax.theory import (
     exponential_normal,
@@ -23,7 +22,7 @@ from genjax.theory import (
     markov,
     variational,
 )
-from train import config, pictures, record, runtime
+from train import config, files, pictures, record, runtime
 
 RESTAURANT = np.array([[0.2, 0.6, 0.2], [0.3, 0.0, 0.7], [0.5, 0.0, 0.5]])
 DISHES = ("hamburger", "pizza", "hot dog")
@@ -226,19 +225,21 @@ FIGURES: dict[str, Callable[[pathlib.Path, jax.Array], None]] = {
 
 def main(argv: Sequence[str]) -> None:
     """Write the pictures and the numbers, and print the latter."""
-    settings = tyro.cli(Theory, prog="python -m train.theory", args=argv)
+    settings, _ = config.command(Theory, "theory", argv)
     folder = pathlib.Path(settings.workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise config.UsageError(f"--workdir {folder}: {error.strerror}; name a folder that can be made") from error
+    for name in ("numbers.json", *(f"{name}.png" for name in FIGURES)):
+        files.check_output(folder / name, flag="--workdir")
     table = numbers()
     width = max(len(name) for name, _, _ in table)
     record.say(f"{'':{width}}  {'the notes':>14}  here")
     for name, printed, ours in table:
         record.say(f"{name:{width}}  {printed:>14}  {ours:.6g}")
     text = json.dumps([{"what": name, "notes": printed, "here": str(ours)} for name, printed, ours in table], indent=1)
-    (folder / "numbers.json").write_text(text + "\n", encoding="utf-8")
+    files.replace(folder / "numbers.json", text + "\n")
     for i, (name, draw) in enumerate(FIGURES.items()):
         draw(folder / f"{name}.png", jax.random.fold_in(jax.random.key(settings.seed), i))
         record.say(f"{folder / name}.png")

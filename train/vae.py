@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from genjax import data
 from genjax.models import vae
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, members, optimizer, pictures, runtime, sources
+from train import choices, config, loop, members, optimizer, pictures, reads, runtime, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Config(config.ImageRun):
     levels: int = 256
     """How many values a pixel can take; logistic only."""
     std: float = 0.25
-    """Standard deviation of the gaussian likelihood, where pixels reach from -1 to 1."""
+    """Standard deviation of a pixel, where pixels reach from -1 to 1; gaussian only."""
     binarization: Literal["none", "dynamic", "static"] = "none"
     """none takes pixels as they are; dynamic draws black and white anew at every step; static wants data that is."""
     beta: float = 1.0
@@ -50,6 +50,13 @@ class Config(config.ImageRun):
     """Nats of each latent that cost nothing."""
     num_samples: int = 64
     """Images drawn for the pictures of a report."""
+
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+        "filters": reads.needs(network="conv"),
+        "levels": reads.needs(likelihood="logistic"),
+        "std": reads.needs(likelihood="gaussian"),
+        "binarization": reads.needs(likelihood="bernoulli"),
+    }
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ from genjax.models import vdm
 from genjax.theory import pixels
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, runtime, sources
+from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Config(config.UNetRun):
     """Show the network sin(2^n π x_t) and cos(2^n π x_t) for these n as well."""
     timesteps: int = 250
     """Steps of the chain that draws."""
+
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention": choices.OCCURS}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -62,6 +64,7 @@ Chain = Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample]
 
 def model(settings: Config, shape: tuple[int, int, int], sampler: Chain | None = None, num_steps: int = 0) -> vdm.VDM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
+    choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
     shapes = {"learned": vdm.Schedule, "line": Line}
     return vdm.build(
         choices.unet_of(settings, shape[-1]),

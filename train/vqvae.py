@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from genjax.models import vqvae
 from genjax.nn import convnet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, runtime, sources
+from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
 
 COLUMNS = 16
 
@@ -44,7 +44,14 @@ class Config(config.ImageRun):
     levels: int = 256
     """How many values a pixel can take; logistic only."""
     std: float = 0.25
-    """Standard deviation of the gaussian likelihood, where pixels reach from -1 to 1."""
+    """Standard deviation of a pixel, where pixels reach from -1 to 1; gaussian only."""
+
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+        "levels": reads.needs(likelihood="logistic"),
+        "std": reads.needs(likelihood="gaussian"),
+        "decay": reads.needs(learn="ema"),
+        "dead": reads.needs(learn="ema"),
+    }
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -62,6 +69,7 @@ class Config(config.ImageRun):
 
 def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
     """The model that the settings describe, for images of a shape (h, w, c)."""
+    choices.check_halvings("--filters", len(settings.filters), shape)
     likelihood = choices.likelihood(settings)
     if settings.learn == "ema":
         codebook = vqvae.ema_codebook(settings.codebook, decay=settings.decay, restart=settings.dead)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import string
 
 import pytest
 from hypothesis import given, settings
@@ -13,11 +15,14 @@ from train import (
     classifier,
     config,
     ddpm,
+    documents,
     edm,
     gan,
+    judge,
     pixelcnn,
     pixelrnn,
     record,
+    sample,
     sources,
     vae,
     vdm,
@@ -103,6 +108,18 @@ def test_what_is_written_is_read_back(tmp_path_factory, lr, steps, multipliers, 
         ("multipliers = []", ["multipliers"]),
         ("steps = 0\nlr = 0.0\nema = 2.0", ["steps", "lr", "ema"]),
         ("stepz = 1\nflip = 3", ["stepz", "flip"]),
+        ("restart = true", ["restart", "type --restart"]),
+        ('config = "mnist"', ["config", "type --config"]),
+        ("mean = nan", ["mean: no such setting"]),
+        ("guidance = nan", ["guidance", "a finite number", "nan"]),
+        ("lr = inf", ["lr", "a finite number", "inf"]),
+        ("timesteps = 1_000_000_000_000", ["timesteps", "at most 1000000"]),
+        ("size = 1_000_000", ["size", "at most 8192"]),
+        ("steps = 0x" + "f" * 5000, ["steps", "too large to show"]),
+        ("seed = 4294967296", ["seed", "4294967295"]),
+        ("multipliers = [" + "1," * 101 + "]", ["multipliers", "at most 100"]),
+        ("[steps]\nx = 1", ["steps", "whole number"]),
+        ("x = " + "[" * 3000, ["mine.toml", "nested too deeply"]),
     ],
 )
 def test_mistakes_in_a_file_are_named_all_at_once(tmp_path, text, words):
@@ -110,6 +127,78 @@ def test_mistakes_in_a_file_are_named_all_at_once(tmp_path, text, words):
         parse("--config", written(tmp_path, text))
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not JSON"),
+        ("[1]", "expected an object"),
+        ("{}", "config: expected an object, got None"),
+        ('{"config": "x"}', "config: expected an object, got 'x'"),
+        ('{"config": null}', "config: expected an object, got None"),
+        ('{"config": {"steps": 1, "steps": 2}}', "'steps' twice"),
+        ('{"config": {"steps": ' + "9" * 5000 + "}}", "not JSON"),
+        ('{"config": {"steps": 1e999}}', "steps: expected a whole number, got inf"),
+        ('{"config": {"data": "folder:a\\u0000b"}}', "data: expected text"),
+        ("[" * 3000 + "]" * 3000, "nested too deeply"),
+        ('{"script": "vae", "config": {}}', "written by train.vae; expected one of train.ddpm"),
+        ('{"config": {"\\u001b[2J": 1}}', "\\x1b"),
+    ],
+)
+def test_a_record_that_is_none_is_named(tmp_path, text, words):
+    with pytest.raises(config.UsageError) as caught:
+        parse("--config", written(tmp_path, text, "config.json"))
+    assert words in str(caught.value) and "config.json" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_config_is_a_plain_text_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")  # nobody writes to it: reading would wait for ever
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "latin.toml").write_bytes(b"# \xe9")
+    (tmp_path / "large.toml").write_bytes(b"#" * (documents.LARGEST + 1))
+    for name in ("pipe", "folder", "latin", "large"):
+        with pytest.raises(config.UsageError, match=f"{name}.toml"):
+            parse("--config", str(tmp_path / f"{name}.toml"))
+    (tmp_path / "MARKED.TOML").write_bytes(b"\xef\xbb\xbfsteps = 7\n")
+    assert parse("--config", str(tmp_path / "MARKED.TOML")).steps == 7
+
+
+@pytest.mark.parametrize("word", ["restarts", "resart", "override_resumes", "learning_rate"])
+def test_nothing_destructive_is_proposed(tmp_path, word):
+    with pytest.raises(config.UsageError) as caught:
+        parse("--config", written(tmp_path, f"{word} = 1"))
+    assert "did you mean" not in str(caught.value)
+
+
+def test_home_is_expanded_wherever_a_path_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = written(tmp_path, 'workdir = "~/run"\ndata = "folder:~/pictures"\n')
+    got = parse("--config", "~/mine.toml")
+    assert (got.config, got.workdir, got.data) == (path, f"{tmp_path}/run", f"folder:{tmp_path}/pictures")
+    got = parse("--workdir=~/a", "--data", "tfds:mnist", "--data-dir", "~/b")
+    assert (got.workdir, got.data_dir, got.data) == (f"{tmp_path}/a", f"{tmp_path}/b", "tfds:mnist")
+    asked, _ = config.command(sample.Sample, "sample", ["--workdir", "~/a", "--out=~/b.png", "--terms", "~/c"])
+    assert (asked.workdir, asked.out, asked.terms) == tuple(f"{tmp_path}/{name}" for name in ("a", "b.png", "c"))
+    asked, _ = config.command(judge.Judge, "judge", ["--workdir", "~/a", "--classifier", "~/c", "--out", "~/o"])
+    assert (asked.classifier, asked.out) == (f"{tmp_path}/c", f"{tmp_path}/o")
+    with pytest.raises(config.UsageError, match="no such home folder; ./~nobodyatall/x is a file of that name"):
+        parse("--workdir", "~nobodyatall/x")
+    assert parse("--workdir", "./~nobodyatall/x").workdir == "./~nobodyatall/x"
+
+
+def test_runs_of_other_settings_have_folders_of_their_own():
+    folder = lambda *argv: config.parse(vae.Config, "vae", argv).workdir
+    assert folder() == folder("--latents", "2", "--steps", "9", "--lr", "1") == "runs/vae-digits"
+    assert folder("--num-seeds", "8") == "runs/vae-digits-num_seeds=8"
+    sweep = ("--latents", "8", "--num-seeds", "3", "--sweep", "beta=0.05,0.1,0.2,0.5,1,2,3")
+    assert folder(*sweep) == "runs/vae-digits-num_seeds=3-sweep=beta=0.05,0.1,0.2,0.5,1,2,3-latents=8"
+    assert folder("--data", "tfds:mnist") == "runs/vae-digits-data=tfds,mnist"
+    assert folder("--schedule", "cosine", "--steps", "9") == "runs/vae-digits-steps=9-schedule=cosine"  # it ends there
+    long = [folder("--data", f"folder:{'very/' * 90}{name}/pictures") for name in "ab"]
+    assert long[0] != long[1] and all(len(name) < 250 and name.count("/") == 1 for name in long)
+    assert all(set(name) <= set(string.ascii_letters + string.digits + "/._,=+-") for name in long)
 
 
 def test_an_unknown_config_lists_those_there_are():

@@ -92,7 +92,7 @@ def test_a_conditional_model_wants_labels(tmp_path, command):
     code, _, err = command(
         "vae", "--workdir", tmp_path / "run", "--classes", 10, "--data", f"npz:{tmp_path}/unlabelled.npz"
     )
-    assert code == 2 and "has no labels; leave --classes out" in err
+    assert code == 2 and "has no labels; use --classes 0" in err
 
 
 def dataset(train, heldout):

@@ -45,7 +45,7 @@ def test_points_are_no_images(runs):
     ("argv", "message"),
     [
         ("--critic-steps 0 --momentum 1", "critic_steps: expected at least 1, got 0\nmomentum: expected 0 to below 1"),
-        ("--filters 8 8 8 8", r"\(8, 8\) does not go by 16; use fewer channels, or images of \(16, 16\)"),
+        ("--filters 8 8 8 8", r"--filters: .* 8 by 8 does not go by 16; use fewer, or images of 16 by 16"),
         ("--classes 3", "labels from 0 to 9"),
         ("--data rings", "expected digits, .* or ring"),
     ],

@@ -95,6 +95,18 @@ def test_nothing_is_overwritten_unless_forced(tmp_path, source):
     assert source.read_bytes() == TEXT
 
 
+def test_a_file_is_not_replaced_by_its_own_code(tmp_path, source):
+    (tmp_path / "other.txt").hardlink_to(source)
+    os.mkfifo(tmp_path / "pipe")
+    for out in (source, tmp_path / "." / "times.txt", tmp_path / "other.txt"):
+        for argv in ([source, "--out", out, "--force"], [source, "--out", out]):
+            with pytest.raises(config.UsageError, match="is the file itself"):
+                call(*argv)
+    with pytest.raises(config.UsageError, match="pipe: expected a plain file"):
+        call(tmp_path / "pipe")
+    assert source.read_bytes() == TEXT
+
+
 def test_other_peoples_files_stay(tmp_path, source):
     for name in ("times.txt.huff.partial", "nowhere.huff.partial"):
         (tmp_path / name).write_bytes(b"precious")

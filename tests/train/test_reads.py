@@ -1,0 +1,232 @@
+"""No setting is ignored: what a kind of run does not read is refused by name, and what is not refused is read."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from genjax import data
+from train import (
+    actor_critic,
+    ae,
+    classifier,
+    config,
+    ddpm,
+    edm,
+    evaluate,
+    gan,
+    likelihoods,
+    loop,
+    members,
+    pixelcnn,
+    pixelrnn,
+    reads,
+    sample,
+    sources,
+    trained,
+    vae,
+    vdm,
+    vqvae,
+)
+
+SHAPE = (8, 8, 1)
+SCRIPTS = {
+    script.__name__.removeprefix("train."): script
+    for script in (actor_critic, ae, classifier, ddpm, edm, gan, pixelcnn, pixelrnn, vae, vdm, vqvae)
+}
+OF_LOOP = {field.name for field in dataclasses.fields(config.Run)} - {"lr", "warmup", "schedule", "clip"}
+ELSEWHERE = {"config", "override_resume", "traceback"}
+"""Read by ``config.parse``, by ``record`` where a run goes on, and by ``runtime.main``."""
+LOOKED_AT = {"flip", "binarization", "classes"}
+"""What readers of images and labels look at for every run, also where it is refused beforehand."""
+UNET = {"width": 4, "multipliers": (1, 2), "blocks": 1, "num_samples": 1, "timesteps": 4}
+DIFFUSERS = {
+    "network": "diffusers",
+    "unet_config": json.dumps(
+        {
+            "in_channels": 1, "out_channels": 1, "block_out_channels": [4], "down_block_types": ["DownBlock2D"],
+            "up_block_types": ["UpBlock2D"], "layers_per_block": 1, "norm_num_groups": 2, "add_attention": False,
+        }
+    ),
+}  # fmt: skip
+RUNS = [
+    ("ddpm", UNET),
+    ("ddpm", {**UNET, "noise": "cosine", "weighting": "vlb", "classes": 10}),
+    ("ddpm", {**UNET, "width": 8, "network": "simple", "variance": "learned"}),
+    ("ddpm", {**UNET, **DIFFUSERS}),
+    ("vdm", UNET),
+    ("edm", UNET),
+    ("ae", {}),
+    ("ae", {"network": "conv", "without": 3}),
+    ("vae", {}),
+    ("vae", {"likelihood": "gaussian", "network": "conv"}),
+    ("vae", {"likelihood": "logistic", "levels": 17, "classes": 10}),
+    ("vqvae", {"codebook": 4}),
+    ("vqvae", {"codebook": 4, "learn": "gradient", "likelihood": "logistic", "levels": 17}),
+    ("pixelcnn", {"levels": 17}),
+    ("pixelcnn", {"likelihood": "mixture", "stacks": "plain"}),
+    ("pixelcnn", {"likelihood": "bernoulli", "binarization": "dynamic"}),
+    ("pixelrnn", {"levels": 17, "layers": 1}),
+    ("gan", {}),
+    ("gan", {"data": "ring", "classes": 8, "filters": ()}),
+    ("classifier", {}),
+    ("actor_critic", {}),
+    ("actor_critic", {"algorithm": "ppo"}),
+]
+
+
+def watched(settings):
+    """The settings, and the set of names that somebody has read of them."""
+    seen = set()
+
+    class Watched(type(settings)):
+        def __getattribute__(self, name):
+            if sys._getframe(1).f_globals["__name__"] != "dataclasses":  # copies are no use
+                seen.add(name)
+            return super().__getattribute__(name)
+
+    return Watched(**vars(settings)), seen
+
+
+def names(settings):
+    return {field.name for field in dataclasses.fields(settings)}
+
+
+def refused(settings):
+    return set(reads.without_effect(reads.conditions(type(settings)), settings, names(settings)))
+
+
+@pytest.mark.parametrize(("script", "changes"), RUNS)
+def test_what_a_run_does_not_read_is_refused_and_nothing_else(script, changes):
+    settings = dataclasses.replace(SCRIPTS[script].Config(), **changes)
+    assert not settings.problems()
+    them, seen = watched(settings)
+    source = actor_critic.SOURCE if script == "actor_critic" else sources.IMAGES
+    dataset = source.load(them)
+    task = SCRIPTS[script].build(them, dataset.train["image"].shape[1:])
+    task.check(dataset)
+    if script != "actor_critic":
+        rows = {name: array[:2] for name, array in dataset.train.items()}
+        jax.eval_shape(lambda: sources.training_images(them, jax.random.key(0), rows))
+    idle = refused(settings)
+    assert names(settings) - seen - idle - OF_LOOP == set(), "neither read nor refused"
+    assert idle & seen - LOOKED_AT - {"override_resume"} == set(), "read, and yet refused"
+
+
+@pytest.mark.parametrize("kind", ["digits", "ring", "npz:x.npz", "folder:x", "tfds:mnist", "tfds:flowers"])
+def test_what_a_kind_of_data_does_not_read_is_refused(kind, monkeypatch):
+    digits = data.digits()
+    for reader in ("npz", "folder", "tfds"):
+        monkeypatch.setattr(data, reader, lambda *_, **__: digits)
+    settings = gan.Config(data=kind, without=3)
+    them, seen = watched(settings)
+    sources.load(them)
+    of_data = {"data_dir", "size", "channels", "without"}
+    assert of_data - seen == of_data & refused(settings)
+
+
+def test_the_loop_reads_what_is_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.pictures, "curves", lambda *_: None)
+    settings = ae.Config(hidden=(2,), steps=1, every=1, workdir=str(tmp_path / "run"))
+    them, seen = watched(settings)
+    loop.run("ae", them, lambda *of: ae.build(*of)._replace(figures=lambda *_: None))
+    assert names(settings) & OF_LOOP - seen == ELSEWHERE
+
+
+def asked(script, **changes):
+    """A run that left nothing but its settings."""
+    tiny = {"ddpm": UNET, "vdm": UNET, "edm": UNET, "pixelcnn": {"levels": 17, "features": 2, "layers": 1}}
+    settings = dataclasses.replace(SCRIPTS[script].Config(), **{**tiny.get(script, {}), **changes})
+    return trained.Record(pathlib.Path("runs/x"), script, settings, SHAPE, members.of(settings), 0)
+
+
+def idle(command, run):
+    view = type("View", (), {"classes": 0, "variance": "", **vars(run.settings), **vars(command), "script": run.script})
+    return set(reads.without_effect(reads.conditions(type(command)), view, names(command)))
+
+
+@pytest.mark.parametrize(
+    ("run", "changes"),
+    [
+        (asked("ddpm"), {}),
+        (asked("ddpm", classes=3), {"sampler": "ddim", "steps": 2}),
+        (asked("ddpm", variance="learned"), {"sampler": "pndm", "steps": 4}),
+        pytest.param(asked("vdm"), {}, marks=pytest.mark.slow),
+        (asked("edm"), {"sampler": "ddim"}),
+        (asked("vae"), {}),
+        (asked("pixelcnn"), {}),
+    ],
+)
+def test_what_drawing_does_not_read_is_refused(run, changes):
+    settings = sample.Sample("runs/x", **changes)
+    them, seen = watched(settings)
+    draw, init = sample._sampler(them, run)
+    keys = jax.random.split(jax.random.key(0), 2)
+    jax.eval_shape(lambda keys: draw(keys, init(keys[0]), 2, 0), keys)
+    everywhere = {"workdir", "out", "num", "seed", "member", "checkpoint", "batch_size", "columns", "traceback"}
+    assert names(settings) - seen - everywhere - idle(settings, run) == set()
+
+
+@pytest.mark.parametrize(
+    "script", ["vae", "ddpm", "pixelcnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vdm", "edm"))]
+)
+def test_what_scoring_does_not_read_is_refused(script):
+    run, settings = asked(script), evaluate.Evaluate("runs/x")
+    them, seen = watched(settings)
+    model = SCRIPTS[script].model(run.settings, SHAPE)
+    score = likelihoods.OF[script](them, run.settings, model)
+    rows = {"image": np.zeros((2, *SHAPE), np.uint8), "label": np.zeros(2, np.int32)}
+    keys = jax.random.split(jax.random.key(0), 2)
+    jax.eval_shape(lambda keys: score(model.init(keys[0]), keys, rows), keys)
+    everywhere = {"workdir", "num", "seed", "member", "checkpoint", "data_dir", "out", "traceback"}
+    assert names(settings) - everywhere - seen == idle(settings, run) - everywhere
+    assert "labels" not in idle(settings, asked("ddpm", classes=3))
+
+
+@pytest.mark.parametrize("argv", [["--std", "0.25"], ["--std=0.25"], ["--no-flip", "--std", "1"]])
+def test_a_flag_is_refused_in_all_its_forms_and_at_its_default(argv):
+    with pytest.raises(
+        config.UsageError, match="--std: has no effect here; it is read only with --likelihood gaussian"
+    ):
+        config.parse(vae.Config, "vae", argv)
+    config.parse(vae.Config, "vae", [*argv, "--likelihood", "gaussian"])
+
+
+@pytest.mark.parametrize(
+    ("script", "argv", "words"),
+    [
+        ("ddpm", "--first_beta 1e-4 --noise cosine", "--first-beta: .* with --noise linear"),
+        ("ddpm", "--label-dropout 0.1", "--label-dropout: .* with --classes"),
+        ("ddpm", "--network simple --blocks 1 --dropout .1", "--blocks: .* with --network unet\n--dropout: "),
+        ("ddpm", "--attention 5", "--attention: .* at heights that the U-Net has"),
+        ("edm", "--attention 8 5", "--attention: "),
+        ("ddpm", "--data-dir x", "--data-dir: .* with --data tfds:NAME"),
+        ("vae", "--sweep beta=1,2 --beta 3", "--beta: --sweep beta says its values"),
+        ("vae", "--restart --override-resume", "--override-resume: .* without --restart"),
+        ("gan", "--config ring --flip", "--flip: has no effect"),
+        ("actor_critic", "--clip-range .1", "--clip-range: .* with --algorithm ppo"),
+        ("pixelcnn", "--config codes --without 3", "--without: has no effect"),
+    ],
+)
+def test_a_flag_without_effect_is_refused_with_what_would_read_it(script, argv, words):
+    with pytest.raises(config.UsageError, match=words):
+        config.parse(SCRIPTS[script].Config, script, argv.split())
+
+
+def test_what_a_file_says_is_refused_unless_it_or_the_flags_make_it_read(tmp_path):
+    mine = tmp_path / "mine.toml"
+    mine.write_text("std = 0.3\n")
+    with pytest.raises(config.UsageError, match="mine.toml: --std: has no effect"):
+        config.parse(vae.Config, "vae", ["--config", str(mine)])
+    assert config.parse(vae.Config, "vae", ["--config", str(mine), "--likelihood", "gaussian"]).std == 0.3
+    mine.write_text('std = 0.3\nlikelihood = "gaussian"\n')  # which the flags then make idle: nobody typed it
+    assert config.parse(vae.Config, "vae", ["--config", str(mine), "--likelihood", "bernoulli"]).std == 0.3
+    mine.write_text("std = 0.25\n")  # the default
+    config.parse(vae.Config, "vae", ["--config", str(mine)])
+    record = tmp_path / "config.json"
+    record.write_text(json.dumps({"script": "vae", "config": dataclasses.asdict(vae.Config(std=0.3))}))
+    assert config.parse(vae.Config, "vae", ["--config", str(record)]).std == 0.3

@@ -1,0 +1,69 @@
+"""Files of settings and numbers that are read back, JSON and TOML: every file ends in a value or in ``Unreadable``."""
+
+import json
+import pathlib
+import tomllib
+from typing import Any
+
+from train import files, usage
+
+LARGEST = 2**24
+"""Bytes of a file of settings or numbers; more is something else."""
+
+
+class Unreadable(ValueError):
+    """The file is not what it should be; the message says which file, and where."""
+
+
+def text(path: pathlib.Path, most: int = LARGEST) -> str:
+    """What stands in a text file, without a byte-order mark.
+
+    Raises:
+      Unreadable: it is missing, no plain file, too large, or not UTF-8.
+    """
+    try:
+        return files.content(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"{files.shown(path)}: byte {error.start} is no UTF-8 text") from error
+    except (OSError, ValueError) as error:  # the name may hold a NUL
+        raise Unreadable(f"{files.shown(path)}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def json_object(path: pathlib.Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+      Unreadable: there is none, or it names a key twice.
+    """
+    return _table(path, "JSON", lambda content: json.loads(content, object_pairs_hook=_once))
+
+
+def toml(path: pathlib.Path) -> dict[str, Any]:
+    """The table that a TOML file holds.
+
+    Raises:
+      Unreadable: there is none.
+    """
+    return _table(path, "TOML", tomllib.loads)
+
+
+def _table(path: pathlib.Path, kind: str, read: Any) -> dict[str, Any]:
+    content = text(path)
+    try:
+        found = read(content)
+    except RecursionError as error:
+        raise Unreadable(f"{files.shown(path)}: it is nested too deeply") from error
+    except (ValueError, OverflowError) as error:  # of numbers with thousands of digits too
+        raise Unreadable(f"{files.shown(path)}: not {kind}: {error}") from error
+    if not isinstance(found, dict):
+        raise Unreadable(f"{files.shown(path)}: expected an object, got {usage.show(found)}")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has {usage.show(twice)} twice")
+    return found
