@@ -12,7 +12,6 @@ import os
 import pathlib
 import secrets
 import shutil
-import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -24,6 +23,7 @@ from jax.experimental import multihost_utils
 from train import files, leaves, manifest, shelf
 from train.leaves import digest
 from train.manifest import CheckpointError, NonFinite
+from train.shelf import warn
 from train.workdir import WorkdirError, held, hold, lock, primary, resolve
 
 __all__ = ["CheckpointError", "Checkpoints", "NonFinite", "Restored", "WorkdirError", "digest", "lock", "read", "warn"]
@@ -35,12 +35,6 @@ class Restored(NamedTuple):
     step: int
     state: Any
     meta: dict[str, Any]
-
-
-def warn(message: str) -> None:
-    """A sentence on stderr, if anybody reads it."""
-    with contextlib.suppress(OSError, ValueError):
-        print(f"warning: {files.shown(message, keep=chr(10))}", file=sys.stderr, flush=True)
 
 
 class Checkpoints:
@@ -134,7 +128,9 @@ class Checkpoints:
             )
 
     def check(self) -> None:
-        """Raise CheckpointError, once, if the save in the background has failed; does not wait for it."""
+        """Raise CheckpointError if the last save has failed, once, or the folder is another; without waiting."""
+        if primary():
+            self._check_held()
         if self._last is not None and self._last.done():
             self.wait()
 

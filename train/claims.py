@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator
 
 from train import files, manifest, shelf
-from train.workdir import WorkdirError
+from train.workdir import WorkdirError, primary
 
 LIST = ".genjax"
 FOLDERS = ("checkpoints", "samples", "tensorboard")
@@ -35,9 +35,12 @@ class Claims:
 
     def __init__(self, workdir: pathlib.Path, run_id: str):
         self.workdir = workdir
-        self.old = not os.path.lexists(workdir / LIST)  # runs without a list drew before they saved
+        self._old = not os.path.lexists(workdir / LIST)
         self.names = owned(workdir, run_id)
-        files.replace(workdir / LIST, "\n".join([_title(run_id), *sorted(self.names), ""]))
+        if primary():
+            for folder in (workdir, workdir / "samples"):
+                files.clean(folder)
+            files.replace(workdir / LIST, "\n".join([_title(run_id), *sorted(self.names), ""]))
 
     def __call__(self, path: pathlib.Path) -> None:
         """Own a file of the folder; what lies elsewhere is not asked about.
@@ -57,6 +60,11 @@ class Claims:
         with contextlib.suppress(OSError):  # its manifest says it too
             self._add(f"checkpoints/{step}")
 
+    def made(self, path: pathlib.Path) -> None:
+        """Own a file that has just been made."""
+        with contextlib.suppress(OSError):
+            self._add(path.relative_to(self.workdir).as_posix())
+
     def draw(self, step: int) -> None:
         """Note that the pictures of a step are drawn."""
         with contextlib.suppress(OSError):
@@ -64,12 +72,17 @@ class Claims:
 
     def drawn(self, step: int) -> bool:
         """Whether they are."""
-        return self.old or f"{_DRAWN}{step}" in self.names
+        return self._old or f"{_DRAWN}{step}" in self.names
 
     def _add(self, name: str) -> None:
         if name not in self.names:
             files.append(self.workdir / LIST, f"{name}\n", durable=True)
             self.names.add(name)
+
+
+def drawn(workdir: pathlib.Path, run_id: str, step: int) -> bool:
+    """Whether the pictures of a step are drawn; of runs without a list they are, which drew before they saved."""
+    return not os.path.lexists(workdir / LIST) or f"{_DRAWN}{step}" in owned(workdir, run_id)
 
 
 def owned(workdir: pathlib.Path, run_id: str) -> set[str]:
@@ -146,18 +159,15 @@ def clear(workdir: pathlib.Path, run_id: str) -> None:
     check_restart(workdir, run_id)
     mine = owned(workdir, run_id)
     root = workdir / "checkpoints"
-    try:
+    with manifest.kept(workdir):
         for name in sorted(mine - {"config.json"}):
             path = workdir / name
             if os.path.lexists(path) and stat.S_ISREG(path.lstat().st_mode):
-                path.unlink()
+                path.unlink(missing_ok=True)
         for path in list(root.iterdir()) if root.is_dir() else ():
             if shelf.number(path) is not None and _own_step(path, mine, run_id):
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=not primary())
         shelf.clean(root)
-    except OSError as error:
-        name = files.shown(error.filename or workdir)
-        raise manifest.CheckpointError(f"{name} could not be deleted: {error.strerror}") from error
 
 
 def _own_step(path: pathlib.Path, mine: set[str], run_id: str) -> bool:

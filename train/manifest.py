@@ -5,6 +5,7 @@ file; ``manifest.sha256`` seals the manifest (``sha256sum -c`` reads it). A step
 is damaged.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -14,7 +15,7 @@ import pathlib
 import platform
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -164,8 +165,20 @@ def check_words(folder: pathlib.Path, handler: str) -> None:
         raise Damaged(f"{folder} names other parts than numpy arrays in a tree; it cannot be read")
 
 
+@contextlib.contextmanager
+def kept(path: pathlib.Path) -> Iterator[None]:
+    """Around the writing of what a run cannot do without: raise CheckpointError, naming the file, where it fails."""
+    try:
+        yield
+    except OSError as error:
+        name = files.shown(os.fspath(error.filename or path))
+        raise CheckpointError(f"{name} cannot be read, written or deleted: {error.strerror}") from error
+
+
 def brief(error: BaseException) -> str:
     """What the system said, or the first line of what may be two hundred."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = str(error)
     if code := getattr(error, "errno", None) or re.search(r"os_error_code='(\d+)'", text):
         return os.strerror(code if isinstance(code, int) else int(code[1]))

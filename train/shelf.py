@@ -10,10 +10,11 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
-from train import manifest
+from train import files, manifest
 
 Warn = Callable[[str], None]
 T = TypeVar("T")
@@ -86,6 +87,12 @@ def first_sound(
         except manifest.Damaged as error:
             damage[step] = str(error)
     raise manifest.CheckpointError(f"{root}: every checkpoint is damaged:\n  " + "\n  ".join(damage.values()))
+
+
+def warn(message: str) -> None:
+    """A sentence on stderr, if anybody reads it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"warning: {files.shown(message, keep=chr(10))}", file=sys.stderr, flush=True)
 
 
 def report(damage: Mapping[int, str], used: int, warn: Warn) -> None:
