@@ -10,8 +10,9 @@ import functools
 import logging
 import os
 import pathlib
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+import shutil
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -19,14 +20,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from train import leaves, manifest, shelf
+from train import files, leaves, manifest, shelf
 from train.leaves import digest
 from train.manifest import CheckpointError, NonFinite
-from train.workdir import WorkdirError, hold, lock, primary
+from train.shelf import warn
+from train.workdir import WorkdirError, held, hold, lock, primary, resolve
 
-__all__ = ["CheckpointError", "Checkpoints", "NonFinite", "Restored", "WorkdirError", "digest", "lock", "read"]
-
-Warn = Callable[[str], None]
+__all__ = ["CheckpointError", "Checkpoints", "NonFinite", "Restored", "WorkdirError", "digest", "lock", "read", "warn"]
 
 
 class Restored(NamedTuple):
@@ -35,10 +35,6 @@ class Restored(NamedTuple):
     step: int
     state: Any
     meta: dict[str, Any]
-
-
-def _to_stderr(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
 
 
 class Checkpoints:
@@ -65,7 +61,7 @@ class Checkpoints:
         run_id: str,
         keep_latest: int = 2,
         keep_best: int = 1,
-        on_warning: Warn = _to_stderr,
+        on_warning: shelf.Warn = warn,
     ):
         if keep_latest < 1 or keep_best < 0:
             raise ValueError(f"keep_latest: expected ≥ 1, got {keep_latest}; keep_best: expected ≥ 0, got {keep_best}")
@@ -74,9 +70,10 @@ class Checkpoints:
         with contextlib.ExitStack() as stack:
             self._root = stack.enter_context(hold(workdir)) / "checkpoints"
             if primary():
-                self._root.mkdir(exist_ok=True)
-                shelf.clean(self._root)
+                for path in shelf.prepare(self._root):
+                    self._warn(f"{path} had the name of a step and is none; passed over")
             self._scores = shelf.scores(self._root, run_id)
+            self._own = {*self._scores}  # what proves to be of this run; nothing else is removed
             self._thread = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1, "checkpoint"))
             self._resources = stack.pop_all()
         _orbax()
@@ -116,6 +113,7 @@ class Checkpoints:
         record = manifest.draft(self._run_id, step, meta, score)
         if not primary():
             return
+        self._check_held()
         newest = max(shelf.steps(self._root), default=-1)
         if step == newest and manifest.read(self._root / str(step)).digest == digest(state):
             return
@@ -123,8 +121,16 @@ class Checkpoints:
             raise CheckpointError(f"step {step} is not newer than {self._root / str(newest)}; restore that one first")
         self._last = self._thread.submit(self._commit, state, record)
 
+    def _check_held(self) -> None:
+        if not held(self._root.parent):
+            raise CheckpointError(
+                f"workdir {self._root.parent} was removed or replaced while this run went on; nothing more is written"
+            )
+
     def check(self) -> None:
-        """Raise CheckpointError, once, if the save in the background has failed; does not wait for it."""
+        """Raise CheckpointError if the last save has failed, once, or the folder is another; without waiting."""
+        if primary():
+            self._check_held()
         if self._last is not None and self._last.done():
             self.wait()
 
@@ -148,12 +154,13 @@ class Checkpoints:
         """
         self.wait()
         steps = shelf.steps(self._root)
-        found, damage = _first_sound(self._root, steps, template, self._run_id) if steps else (None, {})
+        load = lambda folder: _load(folder, template, self._run_id, partial=False)
+        found, damage = shelf.first_sound(self._root, steps, load) if steps else (None, {})
         if jax.process_count() > 1:
             multihost_utils.assert_equal(found.step if found else -1, "the processes read different checkpoints")
         if found is None:
             return None
-        _report(damage, found, self._warn)
+        shelf.report(damage, found.step, self._warn)
         if primary():
             for step in damage:
                 shelf.set_aside(self._root / str(step))
@@ -163,24 +170,30 @@ class Checkpoints:
 
     def _commit(self, state: Any, record: manifest.Manifest) -> None:
         final = self._root / str(record.step)
-        partial = self._root / f"{record.step}.partial"
+        partial = self._root / f"{record.step}.partial.{secrets.token_hex(8)}"
         try:
             _write(partial, state)
             manifest.seal(partial, record._replace(digest=digest(state), layout=leaves.layout(state)))
+            self._check_held()
             os.rename(partial, final)
-            manifest.sync(self._root)
+            files.sync(self._root)
         except Exception as error:
-            shelf.clean(self._root)
+            for path in self._root.glob(f"{partial.name}*"):
+                shutil.rmtree(path, ignore_errors=True)
+            if isinstance(error, CheckpointError):
+                raise
             reason = manifest.brief(error)
             raise CheckpointError(f"{final} could not be saved: {reason}; the steps before it are intact") from error
         self._scores[record.step] = record.score
+        self._own.add(record.step)
         self._prune()
 
     def _prune(self) -> None:
         """Keep the latest, the best, and no more."""
+        self._check_held()
         latest = sorted(self._scores)[-self._keep_latest :]
         best = shelf.best(self._scores)[: self._keep_best]
-        for step in set(shelf.steps(self._root)) - {*latest, *best}:
+        for step in self._own.intersection(shelf.steps(self._root)) - {*latest, *best}:
             self._scores.pop(step, None)
             try:
                 shelf.remove(self._root / str(step))
@@ -194,7 +207,7 @@ def read(
     *,
     step: int | Literal["latest", "best"] = "latest",
     run_id: str | None = None,
-    on_warning: Warn = _to_stderr,
+    on_warning: shelf.Warn = warn,
 ) -> Restored:
     """A step of any run, also while it trains; nothing is written.
 
@@ -210,38 +223,19 @@ def read(
     Raises:
       CheckpointError: there is no such step (yet), or none can be used, or the template asks for other leaves.
     """
-    root = pathlib.Path(os.path.abspath(workdir)) / "checkpoints"
+    root = resolve(workdir) / "checkpoints"
     for _ in range(10):
         steps = shelf.choose(root, step)
         try:
-            found, damage = _first_sound(root, steps, template, run_id, partial=True)
+            found, damage = shelf.first_sound(root, steps, lambda folder: _load(folder, template, run_id, partial=True))
         except CheckpointError:
             if shelf.present(root, steps):
                 raise
         else:
             if shelf.present(root, damage):
-                _report(damage, found, on_warning)
+                shelf.report(damage, found.step, on_warning)
                 return found
     raise CheckpointError(f"{root}: the steps are removed faster than they can be read; save less often")
-
-
-def _first_sound(
-    root: pathlib.Path, steps: Sequence[int], template: Any, run_id: str | None, *, partial: bool = False
-) -> tuple[Restored, dict[int, str]]:
-    """The first of the steps whose files are what was saved; and what is wrong with those before it."""
-    damage: dict[int, str] = {}
-    for step in steps:
-        try:
-            with shelf.reading(root / str(step)):
-                return _load(root / str(step), template, run_id, partial), damage
-        except manifest.Damaged as error:
-            damage[step] = str(error)
-    raise CheckpointError(f"{root}: every checkpoint is damaged:\n  " + "\n  ".join(damage.values()))
-
-
-def _report(damage: Mapping[int, str], found: Restored, warn: Warn) -> None:
-    for step, reason in damage.items():
-        warn(f"checkpoint of step {step} is damaged ({reason}); using step {found.step} instead")
 
 
 def _load(folder: pathlib.Path, template: Any, run_id: str | None, partial: bool) -> Restored:
@@ -287,6 +281,8 @@ def _read(folder: pathlib.Path, record: manifest.Manifest, template: Any) -> dic
     ocp = _orbax()
     blank = leaves.zeros(template)
     tree = leaves.nested({name: leaf for name, leaf in blank.items() if leaf.size})
+    handler = ocp.PyTreeCheckpointHandler
+    manifest.check_words(folder, f"{handler.__module__}.{handler.__qualname__}")
     try:
         with _checkpointer() as orbax:
             manifest.check_stored(folder, record, orbax.metadata(folder).item_metadata.state.tree)

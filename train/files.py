@@ -1,18 +1,23 @@
 """Files that commands write and runs read back: written whole or not at all, and never through a link."""
 
 import contextlib
+import contextvars
 import errno
 import fcntl
+import json
 import os
 import pathlib
 import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from train.usage import UsageError
 
+Claim = Callable[[pathlib.Path], None]
+_claim: contextvars.ContextVar[Claim | None] = contextvars.ContextVar("claim", default=None)
 _PARTIAL = re.compile(r"\.[0-9a-f]{16}\.partial")
 
 
@@ -25,6 +30,8 @@ def replace(path: str | os.PathLike, content: bytes | str) -> None:
       OSError: it cannot be written, or a link stands in its place.
     """
     path = pathlib.Path(path)
+    if claim := _claim.get():
+        claim(path)
     if path.is_symlink():
         raise OSError(errno.ELOOP, "it is a link, which is not written through", str(path))
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")
@@ -41,6 +48,37 @@ def replace(path: str | os.PathLike, content: bytes | str) -> None:
             partial.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def append(path: str | os.PathLike, content: str, *, durable: bool = False) -> None:
+    """Add to the end of a file, which is made if need be: all of the text, or nothing.
+
+    Raises:
+      OSError: it cannot be written, or a link stands in its place.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        size, rest = os.fstat(handle).st_size, content.encode()
+        try:
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+        except OSError:
+            os.ftruncate(handle, size)
+            raise
+        if durable:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def claimed(claim: Claim) -> Iterator[None]:
+    """Inside, ``replace`` first asks ``claim(path)``, which raises OSError where a file is not to be touched."""
+    token = _claim.set(claim)
+    try:
+        yield
+    finally:
+        _claim.reset(token)
 
 
 def sync(folder: pathlib.Path) -> None:
@@ -117,14 +155,48 @@ def content(path: str | os.PathLike, most: int = 64 << 20) -> bytes:
         return file.read()
 
 
-def shown(path: str | os.PathLike) -> str:
-    """A name, or any text out of a file, as a terminal may show it: as it is, but quoted where that could act on it.
+def mapping(path: str | os.PathLike) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+      OSError: as ``content``.
+      ValueError: it is no JSON object; says why and where.
+    """
+    try:
+        return _object(content(path).decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def lines(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a ``.jsonl`` file, one a line; a line that is none is passed over.
+
+    Raises:
+      OSError: as ``content``.
+    """
+    for text in content(path, 1 << 32).decode("utf-8", errors="replace").split("\n"):
+        with contextlib.suppress(ValueError, RecursionError):
+            yield _object(text)
+
+
+def shown(text: str | os.PathLike, keep: str = "") -> str:
+    """A name, or any text out of a file, as a terminal may show it: what could act on the terminal is spelled out.
 
     >>> print(shown("runs/café"), shown("runs/\\x1b[2J"))
-    runs/café 'runs/\\x1b[2J'
+    runs/café runs/\\x1b[2J
+
+    Args:
+      text: whatever came.
+      keep: of what cannot be printed, what stays as it is; line breaks, say.
     """
-    text = os.fspath(path)
-    return text if text.isprintable() else repr(text)
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in os.fspath(text))
+
+
+def _object(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("expected an object in braces")
+    return found
 
 
 def _flock(handle: int) -> bool:

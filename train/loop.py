@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import pathlib
+import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ import optax
 from genjax import data
 from genjax.training import parallel, state, steps
 from genjax.types import Draw, Kernel, Key, Loss, Params
-from train import checkpoint, config, members, pictures, record, runtime, sources, usage
+from train import checkpoint, claims, config, drawing, members, pictures, record, runtime, sources, usage
+from train.workdir import resolve
 
 _INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside those of training/steps.py
 
@@ -78,9 +80,8 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
     source.check(settings)
     devices = runtime.devices(settings.devices, settings.batch_size)
     lineup = members.of(settings)
-    workdir = pathlib.Path(settings.workdir).absolute()
-    if not settings.restart:
-        record.check(workdir, settings)
+    workdir = resolve(settings.workdir)
+    record.check(workdir, settings, script)
     if shape := source.shape(settings):
         _fit(build, lineup, shape)
     with checkpoint.lock(workdir):
@@ -94,24 +95,27 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
                 f"batch_size {settings.batch_size}: {dataset.name} has {rows} training examples; use fewer"
             )
         _check_memory(jax.eval_shape(_start(task_of, lineup), *lineup.who))
-        if settings.restart:
-            record.clear(workdir)
-        name = record.run_id(workdir)
+        begun = record.run_id(workdir)
+        if settings.restart and begun:
+            claims.clear(workdir, begun)
+        name = begun if begun and not settings.restart else uuid.uuid4().hex
         with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints, runtime.on_sigterm() as stop:
             start = jax.jit(lambda: _start(task_of, lineup)(*lineup.who), compiler_options=runtime.run_once())
             saved = checkpoints.restore(jax.eval_shape(start))
-            if saved and saved.step >= settings.steps:
+            if saved and saved.step >= settings.steps and claims.drawn(workdir, name, saved.step):
                 return record.say(f"nothing to do: {workdir} has its {saved.step} steps; ask for more with --steps")
-            record.write(workdir, script, name, settings, dataset)
+            own = record.write(workdir, script, name, settings, dataset, source.fingerprint(settings, dataset))
             if saved:
                 record.say(f"going on from step {saved.step}")
                 carry, interval = saved.state, record.Interval(saved.meta["interval"])
             else:
+                if begun and not settings.restart:
+                    record.say(f"there is no checkpoint in {workdir}, so that the run starts at step 0")
                 carry, interval = start(), record.Interval()
-            _train(task, task_of, lineup, dataset, workdir, devices, checkpoints, stop, carry, interval)
+            _train(task, task_of, lineup, dataset, workdir, own, devices, checkpoints, stop, carry, interval)
 
 
-def _train(task: Task, task_of, lineup, dataset, workdir, devices, checkpoints, stop, carry, interval) -> None:
+def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoints, stop, carry, interval) -> None:
     settings = lineup.settings
     rate = task.optimizer[1]
     done = int(lineup.first(carry.step))
@@ -120,10 +124,22 @@ def _train(task: Task, task_of, lineup, dataset, workdir, devices, checkpoints, 
     advance = functools.cache(lambda num: parallel.spread(_advance(task_of, lineup, num), devices))
     evaluate = jax.jit(_evaluate(task_of, lineup))
     who = lineup.who
-    log = record.Log(workdir, settings, done)
-    draw = lambda: task.figures(workdir / "samples", done, lineup.first(parallel.local(carry.ema_params)), dataset)
-    if task.drawn_at_start and done == 0 and jax.process_index() == 0:
-        draw()
+    log = record.Log(workdir, settings, done, own)
+    figures = lambda: task.figures(workdir / "samples", done, lineup.first(parallel.local(carry.ema_params)), dataset)
+
+    def draw(*parts: Callable[[], None]) -> None:
+        if jax.process_index() == 0:
+            drawing.draw(done, parts, own, stop.here)
+
+    def report() -> None:
+        """The pictures, last of all: everything else is saved by now."""
+        compare = lambda: task.comparison(workdir, lineup, log.members(done)) if log.members(done) else None
+        draw(figures, lambda: pictures.curves(workdir / "curves.png", log.path, task.curves), compare)
+
+    if task.drawn_at_start and done == 0:
+        draw(figures)
+    if done and (done % settings.every == 0 or done == settings.steps) and not own.drawn(done):
+        report()  # the last start did not come to it
     while done < settings.steps:
         num = _until_boundary(settings, done)
         with log.timed(num):
@@ -132,33 +148,31 @@ def _train(task: Task, task_of, lineup, dataset, workdir, devices, checkpoints, 
         _check_finite(metrics, done, lineup)
         interval.add({name: values.mean(axis=1) for name, values in metrics.items()})
         done += num
-        report = done % settings.every == 0 or done == settings.steps
+        due = done % settings.every == 0 or done == settings.steps
         score = None
-        if report or done % settings.log_every == 0:
+        if due or done % settings.log_every == 0:
             line = {"step": done, **interval.means(), "lr": float(f"{rate(done - 1):.6g}")}
-            if report and len(dataset.heldout["image"]):  # a folder of one image holds out none
+            if due and len(dataset.heldout["image"]):  # a folder of one image holds out none
                 means = evaluate(*who, parallel.local(carry.ema_params), heldout)
                 found = {name: np.asarray(values, np.float64).reshape(-1) for name, values in means.items()}
                 line |= {f"heldout_{name}": float(values.mean()) for name, values in found.items()}
                 score = line["heldout_loss"]
                 if lineup.many:
                     line["heldout_members"] = {name: values.tolist() for name, values in found.items()}
+            checkpoints.check()
             log.write(line)
             if record.aligned(settings, done):
                 interval = record.Interval()
-        if report and jax.process_index() == 0:
-            draw()
-            pictures.curves(workdir / "curves.png", log.path, task.curves)
-            if lineup.many and score is not None:
-                task.comparison(workdir, lineup, found)
         stopping = stop()
-        if report or stopping:
+        if due or stopping:
+            own.step(done)
             checkpoints.save(done, carry, {"interval": interval.to_json()}, score=score)
-        checkpoints.check()
-        if stopping and done < settings.steps:
             checkpoints.wait()
-            raise runtime.Preempted(f"stopped after step {done}, saved; the same command goes on from there")
-    checkpoints.wait()
+        if due and not stopping:
+            report()
+        if done < settings.steps and (stopping or (due and stop())):
+            again = "the same command without --restart" if settings.restart else "the same command"
+            raise runtime.Preempted(f"stopped after step {done}, saved; {again} goes on from there")
     log.close()
 
 

@@ -5,6 +5,7 @@ file; ``manifest.sha256`` seals the manifest (``sha256sum -c`` reads it). A step
 is damaged.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -14,15 +15,19 @@ import pathlib
 import platform
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
-from train import leaves
+from train import files, leaves
 
 FORMAT = 1
 _NAME, _SEAL = "manifest.json", "manifest.sha256"
+_WHOLE, _STATE = "_CHECKPOINT_METADATA", "state/_METADATA"  # what orbax says of a step, and of the arrays in it
+_HANDLER = "orbax.checkpoint._src.handlers.pytree_checkpoint_handler.PyTreeCheckpointHandler"  # of orbax 0.12
+FILES = (_NAME, _SEAL, _WHOLE)
+"""Of which every step has some, also where it is damaged."""
 _LARGEST = 64 << 20
 
 
@@ -78,11 +83,16 @@ def seal(folder: pathlib.Path, record: Manifest) -> None:
     _write(folder / _NAME, text)
     _write(folder / _SEAL, _seal_of(text))
     for directory, _, _ in os.walk(folder, topdown=False):
-        sync(pathlib.Path(directory))
+        files.sync(pathlib.Path(directory))
 
 
-def read(folder: pathlib.Path, run_id: str | None = None) -> Manifest:
+def read(folder: pathlib.Path, run_id: str | None = None, *, anywhere: bool = False) -> Manifest:
     """The sealed manifest of a step; the files it lists are not looked at yet.
+
+    Args:
+      folder: of the step.
+      run_id: what the run must be called, if that matters.
+      anywhere: also where the folder has not the name of the step.
 
     Raises:
       Damaged: it is missing, or not as it was sealed.
@@ -91,10 +101,11 @@ def read(folder: pathlib.Path, run_id: str | None = None) -> Manifest:
     text, sealed = (_small(folder, name) for name in (_NAME, _SEAL))
     if sealed != _seal_of(text):
         raise Damaged(f"{folder / _NAME}: does not fit its seal, {folder / _SEAL}")
-    record = _parse(folder, text)
+    record = _parse(folder, text, anywhere)
     if run_id not in (None, record.run_id):
         raise CheckpointError(
-            f"{folder} belongs to run {record.run_id}, this is run {run_id}; use another workdir, or start over"
+            f"{folder} belongs to run {files.shown(record.run_id)}, this is run {files.shown(run_id or '')}; "
+            "use another workdir, or move the step away"
         )
     return record
 
@@ -132,21 +143,46 @@ def check_stored(folder: pathlib.Path, record: Manifest, stored: Any) -> None:
         raise Damaged(f"{folder / 'state'}: orbax describes other arrays than the manifest")
 
 
+def check_words(folder: pathlib.Path, handler: str) -> None:
+    """Raise Damaged unless orbax's own files name only what a step of ours is made of.
+
+    Orbax looks handlers and types up by the names that it reads. It has them in a table, and imports nothing; that no
+    other name reaches it does not rest on that.
+
+    Args:
+      folder: of the step.
+      handler: what orbax calls a tree of arrays in the version at hand.
+    """
+    try:
+        named = files.mapping(folder / _WHOLE)["item_handlers"]
+        state = files.mapping(folder / _STATE)
+        kinds = {leaf["value_metadata"]["value_type"] for leaf in state["tree_metadata"].values()}
+        sound = named.keys() == {"state"} and named["state"] in (_HANDLER, handler)
+        sound = sound and kinds <= {"np.ndarray"} and state.get("value_metadata_tree") is None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise Damaged(f"{folder} names other parts than numpy arrays in a tree; it cannot be read")
+
+
+@contextlib.contextmanager
+def kept(path: pathlib.Path) -> Iterator[None]:
+    """Around the writing of what a run cannot do without: raise CheckpointError, naming the file, where it fails."""
+    try:
+        yield
+    except OSError as error:
+        name = files.shown(os.fspath(error.filename or path))
+        raise CheckpointError(f"{name} cannot be read, written or deleted: {error.strerror}") from error
+
+
 def brief(error: BaseException) -> str:
     """What the system said, or the first line of what may be two hundred."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = str(error)
     if code := getattr(error, "errno", None) or re.search(r"os_error_code='(\d+)'", text):
         return os.strerror(code if isinstance(code, int) else int(code[1]))
     return f"{type(error).__name__}: {text.partition(chr(10))[0][:300]}"
-
-
-def sync(folder: pathlib.Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _made_with() -> dict[str, Any]:
@@ -155,18 +191,18 @@ def _made_with() -> dict[str, Any]:
     return {"python": platform.python_version()} | packages | machine
 
 
-def _parse(folder: pathlib.Path, text: bytes) -> Manifest:
+def _parse(folder: pathlib.Path, text: bytes, anywhere: bool) -> Manifest:
     try:
         fields = json.loads(text)
         if (version := fields["format"]) > FORMAT:
             raise CheckpointError(
-                f"{folder} has format {version}, this program reads {FORMAT}; use a newer version of it"
+                f"{folder} has format {version!r}, this program reads {FORMAT}; use a newer version of it"
             )
         record = Manifest(**fields)
         sound = {type(record.run_id), type(record.digest)} == {str} and isinstance(record.score, float | None)
         sound &= {type(record.meta), type(record.layout), type(record.files)} == {dict}
         sound &= all([type(size), type(sha)] == [int, str] for size, sha in record.files.values())
-        sound &= type(record.step) is int and str(record.step) == folder.name
+        sound &= type(record.step) is int and (anywhere or str(record.step) == folder.name)
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         sound = False
     if not sound:

@@ -2,19 +2,55 @@
 
 import contextlib
 import io
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import jax
 import matplotlib
 import numpy as np
 from PIL import Image
 
-from train import files
+from genjax import data
+from train import files, manifest, runtime
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
+
+
+class PictureError(Exception):
+    """A picture cannot be drawn or written; the message names its file."""
+
+
+def to_uint8(images: jax.Array | np.ndarray, drawn: str) -> np.ndarray:
+    """Images in [-1, 1] as bytes, of the same shape, in host memory: ``data.to_uint8`` of what is finite.
+
+    Args:
+      images: that were drawn.
+      drawn: by what, for the message.
+
+    Raises:
+      NonFinite: some are NaN or infinite, which as bytes would be black or white.
+    """
+    check_finite(images, drawn)
+    return np.asarray(_to_uint8(images))
+
+
+def check_finite(images: jax.Array | np.ndarray, drawn: str) -> None:
+    """Refuse images, or points, that are not finite.
+
+    Raises:
+      NonFinite: how many are not.
+    """
+    finite = np.isfinite(np.asarray(images, np.float32))
+    if not finite.all():
+        raise runtime.NonFinite(
+            f"{drawn}: {1 - finite.mean():.1%} of the numbers drawn are NaN or infinite, which no picture shows; "
+            "a longer training, less guidance, another sampler or more of its steps may help"
+        )
+
+
+_to_uint8 = jax.jit(data.to_uint8)
 
 
 def tile(images: np.ndarray, columns: int, *, gap: int = 1, paper: int = 255) -> np.ndarray:
@@ -32,10 +68,22 @@ def save(path: pathlib.Path, sheet: np.ndarray, *, width: int = 640) -> None:
     """Write uint8[H W c] as a PNG, enlarged by a whole factor to about ``width`` pixels; never half-written."""
     factor = max(1, round(width / sheet.shape[1]))  # 1 for width 0
     sheet = sheet.repeat(factor, axis=0).repeat(factor, axis=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet).save(content, "PNG")
-    files.replace(path, content.getvalue())
+    with _naming(path):
+        packed = io.BytesIO()
+        Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet).save(packed, "PNG")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(path, packed.getvalue())
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+    """Around the drawing of a picture: whatever fails is of this file."""
+    try:
+        yield
+    except (PictureError, runtime.NonFinite):
+        raise
+    except Exception as error:
+        raise PictureError(f"{path} is not drawn: {manifest.brief(error)}") from error
 
 
 def strip(frames: np.ndarray, *, rows: int = 4) -> np.ndarray:
@@ -82,7 +130,7 @@ def figure(
       share: an axis that all panels have in common.
       heights, widths: of the rows and columns, as shares.
     """
-    with plt.rc_context({"axes.prop_cycle": plt.cycler(color=COLOURS)}):
+    with _naming(path), plt.rc_context({"axes.prop_cycle": plt.cycler(color=COLOURS)}):
         sheet, axes = plt.subplots(
             rows,
             columns,
@@ -102,16 +150,16 @@ def figure(
                 if panel.get_legend_handles_labels()[1]:
                     panel.legend(frameon=False)
             path.parent.mkdir(parents=True, exist_ok=True)
-            content = io.BytesIO()
-            sheet.savefig(content, dpi=130, format="png")
-            files.replace(path, content.getvalue())
+            packed = io.BytesIO()
+            sheet.savefig(packed, dpi=130, format="png")
+            files.replace(path, packed.getvalue())
         finally:
             plt.close(sheet)
 
 
 def curves(path: pathlib.Path, metrics: pathlib.Path, names: Sequence[str] = ("loss",)) -> None:
     """Draw metrics of ``metrics.jsonl``, in training and held out, and the norm of the gradient below."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines = list(files.lines(metrics))
     if not lines:
         return
     course = lambda name: [(line["step"], line[name]) for line in lines if name in line]
@@ -169,7 +217,7 @@ def scatter(path: pathlib.Path, points: np.ndarray, labels: np.ndarray | None) -
 
 def band(path: pathlib.Path, metrics: pathlib.Path, name: str, label: str) -> None:
     """Draw a held-out metric of ``metrics.jsonl`` over the steps: its mean over members, and its 95 % interval."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines = list(files.lines(metrics))
     key = f"heldout_{name}"
     reports = [(line["step"], line.get("heldout_members", {}).get(name, [line[key]])) for line in lines if key in line]
     if not reports:

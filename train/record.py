@@ -8,11 +8,9 @@ import json
 import os
 import pathlib
 import platform
-import shutil
 import sys
 import time
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,7 +18,11 @@ import numpy as np
 import tqdm
 
 from genjax import data
-from train import checkpoint, config, members
+from train import checkpoint, claims, config, files, lines, manifest, members, shelf
+from train.lines import aligned
+from train.workdir import primary
+
+__all__ = ["CLOCKS", "IMPORTED", "Interval", "Log", "aligned", "check", "imported", "run_id", "say", "write"]
 
 IMPORTED = "imported"
 """The fingerprint of data that a run has not seen."""
@@ -31,57 +33,95 @@ CLOCKS = ("seconds", "steps_per_second")
 
 def say(text: str) -> None:
     """A line for whoever watches; nobody need be there."""
-    if jax.process_index() != 0:
+    if jax.process_index() != 0 or sys.stdout is None:
         return
     try:
-        print(text, flush=True)
-    except BrokenPipeError:  # the reader has left, as `| head -1` does: the run goes on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(files.shown(text, keep="\n"), flush=True)
+    except (OSError, ValueError) as error:  # a full disk; or the reader has left, as `| head -1` does: the run goes on
+        if not isinstance(error, BrokenPipeError):
+            checkpoint.warn(f"stdout: {error}; nothing more is said there")
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def check(workdir: pathlib.Path, settings: config.Run) -> None:
-    """Refuse to go on with a run that was made with other settings.
+def check(workdir: pathlib.Path, settings: config.Run, script: str) -> None:
+    """Refuse to begin where something is in the way, to start over where what is there is not the run's own, or to go
+    on with a run that was made with other settings.
 
     Raises:
-      UsageError: naming each setting, its old and its new value.
+      UsageError: naming each setting, its old and its new value; or the script that made the run.
+      WorkdirError: naming what is in the way.
       CheckpointError: there are checkpoints but no record of what made them.
     """
     old = _read(workdir)
     if old is None:
-        return
-    defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # of settings younger than the run
-    allowed, refused = config.changes(defaults | old["config"], dataclasses.asdict(settings), config.free(settings))
-    seen = old.get("data", {}).get("fingerprint") != IMPORTED  # weights from elsewhere may be trained on in any way
-    if refused and seen and not settings.override_resume:
+        return claims.check_free(workdir)
+    if settings.restart:
+        return claims.check_restart(workdir, old["run_id"])
+    claims.check_links(workdir)
+    if old["script"] != script:
+        raise config.UsageError(
+            f"{workdir} was trained by train.{files.shown(old['script'])}; choose another --workdir for train.{script}"
+        )
+    allowed, refused = _changes(old, settings)
+    if refused and not settings.override_resume:
         raise config.UsageError(
             f"{workdir} holds a run with other settings:\n  " + "\n  ".join(refused) + "\n"
-            "Use the old values, another --workdir, --restart to start over, or --override-resume to go on regardless"
+            "Use the old values, another --workdir, --override-resume to go on regardless, or --restart to delete that "
+            "run and start over"
         )
-    ignored = ("config: ", "workdir: ", "restart: ", "override_resume: ", "traceback: ")
     for line in allowed + refused:
-        if not line.startswith(ignored):
-            say(f"changed since the last start: {line}")
+        say(f"changed since the last start: {line}")
 
 
-def run_id(workdir: pathlib.Path) -> str:
-    """The name of the run in the workdir, which its checkpoints carry; a new one where there is none."""
+def _changes(old: Mapping[str, Any], settings: config.Run) -> tuple[list[str], list[str]]:
+    """What differs from a run's record: what may, and what may not."""
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # of settings younger than the run
+    # where the data lie is free: what is in them decides, when they are read
+    allowed, refused = config.changes(
+        defaults | old["config"], dataclasses.asdict(settings), config.free(settings) | {"data"}
+    )
+    if old["data"]["fingerprint"] == IMPORTED:  # weights from elsewhere may be trained on in any way
+        allowed, refused = allowed + refused, []
+    ignored = ("config: ", "workdir: ", "restart: ", "override_resume: ", "traceback: ")
+    return [line for line in allowed if not line.startswith(ignored)], refused
+
+
+def run_id(workdir: pathlib.Path) -> str | None:
+    """The name of the run in the workdir, which its checkpoints carry; None where there is none."""
     old = _read(workdir)
-    return old["run_id"] if old else uuid.uuid4().hex
+    return old["run_id"] if old else None
 
 
-def write(workdir: pathlib.Path, script: str, name: str, settings: config.Run, dataset: data.Dataset) -> None:
+def write(
+    workdir: pathlib.Path, script: str, name: str, settings: config.Run, dataset: data.Dataset, fingerprint: str
+) -> claims.Claims:
     """Write config.json.
+
+    Args:
+      workdir: of the run.
+      script: that trains it.
+      name: of the run.
+      settings: of it.
+      dataset: that it is trained on.
+      fingerprint: of the data set.
+
+    Returns:
+      what the run owns in the workdir.
 
     Raises:
       UsageError: the data set is not the one the run was started with.
+      CheckpointError: it cannot be written.
     """
-    fingerprint = data.fingerprint(dataset)
     old = _read(workdir)
-    known = old and old["data"]["fingerprint"] != IMPORTED
-    if old and known and old["data"]["fingerprint"] != fingerprint and not settings.override_resume:
+    if old and old["run_id"] != name:  # it is started over
+        old = None
+    known = old["data"]["fingerprint"] if old else IMPORTED
+    same = known in (IMPORTED, fingerprint) or known == data.fingerprint(dataset)  # the latter of older runs on codes
+    if not same:
         raise config.UsageError(
-            f"{workdir} was trained on other data: fingerprint {old['data']['fingerprint'][:12]} -> {fingerprint[:12]} "
-            f"({dataset.name}). Use the old data, another --workdir, or --restart to start over"
+            f"{workdir} was trained on other data: fingerprint {files.shown(known[:12])} -> {fingerprint[:12]} "
+            f"({dataset.name}). A run is of one data set, whatever is overridden: use that, or another --workdir"
         )
     about = {
         "name": dataset.name,
@@ -89,7 +129,7 @@ def write(workdir: pathlib.Path, script: str, name: str, settings: config.Run, d
         "train": list(dataset.train["image"].shape),
         "heldout": list(dataset.heldout["image"].shape),
     }
-    _describe(workdir, script, name, settings, about, old["starts"] if old else [])
+    return _describe(workdir, script, name, settings, about, old)
 
 
 def imported(
@@ -97,11 +137,16 @@ def imported(
 ) -> None:
     """Write config.json of a run whose weights come from elsewhere, and whose data nobody has seen."""
     about = {"name": settings.data, "fingerprint": IMPORTED, "train": [0, *shape], "heldout": [0, *shape]}
-    _describe(workdir, script, name, settings, about, [])
+    _describe(workdir, script, name, settings, about, None)
 
 
-def _describe(workdir: pathlib.Path, script: str, name: str, settings: config.Run, about: Any, starts: Any) -> None:
+def _describe(
+    workdir: pathlib.Path, script: str, name: str, settings: config.Run, about: Any, old: Mapping[str, Any] | None
+) -> claims.Claims:
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    allowed, refused = _changes(old, settings) if old else ([], [])
+    change = {"start": now, "changed": allowed, "overridden": refused}
     described = {
         "run_id": name,
         "script": script,
@@ -115,18 +160,14 @@ def _describe(workdir: pathlib.Path, script: str, name: str, settings: config.Ru
             "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         },
         "data": about,
-        "starts": [*starts, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")],
+        "starts": [*(old["starts"] if old else []), now],
+        "changes": [*(old["changes"] if old else []), *([change] if allowed or refused else [])],
     }
-    if jax.process_index() == 0:
-        _replace(workdir / "config.json", json.dumps(described, indent=2) + "\n")
-
-
-def clear(workdir: pathlib.Path) -> None:
-    """Remove what a run left, and nothing else."""
-    for name in ("checkpoints", "samples", "tensorboard"):
-        shutil.rmtree(workdir / name, ignore_errors=True)
-    for name in ("config.json", "metrics.jsonl", "curves.png", "members.png", "rate-distortion.png"):
-        (workdir / name).unlink(missing_ok=True)
+    with manifest.kept(workdir / "config.json"):
+        own = claims.Claims(workdir, name)
+        if primary():
+            files.replace(workdir / "config.json", json.dumps(described, indent=2) + "\n")
+    return own
 
 
 class Interval:
@@ -155,20 +196,23 @@ class Interval:
 class Log:
     """metrics.jsonl, and the same on the terminal and, where installed, in TensorBoard."""
 
-    def __init__(self, workdir: pathlib.Path, settings: config.Run, done: int):
+    def __init__(self, workdir: pathlib.Path, settings: config.Run, done: int, own: claims.Claims):
         self.path = workdir / "metrics.jsonl"
         self.total, self.every = settings.steps, settings.every
         self.silent = jax.process_index() != 0
-        self.bar = None
+        self.bar: Any = None
+        self.board: Any = None
         self.started = time.monotonic()
         self.compiled: set[int] = set()
         self.timed_steps, self.timed_seconds = 0, 0.0
         if self.silent:
             return
-        _replace(self.path, "".join(json.dumps(line) + "\n" for line in _unbroken(self.path, settings, done)))
-        if sys.stdout.isatty():
+        self.lines = lines.Lines(self.path, settings, done, own)
+        if self.lines.aside is not None:
+            say(f"the lines of before are kept in {self.lines.aside}")
+        if sys.stdout is not None and sys.stdout.isatty():
             self.bar = tqdm.tqdm(total=settings.steps, initial=done, unit="step", dynamic_ncols=True)
-        self.board = _tensorboard(workdir / "tensorboard")
+        self.board = lines.tensorboard(workdir / "tensorboard", own)
 
     @contextlib.contextmanager
     def timed(self, num: int) -> Iterator[None]:
@@ -179,8 +223,7 @@ class Log:
             self.timed_steps += num
             self.timed_seconds += time.monotonic() - before
         self.compiled.add(num)
-        if self.bar is not None:
-            self.bar.update(num)
+        self._show(lambda bar: bar.update(num))
 
     def write(self, means: Mapping[str, Any]) -> None:
         """Add a line, with the clock's fields."""
@@ -191,67 +234,56 @@ class Log:
         if speed:
             line["steps_per_second"] = round(speed, 3)
         self.timed_steps, self.timed_seconds = 0, 0.0
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self.lines.append(line)
         if self.board is not None:
-            for name, value in line.items():
-                if not isinstance(value, dict):
-                    self.board.add_scalar(name, value, line["step"])
+            try:
+                for name, value in line.items():
+                    if not isinstance(value, dict):
+                        self.board.add_scalar(name, value, line["step"])
+            except Exception as error:
+                checkpoint.warn(f"TensorBoard: {error}; nothing more is written for it")
+                self.board = None
         shown = {"loss": "loss", "heldout_loss": "held out"}
         text = "  ".join(f"{label} {line[name]:.4f}" for name, label in shown.items() if name in line)
         if each := line.get("heldout_members", {}).get("loss"):
             text += f" ± {members.standard_error(np.array(each)):.2g} over {len(each)} members"
         if self.bar is not None:
-            self.bar.set_postfix_str(text)
+            self._show(lambda bar: bar.set_postfix_str(text))
         elif line["step"] % self.every == 0 or line["step"] == self.total:
             pace = f"  {speed:.3g} steps/s" if speed else ""
             say(f"step {line['step']:>{len(str(self.total))}}/{self.total}  {text}{pace}")
 
+    def members(self, step: int) -> dict[str, np.ndarray]:
+        """The held-out metrics [m] of a step by name, where many members are trained."""
+        line = next((line for line in files.lines(self.path) if line.get("step") == step), {})
+        return {name: np.array(values) for name, values in line.get("heldout_members", {}).items()}
+
     def close(self) -> None:
         """Let go of the terminal."""
+        self._show(lambda bar: bar.close())
+
+    def _show(self, act: Callable[[Any], Any]) -> None:
         if self.bar is not None:
-            self.bar.close()
-
-
-def aligned(settings: config.Run, step: int) -> bool:
-    """Whether an unbroken run writes a line after this step."""
-    return step % settings.log_every == 0 or step % settings.every == 0
+            with contextlib.suppress(OSError, ValueError):  # the terminal has gone
+                act(self.bar)
 
 
 def _read(workdir: pathlib.Path) -> dict[str, Any] | None:
     path = workdir / "config.json"
-    if not path.exists():
-        if any((workdir / "checkpoints").glob("[0-9]*")):
-            raise checkpoint.CheckpointError(f"{workdir} holds checkpoints but no config.json; --restart starts over")
+    # of checkpoints without a record, and of a record that is broken, nobody else can make anything
+    kind = checkpoint.CheckpointError if shelf.scores(workdir / "checkpoints", None) else checkpoint.WorkdirError
+    if not os.path.lexists(path):
+        if kind is checkpoint.CheckpointError:
+            raise kind(f"{workdir} holds checkpoints but no config.json; put it back, or choose another --workdir")
         return None
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
-        return {name: old[name] for name in ("run_id", "config", "data", "starts")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise checkpoint.CheckpointError(f"{path} is not a run's record ({error}); --restart starts over") from error
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def _unbroken(path: pathlib.Path, settings: config.Run, done: int) -> Iterator[dict[str, float]]:
-    """The lines that a run would have written up to this step, had it never stopped."""
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            line = json.loads(text)
-        except ValueError:  # cut off in the middle
-            continue
-        if line["step"] <= done and aligned(settings, line["step"]):
-            report = line["step"] % settings.every == 0  # the last step of a shorter run was one too
-            yield {name: value for name, value in line.items() if report or not name.startswith("heldout_")}
-
-
-def _tensorboard(folder: pathlib.Path):
-    try:
-        import tensorboardX
-    except ImportError:
-        return None
-    return tensorboardX.SummaryWriter(str(folder))
+        old = files.mapping(path)
+        kinds = {"run_id": str, "script": str, "config": dict, "data": dict, "starts": list}
+        if wrong := [name for name, kind_of in kinds.items() if not isinstance(old.get(name), kind_of)]:
+            raise ValueError(f"no {wrong[0]}")
+        if not isinstance(old["data"].get("fingerprint"), str):
+            raise ValueError("no fingerprint")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise kind(f"{path} is not a run's record: {reason}; put that back, or choose another --workdir") from error
+    return old | {"changes": found if isinstance(found := old.get("changes"), list) else []}

@@ -130,20 +130,32 @@ def run_once() -> dict[str, int]:
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
 
 
+class Stop:
+    """Whether a signal has asked the run to stop: ``stop()`` on any machine, ``stop.here()`` on this one."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def here(self) -> bool:
+        """Whether this process was asked."""
+        return bool(self.asked)
+
+    def __call__(self) -> bool:
+        """Whether any process was asked; all of them are to ask, and stop after the same step."""
+        if jax.process_count() > 1:
+            return bool(multihost_utils.process_allgather(jax.numpy.asarray(self.here())).any())
+        return self.here()
+
+
 @contextlib.contextmanager
-def on_sigterm() -> Iterator[Callable[[], bool]]:
+def on_sigterm() -> Iterator[Stop]:
     """Inside, SIGTERM only sets a flag, which the yielded function reads; a second one ends the process at once."""
-    asked: list[int] = []
+    stop = Stop()
 
     def handle(number, frame):
-        if asked:
+        if stop.asked:
             os._exit(128 + number)
-        asked.append(number)
-
-    def stop() -> bool:
-        if jax.process_count() > 1:  # all machines stop after the same step
-            return bool(multihost_utils.process_allgather(jax.numpy.asarray(bool(asked))).any())
-        return bool(asked)
+        stop.asked.append(number)
 
     try:
         previous = signal.signal(signal.SIGTERM, handle)

@@ -1,7 +1,7 @@
 """The folder of steps, as names: which there are, which to take, what to clear away.
 
 ``<step>`` is a step. ``<step>.partial…`` is being written, ``<step>.pruned`` being removed: left by a run that was
-killed, they are garbage. ``<step>.corrupt`` was found damaged, and is left for a person to look at.
+killed, they are garbage. ``<step>.corrupt`` was found damaged, or no step at all, and is left for a person to look at.
 """
 
 import contextlib
@@ -10,13 +10,17 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from typing import Literal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, TypeVar
 
-from train import manifest
+from train import files, manifest
 
+Warn = Callable[[str], None]
+T = TypeVar("T")
 _STEP = re.compile(r"0|[1-9][0-9]*")
-_GARBAGE = re.compile(r"[0-9]+\.(partial.*|pruned)")
+_GARBAGE = re.compile(r"[0-9]+\.(partial(\.[0-9a-f]{16})?(\.orbax-checkpoint-tmp.*)?|pruned)")
+_NUMBERED = re.compile(rf"({_STEP.pattern})(\.corrupt(\.[0-9]+)?)?")
 
 
 def steps(root: pathlib.Path) -> list[int]:
@@ -67,6 +71,36 @@ def present(root: pathlib.Path, wanted: Iterable[int]) -> bool:
     return all((root / str(step)).is_dir() for step in wanted)
 
 
+def first_sound(
+    root: pathlib.Path, found: Sequence[int], load: Callable[[pathlib.Path], T]
+) -> tuple[T, dict[int, str]]:
+    """Load the first of the steps whose files are what was saved; and say what is wrong with those before it.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    damage: dict[int, str] = {}
+    for step in found:
+        try:
+            with reading(root / str(step)):
+                return load(root / str(step)), damage
+        except manifest.Damaged as error:
+            damage[step] = str(error)
+    raise manifest.CheckpointError(f"{root}: every checkpoint is damaged:\n  " + "\n  ".join(damage.values()))
+
+
+def warn(message: str) -> None:
+    """A sentence on stderr, if anybody reads it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"warning: {files.shown(message, keep=chr(10))}", file=sys.stderr, flush=True)
+
+
+def report(damage: Mapping[int, str], used: int, warn: Warn) -> None:
+    """Warn of damaged steps, in whose place another is used."""
+    for step, reason in damage.items():
+        warn(f"checkpoint of step {step} is damaged ({reason}); using step {used} instead")
+
+
 @contextlib.contextmanager
 def reading(folder: pathlib.Path) -> Iterator[None]:
     """Keep a step from being removed while it is read, by a shared lock that changes nothing on disk.
@@ -97,18 +131,59 @@ def remove(folder: pathlib.Path) -> None:
         os.close(handle)
 
 
+def number(path: pathlib.Path) -> int | None:
+    """Of the step that a folder is, or was before it was set aside; None of a folder with another name."""
+    found = _NUMBERED.fullmatch(path.name)
+    return int(found[1]) if found else None
+
+
+def prepare(root: pathlib.Path) -> list[pathlib.Path]:
+    """Make the folder of steps; remove what killed runs left half written or half removed, and set aside what has the
+    name of a step and is no folder. Only for who holds the lock.
+
+    Returns:
+      what was set aside, under its new name.
+
+    Raises:
+      CheckpointError: a file or a link is in its place.
+    """
+    try:
+        root.mkdir(exist_ok=True)
+    except OSError as error:
+        raise manifest.CheckpointError(f"{root}: expected a folder, but: {error.strerror}; move it away") from error
+    if root.is_symlink():
+        raise manifest.CheckpointError(f"{root} is a link; put the folder itself there")
+    clean(root)
+    odd = [path for path in root.iterdir() if _STEP.fullmatch(path.name) and (path.is_symlink() or not path.is_dir())]
+    return [set_aside(path) for path in sorted(odd)]
+
+
 def clean(root: pathlib.Path) -> None:
     """Remove what killed runs left half written or half removed. Only for who holds the lock."""
     for path in root.iterdir() if root.is_dir() else ():
-        if _GARBAGE.fullmatch(path.name):
+        if _GARBAGE.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
 
 
-def set_aside(folder: pathlib.Path) -> None:
-    """Rename a damaged step so that it is none; one that was set aside before makes room."""
-    aside = folder.with_name(f"{folder.name}.corrupt")
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
+def set_aside(path: pathlib.Path) -> pathlib.Path:
+    """Rename a damaged step so that it is none; an equal one that was set aside before makes room.
+
+    Returns:
+      where it is now.
+    """
+    names = [f"{path.name}.corrupt", *(f"{path.name}.corrupt.{i}" for i in range(1, 1000))]
+    for aside in map(path.with_name, names):
+        if _was_step(aside) and _was_step(path):
+            shutil.rmtree(aside, ignore_errors=True)
+        if not os.path.lexists(aside):
+            path.rename(aside)
+            return aside
+    raise manifest.CheckpointError(f"{path} is damaged and cannot be set aside; move it away")
+
+
+def _was_step(path: pathlib.Path) -> bool:
+    """Whether a folder has the files that make a step, sound or not."""
+    return not path.is_symlink() and any((path / name).is_file() for name in manifest.FILES)
 
 
 def _flock(handle: int, how: int) -> bool:
@@ -124,6 +199,8 @@ def _flock(handle: int, how: int) -> bool:
 def _why_none(root: pathlib.Path) -> str:
     if not root.parent.is_dir():
         return f"workdir {root.parent}: there is no such folder"
+    if os.path.lexists(root) and not root.is_dir():
+        return f"{root}: expected a folder of checkpoints, got a file or a broken link"
     if root.is_dir() and any(_GARBAGE.fullmatch(path.name) for path in root.iterdir()):
         return f"{root}: the first checkpoint is still being written; try again in a moment"
     return f"workdir {root.parent} holds no checkpoint; train there first"

@@ -161,11 +161,13 @@ class Source(NamedTuple):
       check: ``(settings)``; refuses what names no data.
       shape: ``(settings) -> (h, w, c)`` of the images, or None where only the data tell.
       load: ``(settings) -> Dataset``.
+      fingerprint: ``(settings, dataset) -> str``: equal for the same data, wherever they lie.
     """
 
     check: Callable[[Any], None]
     shape: Callable[[Any], tuple[int, int, int] | None]
     load: Callable[[Any], data.Dataset]
+    fingerprint: Callable[[Any, data.Dataset], str] = lambda settings, dataset: data.fingerprint(dataset)
 
 
 IMAGES = Source(check, shape, load)

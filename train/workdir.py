@@ -12,7 +12,10 @@ from collections.abc import Iterator
 
 import jax
 
+from train import files
+
 _ME = {"pid": os.getpid(), "host": socket.gethostname(), "process": uuid.uuid4().hex}
+_held: dict[pathlib.Path, int] = {}  # the folders that this process has locked, and the handles of their lock files
 
 
 class WorkdirError(Exception):
@@ -23,11 +26,22 @@ class Locked(WorkdirError):
     """Another run holds the folder; ``owner`` is what that run wrote about itself."""
 
     def __init__(self, path: pathlib.Path, owner: dict):
-        who = (
-            f"pid {owner['pid']} on {owner['host']}" if {"pid", "host"} <= owner.keys() else "its pid is not known yet"
-        )
+        known = {"pid", "host"} <= owner.keys()
+        who = files.shown(f"pid {owner['pid']} on {owner['host']}") if known else "its pid is not known yet"
         super().__init__(f"workdir {path} is in use by another run ({who}); wait for it, or choose another --workdir")
         self.owner = owner
+
+
+def resolve(workdir: str | os.PathLike) -> pathlib.Path:
+    """The one path of a run's folder, whichever way it was named: absolute, without links, ``..`` and ``~``.
+
+    Raises:
+      WorkdirError: no folder can have this name.
+    """
+    try:
+        return pathlib.Path(os.path.realpath(os.path.expanduser(workdir)))
+    except (OSError, ValueError) as error:  # ValueError: a NUL
+        raise WorkdirError(f"workdir {files.shown(workdir)}: {error}; choose another --workdir") from error
 
 
 def primary() -> bool:
@@ -51,16 +65,30 @@ def lock(workdir: str | os.PathLike) -> Iterator[pathlib.Path]:
     Raises:
       WorkdirError: at once; another run holds the folder (with its pid and host), or it cannot be written to.
     """
-    path = pathlib.Path(os.path.abspath(workdir))
+    path = resolve(workdir)
     if not primary():
         yield path
         return
     handle = _open(path)
     try:
         _acquire(path, handle)
+        _held[path] = handle
         yield path
     finally:
+        if _held.get(path) == handle:
+            del _held[path]
         os.close(handle)
+
+
+def held(path: pathlib.Path) -> bool:
+    """Whether the folder that this process has locked is still there, and still the same: it may have been removed,
+    and another run may have begun in its place. True where another process of the run holds the lock."""
+    if path not in _held:
+        return not primary()
+    try:
+        return os.path.samestat(os.fstat(_held[path]), os.stat(path / ".lock", follow_symlinks=False))
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -72,7 +100,7 @@ def hold(workdir: str | os.PathLike) -> Iterator[pathlib.Path]:
         except Locked as error:
             if error.owner != _ME:
                 raise
-            path = pathlib.Path(os.path.abspath(workdir))
+            path = resolve(workdir)
         yield path
 
 
@@ -93,6 +121,8 @@ def _open(path: pathlib.Path) -> int:
 def _acquire(path: pathlib.Path, handle: int) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(handle).st_size and not {"pid", "host"} <= _owner(handle).keys():
+            raise WorkdirError(f"workdir {path} holds a file .lock that no run wrote; choose another --workdir")
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(_ME).encode(), 0)
     except BlockingIOError:
@@ -106,6 +136,6 @@ def _acquire(path: pathlib.Path, handle: int) -> None:
 def _owner(handle: int) -> dict:
     try:
         owner = json.loads(os.pread(handle, 4096, 0))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}

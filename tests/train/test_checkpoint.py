@@ -906,3 +906,114 @@ def test_reader_beside_a_busy_run_always_gets_a_whole_step(tmp_path):
             seen.append(step)
         trainer.join()
     assert seen == sorted(seen) and len(set(seen)) > 3  # no warning among them, and time does not run backwards
+
+
+# ---------------------------------------------------------------- odd things among the steps, and words in a step
+
+
+def test_what_is_no_step_of_the_run_is_never_removed(workdir, warnings):
+    root = workdir / "checkpoints"
+    for name in "1/mine", "notes/mine", "3.corrupt/mine", "6.partials/mine":
+        (root / name).parent.mkdir()
+        (root / name).write_text("mine")
+    (root / "5.partial").write_text("mine")
+    with checkpoint.Checkpoints(workdir, run_id="run", on_warning=warnings.append) as checkpoints:
+        assert same(checkpoints.restore(state_at(0)), 4)
+        for step in 6, 8:
+            checkpoints.save(step, state_at(step), {})
+    assert listing(root) == ["1", "3.corrupt", "5.partial", "6", "6.partials", "8", "notes"] and not warnings
+    assert len([path for path in root.rglob("mine") if path.read_text() == "mine"]) == 4
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("mine"), lambda path: path.symlink_to("/etc")])
+@pytest.mark.parametrize("aside", ["", "file", "folder"])
+def test_file_or_link_with_the_name_of_a_step_is_named_and_passed_over(workdir, warnings, make, aside):
+    root = workdir / "checkpoints"
+    make(root / "6")
+    if aside == "file":
+        (root / "6.corrupt").write_text("mine")
+    if aside == "folder":
+        (root / "6.corrupt").mkdir()
+    with checkpoint.Checkpoints(workdir, run_id="run", on_warning=warnings.append) as checkpoints:
+        assert same(checkpoints.restore(state_at(0)), 4)
+        checkpoints.save(6, state_at(6), {})
+        checkpoints.wait()
+        assert same(checkpoints.restore(state_at(0)), 6)
+    expected = ["4", "6", "6.corrupt"] + ["6.corrupt.1"] * bool(aside)
+    assert listing(root) == expected and len(warnings) == 1 and expected[-1] in warnings[0]
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("mine"), lambda path: path.symlink_to("/etc/passwd")])
+def test_file_or_link_in_place_of_the_folder_of_steps_is_refused_by_name(tmp_path, make):
+    make(tmp_path / "checkpoints")
+    with pytest.raises(checkpoint.CheckpointError, match=f"{tmp_path}/checkpoints"):
+        checkpoint.Checkpoints(tmp_path, run_id="run")
+    with pytest.raises(checkpoint.CheckpointError, match=f"{tmp_path}/checkpoints"):
+        checkpoint.read(tmp_path, state_at(0))
+
+
+def test_folder_that_another_run_has_taken_is_left_alone(tmp_path, shelf):
+    """``rm -rf`` of a live run, and a new run in its place: the old one ends, the new one does not notice."""
+    with checkpoint.Checkpoints(tmp_path / "run", run_id="old") as old:
+        old.save(1, state_at(1), {})
+        old.wait()
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(checkpoint.CheckpointError, match="removed or replaced"):
+            old.save(2, state_at(2), {})
+        assert not (tmp_path / "run").exists()
+        shutil.copytree(shelf, tmp_path / "run")
+        before = everything(tmp_path / "run")
+        with pytest.raises(checkpoint.CheckpointError, match="removed or replaced"):
+            old.save(6, state_at(6), {})
+        with pytest.raises(checkpoint.CheckpointError, match="removed or replaced"):
+            old._prune()
+        assert everything(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("link", ["folder", "above"])
+def test_run_in_a_folder_with_two_names_is_one_run(tmp_path, link):
+    (tmp_path / "real/inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real/inner")
+    names = tmp_path / "link", tmp_path / "real/inner"
+    if link == "above":
+        names = tmp_path / "link/../run", tmp_path / "real/run"  # as the system walks it, not as text
+    save(names[0], 1)
+    assert listing(names[1] / "checkpoints") == ["1"] and same(checkpoint.read(names[1], state_at(0)), 1)
+    with checkpoint.lock(names[0]), pytest.raises(checkpoint.WorkdirError, match="in use"), checkpoint.lock(names[1]):
+        pass
+
+
+EVIL = """
+import pathlib
+pathlib.Path(__file__).with_name("marker").write_text("ran")
+class Handler: pass
+"""
+
+
+@pytest.mark.parametrize("where", ["handler", "type", "namedtuple"])
+def test_names_of_code_in_a_step_are_not_looked_up(workdir, monkeypatch, where):
+    monkeypatch.chdir(workdir)
+    monkeypatch.syspath_prepend(str(workdir))
+    (workdir / "evil.py").write_text(EVIL)
+    step = workdir / "checkpoints/4"
+    whole, state = (json.loads((step / name).read_text()) for name in ("_CHECKPOINT_METADATA", "state/_METADATA"))
+    if where == "handler":
+        whole["item_handlers"]["state"] = "evil.Handler"
+    if where == "type":
+        for leaf in state["tree_metadata"].values():
+            leaf["value_metadata"]["value_type"] = "evil.Handler"
+    if where == "namedtuple":
+        entry = {"category": "namedtuple", "module": "evil", "clazz": "Handler", "entries": []}
+        state["value_metadata_tree"] = {"params": entry}
+    (step / "_CHECKPOINT_METADATA").write_text(json.dumps(whole))
+    (step / "state/_METADATA").write_text(json.dumps(state))
+    reseal(step)
+    assert "names other parts than numpy arrays" in refused(workdir)
+    assert "evil" not in sys.modules and not (workdir / "marker").exists()
+
+
+def test_what_a_step_says_cannot_act_on_the_terminal(workdir):
+    reseal(workdir / "checkpoints/4", run_id="\x1b[2J")
+    with pytest.raises(checkpoint.CheckpointError, match="belongs to run") as caught:
+        checkpoint.read(workdir, state_at(0), step=4, run_id="run")
+    assert "\x1b" not in str(caught.value)

@@ -228,8 +228,8 @@ def test_a_run_older_than_a_setting_goes_on(tmp_path):
     """What its record lacks had the default."""
     then = dataclasses.asdict(ddpm.Config())
     del then["num_seeds"], then["without"]
-    described = {"run_id": "x", "config": then, "data": {}, "starts": []}
+    described = {"run_id": "x", "script": "ddpm", "config": then, "data": {"fingerprint": "y"}, "starts": []}
     written(tmp_path, json.dumps(described), "config.json")
-    record.check(tmp_path, ddpm.Config())
+    record.check(tmp_path, ddpm.Config(), "ddpm")
     with pytest.raises(config.UsageError, match="num_seeds: 1 -> 2"):
-        record.check(tmp_path, ddpm.Config(num_seeds=2))
+        record.check(tmp_path, ddpm.Config(num_seeds=2), "ddpm")

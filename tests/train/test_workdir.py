@@ -109,3 +109,27 @@ def test_folder_that_cannot_be_written_to_is_refused_before_anything(tmp_path, o
         pytest.skip("no right to mount a file system here")
     assert "cannot be written to" in done.stdout and reason in done.stdout, done
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["mine", "[1]", '{"a": 1}'])
+def test_lock_file_that_no_run_wrote_is_not_overwritten(tmp_path, text):
+    (tmp_path / ".lock").write_text(text)
+    with pytest.raises(workdir.WorkdirError, match="no run wrote"), workdir.lock(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == text
+
+
+def test_name_that_no_folder_can_have_is_refused():
+    with pytest.raises(workdir.WorkdirError, match="null"):
+        workdir.resolve("a\0b")
+
+
+def test_held_is_false_once_the_folder_is_another(tmp_path):
+    with workdir.lock(tmp_path / "run") as path:
+        assert workdir.held(path)
+        (path / ".lock").rename(tmp_path / "kept")
+        assert not workdir.held(path)
+        (path / ".lock").write_text("another's")
+        assert not workdir.held(path)
+        (tmp_path / "kept").replace(path / ".lock")
+        assert workdir.held(path)

@@ -1,0 +1,50 @@
+"""The pictures of a report, drawn when all else is saved: one that fails is a warning, and no signal waits for them."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from train import checkpoint, claims, files, manifest, pictures, runtime
+
+PATIENCE = 0.1  # seconds between two looks at the signal
+
+
+def draw(step: int, parts: Sequence[Callable[[], None]], own: claims.Claims, stopping: Callable[[], bool]) -> None:
+    """Draw each part; what fails is named on stderr. Returns at once when the run is to stop, whatever is being drawn.
+
+    Args:
+      step: whose pictures they are.
+      parts: of them.
+      own: what the run owns: only such files are written.
+      stopping: whether a signal has come.
+
+    Raises:
+      NonFinite: images that were drawn are not finite.
+    """
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        with files.claimed(own):
+            for part in parts:
+                try:
+                    part()
+                except runtime.NonFinite as error:
+                    failed.append(error)
+                except Exception as error:
+                    what = "" if isinstance(error, pictures.PictureError) else f"pictures of step {step}: "
+                    checkpoint.warn(f"{what}{_reason(error)}; the run goes on without")
+        own.draw(step)
+
+    if stopping():
+        return
+    worker = threading.Thread(target=work, name="pictures", daemon=True)  # a signal handler wants this thread free
+    worker.start()
+    while worker.is_alive() and not stopping():
+        worker.join(PATIENCE)
+    if failed:
+        raise failed[0]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, pictures.PictureError):
+        return str(error)
+    return manifest.brief(error) + (f" ({error.filename})" if isinstance(error, OSError) and error.filename else "")
