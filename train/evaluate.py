@@ -143,7 +143,8 @@ def _bounds(settings: Evaluate, told: vae.Config, model: vae_model.VAE) -> Score
 
 
 def _diffusion(settings: Evaluate, told: ddpm.Config, model: ddpm_model.DDPM) -> Score:
-    return _of_steps(settings, told, lambda params: (model.denoise(params), ddpm.schedule(told)), ddpm.variance(told))
+    process = lambda params: (model.denoise(params), ddpm.schedule(told))
+    return _of_steps(settings, told, process, ddpm.variance(told), ddpm.clip(told))
 
 
 def _karras(settings: Evaluate, told: edm.Config, model: edm_model.EDM) -> Score:
@@ -157,6 +158,7 @@ def _of_steps(
     told: ddpm.Config | edm.Config,
     process: Callable[[Params], tuple[diffusion.Denoise, diffusion.Schedule]],
     variance: Literal["small", "large"],
+    clip: Any = True,
 ) -> Score:
     levels = _levels(settings, told)
 
@@ -164,7 +166,7 @@ def _of_steps(
         bound_keys, spread_keys, probe_keys = random.split(keys, 3)
         images = pixels.from_level(pixels.to_level(data.scale(part["image"]), levels), levels)
         denoise, schedule = process(params)
-        found = likelihood.bound(denoise, schedule, bound_keys, images, variance=variance, num_levels=levels)
+        found = likelihood.bound(denoise, schedule, bound_keys, images, variance=variance, num_levels=levels, clip=clip)
         row = {"vlb": -found.total, "prior": -found.prior, "steps": -found.steps[:, 1:].sum(1)}
         row["decoder"] = -found.steps[:, 0]
         row |= {"nats": found.steps, "squared_error": found.squared_error / np.prod(images.shape[1:])}
