@@ -1,14 +1,15 @@
 """Published weights in and out: ``python -m train.bridge --source FOLDER --workdir runs/cifar10``.
 
-Reads a folder of diffusers with an unconditional ``UNet2DModel`` (alone, or a pipeline with ``unet`` and ``scheduler``)
-as a run of ``train.ddpm``, which can be sampled, scored and trained on; with ``--export FOLDER`` it writes a run as a
-folder of that kind. Weights are safetensors only: pickles are not opened.
+Reads a folder of diffusers with an unconditional ``UNet2DModel`` and a ``DDPMScheduler`` as a run of ``train.ddpm``,
+which can be sampled, scored and trained on; with ``--export FOLDER`` it writes a run as a folder of that kind. What is
+understood of both stands in ``train/foreign.py`` and ``genjax/nn/diffusers_unet.py``; a field that is not is refused.
+Weights are safetensors only: pickles are not opened.
 """
 
 import dataclasses
 import json
 import pathlib
-import shutil
+import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,12 +23,9 @@ from safetensors import numpy as safetensors_numpy
 
 from genjax.nn import diffusers_unet, unet
 from genjax.training import state
-from train import checkpoint, config, ddpm, optimizer, record, runtime, trained
+from train import checkpoint, config, ddpm, foreign, optimizer, record, runtime, trained
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
-PREDICTS = {"epsilon": "noise", "sample": "x0", "v_prediction": "v"}
-VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "fixed_large_log": "large"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +57,7 @@ def read(settings: Bridge) -> None:
     if (workdir / "config.json").exists() or (workdir / "checkpoints").exists():
         raise config.UsageError(f"workdir {workdir}: it holds a run already; use another")
     weights = source / "unet" if (source / "unet").is_dir() else source
-    described = _json(weights / "config.json")
+    described = foreign.json_object(weights / "config.json")
     told = _settings(settings, described, source)
     shape = (told.size, told.size, diffusers_unet.network(described).image_channels)
     ours = ddpm.model(told, shape)
@@ -90,12 +88,7 @@ def write(settings: Bridge) -> None:
         raise config.UsageError(f"export {target}: it exists; name a folder that does not")
     run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
     told, model = run.settings, ddpm.model(run.settings, run.shape)
-    wrong = [name for name in ("classes", "zero_terminal") if getattr(told, name)]
-    if told.variance == "learned" or told.noise == "sigmoid" or told.times == "loss_aware" or wrong:
-        raise config.UsageError(
-            "export: expected fixed variances, a linear or cosine schedule, no classes, a terminal SNR above zero and "
-            f"no loss-aware times; {settings.workdir} has others"
-        )
+    process = foreign.scheduler(told)
     network = ddpm.network(told, run.shape[-1])
     if not isinstance(network, unet.UNet):
         raise config.UsageError(f"export: diffusers has no network like --network {told.network}")
@@ -104,17 +97,17 @@ def write(settings: Bridge) -> None:
     except ValueError as error:
         raise config.UsageError(f"export: diffusers has no such network: {error}") from error
     params = trained.params(run, model.init)
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for part in ("unet", "scheduler"):
-        (partial / part).mkdir(parents=True)
     levels = len(described["block_out_channels"])
-    safetensors_numpy.save_file(diffusers_unet.tensors(params, levels), partial / "unet" / WEIGHTS, {"format": "pt"})
-    _save(partial / "unet" / "config.json", {"_class_name": "UNet2DModel", **described})
-    _save(partial / "scheduler" / "scheduler_config.json", _scheduler(told))
     index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
-    _save(partial / "model_index.json", {"_class_name": "DDPMPipeline", **index})
-    partial.rename(target)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        made = pathlib.Path(folder) / "made"
+        for part in ("unet", "scheduler"):
+            (made / part).mkdir(parents=True)
+        safetensors_numpy.save_file(diffusers_unet.tensors(params, levels), made / "unet" / WEIGHTS, {"format": "pt"})
+        _save(made / "unet" / "config.json", {"_class_name": "UNet2DModel", **described})
+        _save(made / "scheduler" / "scheduler_config.json", process)
+        _save(made / "model_index.json", {"_class_name": "DDPMPipeline", **index})
+        made.rename(target)
     record.say(f"{settings.workdir} in {target}; read it with diffusers.DDPMPipeline.from_pretrained")
 
 
@@ -127,7 +120,7 @@ def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
     index = folder / (WEIGHTS + ".index.json")
     names = [WEIGHTS]
     if index.is_file():
-        shards = _json(index).get("weight_map")
+        shards = foreign.json_object(index).get("weight_map")
         if not isinstance(shards, dict) or not all(pathlib.Path(str(name)).name == name for name in shards.values()):
             raise checkpoint.CheckpointError(f"{index}: expected a weight_map from tensors to files of this folder")
         names = sorted(set(shards.values()))
@@ -153,64 +146,36 @@ def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _settings(settings: Bridge, described: Mapping[str, Any], source: pathlib.Path) -> ddpm.Config:
     path = source / "scheduler" / "scheduler_config.json"
-    path = path if path.is_file() else source / "scheduler_config.json"
-    process = _json(path) if path.is_file() else {}
-    known: dict[str, Any] = {
-        "noise": SCHEDULES.get(process.get("beta_schedule", "linear")),
-        "predict": PREDICTS.get(process.get("prediction_type", "epsilon")),
-        "variance": VARIANCES.get(process.get("variance_type", "fixed_small")),
-    }
-    for name, field in (("noise", "beta_schedule"), ("predict", "prediction_type"), ("variance", "variance_type")):
-        if known[name] is None:
-            raise config.UsageError(f"{path}: {field} {process[field]!r} is not covered")
+    path = path if path.is_file() or not (source / "scheduler_config.json").is_file() else source / path.name
+    if not path.is_file():
+        raise config.UsageError(
+            f"{source}: there is no scheduler/scheduler_config.json, so that nobody knows the process of its network; "
+            "put that of its DDPMScheduler beside it"
+        )
+    process = foreign.settings(foreign.json_object(path), path)
+    if (index := source / "model_index.json").is_file():
+        foreign.check_pipeline(foreign.json_object(index), index)
     try:
         network = diffusers_unet.network(described)
     except ValueError as error:
         raise config.UsageError(f"{source}: {error}") from error
     size = settings.size or described.get("sample_size")
-    if not isinstance(size, int):
-        raise config.UsageError(f"size: {source} names no single sample_size, but {size}; give --size")
-    known["channels"] = network.image_channels
+    if type(size) is not int or not 1 <= size <= 4096:
+        raise config.UsageError(f"size: {source} names no sample_size from 1 to 4096, but {size!r}; give --size")
+    if network.image_channels not in (1, 3):
+        raise config.UsageError(f"{source}: in_channels: expected 1 or 3, as images have, got {network.image_channels}")
     return dataclasses.replace(
         ddpm.Config(),
         workdir=settings.workdir,
         data=settings.data,
         size=size,
-        timesteps=process.get("num_train_timesteps", 1000),
-        first_beta=process.get("beta_start", 1e-4),
-        last_beta=process.get("beta_end", 0.02),
+        channels=network.image_channels,
         network="diffusers",
         unet_config=json.dumps(
             {name: described[name] for name in sorted(diffusers_unet.DEFAULTS) if name in described}
         ),
-        **known,
+        **process,
     )
-
-
-def _scheduler(told: ddpm.Config) -> dict[str, Any]:
-    back = lambda table, value: next(name for name, ours in table.items() if ours == value)
-    return {
-        "_class_name": "DDPMScheduler",
-        "num_train_timesteps": told.timesteps,
-        "beta_start": told.first_beta,
-        "beta_end": told.last_beta,
-        "beta_schedule": back(SCHEDULES, told.noise),
-        "prediction_type": back(PREDICTS, told.predict),
-        "variance_type": back(VARIANCES, told.variance),
-        "clip_sample": True,
-    }
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise checkpoint.CheckpointError(f"{path.parent}: there is no {path.name}") from error
-    except ValueError as error:
-        raise checkpoint.CheckpointError(f"{path} is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise checkpoint.CheckpointError(f"{path}: expected an object")
-    return found
 
 
 def _save(path: pathlib.Path, described: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
@@ -64,6 +65,9 @@ class Config(config.UNetRun):
     """Of the reverse steps: small is β̃_t, large is β_t; learned lies between, as the network says (Nichol & Dhariwal
     2021), and adds a thousandth of the variational bound to the loss."""
 
+    x0_range: float = 1.0
+    """Largest size of a number of x̂_0 in the reverse chain, to which it is clipped; 0 does not clip."""
+
     READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
         "first_beta": reads.needs(noise="linear"),
         "last_beta": reads.needs(noise="linear"),
@@ -84,6 +88,8 @@ class Config(config.UNetRun):
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
         found = super().problems()
+        if not (math.isfinite(self.x0_range) and self.x0_range >= 0):
+            found.append(f"x0_range: expected 0 (no clipping) or a positive number, got {self.x0_range}")
         if not 0 < self.first_beta <= self.last_beta < 1:
             found.append(
                 f"first_beta, last_beta: expected 0 < first <= last < 1, got {self.first_beta} and {self.last_beta}"
@@ -118,7 +124,7 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None
         shape,
         objective=_objective(settings, times),
         read=diffusion.with_fraction(read) if learned else read,
-        sampler=sampler or functools.partial(diffusion.ancestral, variance=variance(settings)),
+        sampler=sampler or functools.partial(diffusion.ancestral, variance=variance(settings), clip=clip(settings)),
         num_classes=settings.classes,
         label_dropout=settings.label_dropout if settings.classes else 0.0,
         guide=None
@@ -133,6 +139,12 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None
 def variance(settings: Config) -> Literal["small", "large"]:
     """Of the reverse steps, where the network does not say it."""
     return "large" if settings.variance == "large" else "small"
+
+
+def clip(settings: Config) -> bool | Callable[[jax.Array], jax.Array]:
+    """How the reverse chain clips x̂_0, as samplers take it."""
+    reach = settings.x0_range
+    return reach == 1 if reach in (0, 1) else lambda x0: jnp.clip(x0, -reach, reach)
 
 
 def _objective(settings: Config, times: diffusion.Schedule) -> diffusion.Objective:

@@ -36,7 +36,8 @@ def _bounds(settings: Any, told: vae.Config, model: vae_model.VAE) -> Score:
 def _diffusion(settings: Any, told: ddpm.Config, model: ddpm_model.DDPM) -> Score:
     """Given the labels, where the model has some and ``labels`` does not leave them out."""
     process = lambda params, labels: (model.denoise(params, labels), ddpm.schedule(told))
-    return _of_steps(settings, told, process, ddpm.variance(told), labelled=bool(told.classes) and settings.labels)
+    labelled = bool(told.classes) and settings.labels
+    return _of_steps(settings, told, process, ddpm.variance(told), clip=ddpm.clip(told), labelled=labelled)
 
 
 def _karras(settings: Any, told: edm.Config, model: edm_model.EDM) -> Score:
@@ -52,6 +53,7 @@ def _of_steps(
     process: Callable[[Params, Any], tuple[diffusion.Denoise, diffusion.Schedule]],
     variance: Literal["small", "large"],
     *,
+    clip: Any = True,
     labelled: bool = False,
 ) -> Score:
     num_levels = levels(settings, told)
@@ -60,7 +62,9 @@ def _of_steps(
         bound_keys, spread_keys, probe_keys = random.split(keys, 3)
         images = pixels.from_level(pixels.to_level(data.scale(part["image"]), num_levels), num_levels)
         denoise, schedule = process(params, part["label"] if labelled else None)
-        found = likelihood.bound(denoise, schedule, bound_keys, images, variance=variance, num_levels=num_levels)
+        found = likelihood.bound(
+            denoise, schedule, bound_keys, images, variance=variance, num_levels=num_levels, clip=clip
+        )
         row = {"vlb": -found.total, "prior": -found.prior, "steps": -found.steps[:, 1:].sum(1)}
         row["decoder"] = -found.steps[:, 0]
         row |= {"nats": found.steps, "squared_error": found.squared_error / np.prod(images.shape[1:])}

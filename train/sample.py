@@ -216,9 +216,9 @@ def _chain(settings: Sample, run: ddpm.Config):
 
     def ancestral(denoise: diffusion.Denoise, schedule: diffusion.Schedule, at: Any = slice(None)) -> diffusion.Sample:
         if errors is None:
-            return diffusion.ancestral(denoise, schedule, variance=ddpm.variance(run))
+            return diffusion.ancestral(denoise, schedule, variance=ddpm.variance(run), clip=ddpm.clip(run))
         table = likelihood.optimal_variance(schedule, 1 - schedule.snr * errors[at])
-        return diffusion.ancestral(denoise, schedule, variance=table)
+        return diffusion.ancestral(denoise, schedule, variance=table, clip=ddpm.clip(run))
 
     if settings.sampler == "ancestral" and not settings.steps:
         return ancestral
@@ -241,7 +241,7 @@ def _chain(settings: Sample, run: ddpm.Config):
             times = diffusion.timesteps(schedule.num_steps, count, settings.spacing or usual)
         if settings.sampler == "ancestral":
             return ancestral(*diffusion.respace(denoise, schedule, times), times[::-1])
-        return _on_grid(settings)(denoise, diffusion.on_times(schedule, times))
+        return functools.partial(_on_grid(settings), clip=ddpm.clip(run))(denoise, diffusion.on_times(schedule, times))
 
     return sampler
 

@@ -33,8 +33,11 @@ _ONLY = {
     "center_input_sample": (False,), "time_embedding_type": ("positional",), "mid_block_type": ("UNetMidBlock2D",),
     "mid_block_scale_factor": (1,), "downsample_padding": (0, 1), "downsample_type": ("conv",),
     "upsample_type": ("conv",), "act_fn": ("silu", "swish"), "resnet_time_scale_shift": ("default", "scale_shift"),
-    "class_embed_type": (None,), "num_class_embeds": (None,),
+    "class_embed_type": (None,), "num_class_embeds": (None,), "add_attention": (True, False),
 }  # fmt: skip
+_APART = ("sample_size", "time_embedding_dim", "num_train_timesteps")
+"""Fields beside these that say nothing of an unconditional network with sines for the time: sizes of it elsewhere."""
+_LARGEST = {"in_channels": 64, "out_channels": 64, "layers_per_block": 64, "norm_num_groups": 4096}
 _EMBED = {(False, 1): embedding.sinusoidal, (True, 0): embedding.sinusoidal_cosine_first}
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _RESIDUAL = {
@@ -55,8 +58,7 @@ def network(config: Mapping[str, Any]) -> UNet:
       ValueError: the field and the value that ``UNet`` cannot express.
     """
     found = {name: config.get(name, default) for name, default in DEFAULTS.items()}
-    for name, values in _ONLY.items():
-        _require(found[name] in values, name, found[name], f"one of {values}")
+    _check_fields(config, found)
     widths, groups = tuple(found["block_out_channels"]), found["norm_num_groups"]
     _require(all(w % widths[0] == 0 for w in widths), "block_out_channels", widths, "multiples of the first")
     _require(found["out_channels"] == found["in_channels"], "out_channels", found["out_channels"], "in_channels")
@@ -156,14 +158,52 @@ def tensors(params: Params, levels: int) -> dict[str, np.ndarray]:
     return found
 
 
+def _check_fields(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Refuse fields that are unknown, and values of another kind or size than any network has."""
+    known = {*DEFAULTS, *_APART}
+    for name, value in config.items():
+        _require(name.startswith("_") or name in known, name, value, "no such field")
+    _require(
+        config.get("_class_name", "UNet2DModel") == "UNet2DModel",
+        "_class_name",
+        config.get("_class_name"),
+        "UNet2DModel",
+    )
+    _require(config.get("time_embedding_dim") is None, "time_embedding_dim", config.get("time_embedding_dim"), "null")
+    for name, values in _ONLY.items():
+        same = lambda value, name=name: (
+            isinstance(value, bool) == isinstance(found[name], bool) and value == found[name]
+        )
+        fits = any(map(same, values))
+        _require(fits, name, found[name], f"one of {values}")
+    for name, high in _LARGEST.items():
+        _require(_whole(found[name], 1, high), name, found[name], f"a whole number from 1 to {high}")
+    widths = found["block_out_channels"]
+    sizes = isinstance(widths, list | tuple) and 0 < len(widths) <= 16 and all(_whole(w, 1, 1 << 16) for w in widths)
+    _require(sizes, "block_out_channels", widths, "up to 16 whole numbers from 1 to 65536")
+    fits = all(width % found["norm_num_groups"] == 0 for width in widths)
+    _require(fits, "norm_num_groups", found["norm_num_groups"], "a divisor of every number of channels")
+    heads = found["attention_head_dim"]
+    _require(heads is None or _whole(heads, 1, 1 << 16), "attention_head_dim", heads, "null or a whole number")
+    for name, low, high in (("dropout", -1.0, 1.0), ("norm_eps", 0.0, 1.0)):
+        value = found[name]
+        good = type(value) in (int, float) and low < value < high and value >= 0
+        _require(good, name, value, f"a number from 0 to below {high:g}")
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
 def _require(holds: bool, name: str, value: Any, expected: str) -> None:
     if not holds:
         raise ValueError(f"{name}: expected {expected}, got {value!r}; other networks are not covered")
 
 
 def _attended(found: Mapping[str, Any], name: str, kinds: tuple[str, str], levels: int) -> tuple[int, ...]:
-    given = tuple(found[name])
-    _require(len(given) == levels and set(given) <= set(kinds), name, given, f"{levels} of {kinds}")
+    given = found[name]
+    good = isinstance(given, list | tuple) and len(given) == levels and all(kind in kinds for kind in given)
+    _require(good, name, given, f"{levels} of {kinds}")
     return tuple(i for i, kind in enumerate(given) if kind == kinds[1])
 
 

@@ -1,6 +1,7 @@
 """``python -m train.bridge``: folders of diffusers in and out, with images equal to diffusers' own."""
 
 import json
+import re
 import warnings
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 from genjax import diffusion
 from genjax.nn import diffusers_unet
-from train import bridge, checkpoint, config, ddpm, sample, trained
+from train import bridge, checkpoint, config, ddpm, foreign, sample, trained
 
 KEY = jax.random.key(0)
 UNET = {
@@ -28,10 +29,16 @@ UNET = {
     "freq_shift": 1,
     "attention_head_dim": None,
 }
-PROCESS = {"num_train_timesteps": 20, "beta_start": 1e-3, "beta_end": 0.2, "beta_schedule": "linear"}
+PROCESS = {
+    "_class_name": "DDPMScheduler",
+    "num_train_timesteps": 20,
+    "beta_start": 1e-3,
+    "beta_end": 0.4,
+    "beta_schedule": "linear",
+}
 
 
-def folder(path, tensors=None, process=PROCESS):
+def folder(path, tensors=None, process=PROCESS, described=UNET):
     """A pipeline's folder with random weights."""
     safetensors = pytest.importorskip("safetensors.numpy")
     network = diffusers_unet.network(UNET)
@@ -42,7 +49,7 @@ def folder(path, tensors=None, process=PROCESS):
         (path / part).mkdir(parents=True)
     found = diffusers_unet.tensors(params, 2) if tensors is None else tensors(diffusers_unet.tensors(params, 2))
     safetensors.save_file(found, path / "unet" / bridge.WEIGHTS)
-    (path / "unet" / "config.json").write_text(json.dumps(UNET))
+    (path / "unet" / "config.json").write_text(json.dumps(described))
     (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(process))
     return path
 
@@ -184,10 +191,147 @@ def test_tensors_of_another_network_are_listed(tmp_path):
         read(folder(tmp_path / "theirs", lose), tmp_path / "run")
 
 
-def test_what_cannot_be_is_refused(tmp_path):
-    source = folder(tmp_path / "theirs", process={**PROCESS, "beta_schedule": "scaled_linear"})
-    with pytest.raises(config.UsageError, match="beta_schedule 'scaled_linear' is not covered"):
+PROCESSES = [
+    {},
+    {"beta_schedule": "squaredcos_cap_v2", "variance_type": "fixed_large"},
+    {"variance_type": "fixed_small_log", "clip_sample": False},
+    {"clip_sample_range": 0.5, "prediction_type": "sample"},
+    {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "clip_sample_range": 3},
+    {"tensor_format": "np", "predict_epsilon": True, "trained_betas": None, "_diffusers_version": "0.1.1"},
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("more", PROCESSES)
+def test_a_process_that_is_understood_has_the_tables_and_the_steps_of_diffusers(more):
+    diffusers = pytest.importorskip("diffusers")
+    torch = pytest.importorskip("torch")
+    described = PROCESS | more
+    known = {name: value for name, value in described.items() if name not in ("tensor_format", "predict_epsilon")}
+    theirs = diffusers.DDPMScheduler.from_config(known)
+    told = ddpm.Config(**foreign.settings(described, "scheduler_config.json"))
+    schedule = ddpm.schedule(told)
+    assert np.abs(schedule.alpha_bar - theirs.alphas_cumprod.numpy()).max() < 1e-6
+    stay = lambda x, t: read_as(schedule, 0.3 * jnp.tanh(x), x, t)
+    read_as = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[told.predict]
+    start = np.random.default_rng(1).normal(size=(2, 2, 2, 1)).astype(np.float32)
+    one = lambda t: diffusion.posterior(
+        schedule, bounded(told, stay(jnp.asarray(start), jnp.full(2, t)).x0), jnp.asarray(start), jnp.full(2, t)
+    )
+    for t in (0, 1, 9, 19):
+        mean = one(t).mean
+        step = quiet(theirs, torch, 0.3 * np.tanh(start), t, start)
+        assert np.abs(np.asarray(mean) - step).max() < 2e-5 * max(1, np.abs(step).max())
+        if t:
+            table = {"small": one(t).variance, "large": 1 - schedule.alpha_bar[t] / schedule.alpha_bar[t - 1]}
+            ours = np.asarray(table[told.variance]).reshape(-1)[0]
+            kind = {"fixed_small_log": "fixed_small"}.get(theirs.config.variance_type, theirs.config.variance_type)
+            assert np.isclose(ours, float(theirs._get_variance(t, variance_type=kind)), rtol=2e-4)
+    assert foreign.settings(foreign.scheduler(told), "back") == foreign.settings(described, "there")
+
+
+def bounded(told, x0):
+    clip = ddpm.clip(told)
+    return clip(x0) if callable(clip) else jnp.clip(x0, -1, 1) if clip else x0
+
+
+def quiet(scheduler, torch, output, t, x):
+    """A step of theirs without its noise, which is what a second one with the same seed adds as well."""
+    as_theirs = lambda a: torch.tensor(np.asarray(a, np.float32).transpose(0, 3, 1, 2))
+    draw = lambda output, x: scheduler.step(output, t, x, generator=torch.Generator().manual_seed(0)).prev_sample
+    zero = torch.zeros_like(as_theirs(x))
+    return (draw(as_theirs(output), as_theirs(x)) - draw(zero, zero)).numpy().transpose(0, 2, 3, 1)
+
+
+NOT_UNDERSTOOD = [
+    ({"_class_name": "DDIMScheduler"}, "_class_name: expected 'DDPMScheduler', got 'DDIMScheduler'"),
+    ({"_class_name": None}, "_class_name: expected 'DDPMScheduler', got None"),
+    ({"thresholding": True}, "thresholding: expected false, got True"),
+    ({"clip_sample_range": -1}, "clip_sample_range: expected a positive number, got -1"),
+    ({"clip_sample": "yes"}, "clip_sample: expected true or false, got 'yes'"),
+    ({"clip_sample": 1}, "clip_sample: expected true or false, got 1"),
+    ({"variance_type": "fixed_large_log"}, "variance_type: expected one of fixed_small, fixed_small_log, fixed_large"),
+    ({"variance_type": "learned_range"}, "variance_type: expected one of"),
+    ({"beta_schedule": "scaled_linear"}, "beta_schedule: expected one of linear, squaredcos_cap_v2"),
+    ({"beta_schedule": "sigmoid"}, "beta_schedule: expected one of"),
+    ({"beta_start": 0.3, "beta_end": 0.1}, "beta_start: expected at most beta_end 0.1, got 0.3"),
+    ({"beta_end": 7}, "beta_end: expected a number between 0 and 1, got 7"),
+    ({"trained_betas": [0.1, 0.2]}, "trained_betas: expected null"),
+    ({"steps_offset": 1}, "steps_offset: expected 0, got 1"),
+    ({"rescale_betas_zero_snr": True}, "with prediction_type 'epsilon' the last step tells nothing"),
+    ({"num_train_timesteps": 10**12}, "num_train_timesteps: expected a whole number from 1 to 1000000"),
+    ({"num_train_timesteps": True}, "num_train_timesteps: expected a whole number"),
+    ({"predict_epsilon": False}, "predict_epsilon: expected true"),
+    ({"timestep_spacing": "karras"}, "timestep_spacing: expected leading, linspace or trailing"),
+    ({"use_beta_sigmas": True}, "use_beta_sigmas True: not a field that is understood"),
+]
+
+
+@pytest.mark.parametrize(("more", "message"), NOT_UNDERSTOOD)
+def test_every_other_field_of_a_process_is_refused_by_name(more, message):
+    with pytest.raises(config.UsageError, match=re.escape(message)):
+        foreign.settings(PROCESS | more, "scheduler_config.json")
+
+
+NO_NETWORK = [
+    ({"in_channels": 2, "out_channels": 2}, config.UsageError, "in_channels: expected 1 or 3"),
+    ({"sample_size": [8, 8]}, config.UsageError, "names no sample_size"),
+    ({"sample_size": True}, config.UsageError, "names no sample_size"),
+    ({"_class_name": "UNet2DConditionModel"}, config.UsageError, "_class_name: expected UNet2DModel"),
+    ({"cross_attention_dim": 8}, config.UsageError, "cross_attention_dim: expected no such field"),
+    ({"block_out_channels": 8}, config.UsageError, "block_out_channels: expected up to 16 whole numbers"),
+    ({"block_out_channels": [10**12, 10**12]}, config.UsageError, "block_out_channels: expected up to 16"),
+    ({"layers_per_block": 10**9}, config.UsageError, "layers_per_block: expected a whole number from 1 to 64"),
+    ({"norm_num_groups": 0}, config.UsageError, "norm_num_groups: expected a whole number"),
+    ({"norm_num_groups": 3}, config.UsageError, "norm_num_groups: expected a divisor"),
+    ({"down_block_types": None}, config.UsageError, "down_block_types: expected 2 of"),
+    ({"down_block_types": [["DownBlock2D"], {}]}, config.UsageError, "down_block_types: expected 2 of"),
+    ({"norm_eps": "small"}, config.UsageError, "norm_eps: expected a number"),
+    ({"class_embed_type": "timestep"}, config.UsageError, "class_embed_type: expected one of"),
+]
+
+
+@pytest.mark.parametrize(("more", "error", "message"), NO_NETWORK)
+def test_every_other_field_of_a_network_is_refused_by_name(tmp_path, more, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        read(folder(tmp_path / "theirs", described=UNET | more), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_without_its_process_is_refused(tmp_path):
+    source = folder(tmp_path / "theirs")
+    (source / "scheduler" / "scheduler_config.json").unlink()
+    with pytest.raises(config.UsageError, match="there is no scheduler/scheduler_config.json"):
         read(source, tmp_path / "run")
+
+
+def test_a_pipeline_of_another_class_is_refused(tmp_path):
+    source = folder(tmp_path / "theirs")
+    (source / "model_index.json").write_text('{"_class_name": "DDIMPipeline"}')
+    with pytest.raises(config.UsageError, match="_class_name: expected 'DDPMPipeline', got 'DDIMPipeline'"):
+        read(source, tmp_path / "run")
+
+
+def test_an_export_leaves_what_lies_beside_it(tmp_path):
+    workdir = read(folder(tmp_path / "theirs"), tmp_path / "run")
+    (tmp_path / "back.partial").mkdir()
+    (tmp_path / "back.partial" / "mine").write_text("mine")
+    bridge.main(["--workdir", str(workdir), "--export", str(tmp_path / "back")])
+    assert (tmp_path / "back.partial" / "mine").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "back.partial", "run", "theirs"]
+
+
+def test_a_chain_clips_as_its_scheduler_does(tmp_path):
+    drawn = {}
+    for reach in (None, 0.1, 1.0):
+        more = {"clip_sample": False} if reach is None else {"clip_sample_range": reach}
+        workdir = read(folder(tmp_path / f"theirs-{reach}", process=PROCESS | more), tmp_path / f"run-{reach}")
+        drawn[reach] = sample.draw(sample.Sample(str(workdir), num=2, sampler="ddim", steps=5)).astype(float)
+    span = lambda images: images.max() - images.min()
+    assert span(drawn[0.1]) <= 0.1 * 255 + 1 < span(drawn[1.0]) <= span(drawn[None])
+
+
+def test_what_cannot_be_is_refused(tmp_path):
     with pytest.raises(config.UsageError, match="expected one of them"):
         bridge.main(["--workdir", str(tmp_path / "run")])
     workdir = read(folder(tmp_path / "good"), tmp_path / "run")
