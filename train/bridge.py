@@ -12,18 +12,17 @@ import pathlib
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-import tyro
 from safetensors import numpy as safetensors_numpy
 
 from genjax.nn import diffusers_unet, unet
 from genjax.training import state
-from train import checkpoint, config, ddpm, foreign, optimizer, record, runtime, trained
+from train import checkpoint, config, ddpm, foreign, optimizer, reads, record, runtime, trained, usage
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -44,6 +43,11 @@ class Bridge:
     """Height and width of the images; 0 takes the network's sample_size."""
     traceback: bool = False
     """Show where in the code an error arose."""
+
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+        "data": reads.needs(source=True),
+        "size": reads.needs(source=True),
+    }
 
 
 def read(settings: Bridge) -> None:
@@ -169,7 +173,7 @@ def _settings(settings: Bridge, described: Mapping[str, Any], source: pathlib.Pa
         workdir=settings.workdir,
         data=settings.data,
         size=size,
-        channels=network.image_channels,
+        channels=1 if network.image_channels == 1 else 3,
         network="diffusers",
         unet_config=json.dumps(
             {name: described[name] for name in sorted(diffusers_unet.DEFAULTS) if name in described}
@@ -184,9 +188,10 @@ def _save(path: pathlib.Path, described: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Read or write, as the command line says."""
-    settings = tyro.cli(Bridge, prog="python -m train.bridge", args=argv)
+    settings, typed = config.command(Bridge, "bridge", argv)
     if bool(settings.source) == bool(settings.export):
         raise config.UsageError("source, export: expected one of them: --source FOLDER reads, --export FOLDER writes")
+    usage.refuse(reads.conditions(Bridge), settings, typed)
     (read if settings.source else write)(settings)
 
 

@@ -5,13 +5,12 @@ a chain that draws something else, so a field counts as understood only where it
 tests hold the tables and the images against diffusers' own.
 """
 
-import json
 import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from train import checkpoint, config, ddpm
+from train import checkpoint, config, ddpm, documents
 
 SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
 PREDICTS = {"epsilon": "noise", "sample": "x0", "v_prediction": "v"}
@@ -147,13 +146,6 @@ def json_object(path: pathlib.Path) -> dict[str, Any]:
       CheckpointError: there is no such file, or it holds something else.
     """
     try:
-        if not path.is_file():
-            raise checkpoint.CheckpointError(f"{path.parent}: there is no {path.name}")
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise checkpoint.CheckpointError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise checkpoint.CheckpointError(f"{path} is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise checkpoint.CheckpointError(f"{path}: expected an object")
-    return found
+        return documents.json_object(path)
+    except documents.Unreadable as error:
+        raise checkpoint.CheckpointError(str(error)) from error

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import io
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -241,7 +241,7 @@ def _chain(settings: Sample, run: ddpm.Config):
             times = diffusion.timesteps(schedule.num_steps, count, settings.spacing or usual)
         if settings.sampler == "ancestral":
             return ancestral(*diffusion.respace(denoise, schedule, times), times[::-1])
-        return functools.partial(_on_grid(settings), clip=ddpm.clip(run))(denoise, diffusion.on_times(schedule, times))
+        return _on_grid(settings, ddpm.clip(run))(denoise, diffusion.on_times(schedule, times))
 
     return sampler
 
@@ -267,9 +267,9 @@ def _errors(settings: Sample, run: ddpm.Config) -> np.ndarray | None:
     return found
 
 
-def _on_grid(settings: Sample) -> vdm.Chain:
+def _on_grid(settings: Sample, clip: Any = True) -> vdm.Chain:
     """``(denoise, grid) -> sample``, as the flags say."""
-    chains: dict[str, vdm.Chain] = {
+    chains: dict[str, Callable[..., diffusion.Sample]] = {
         "ancestral": functools.partial(diffusion.implicit, eta=1.0),
         "ddim": functools.partial(diffusion.implicit, eta=settings.eta),
         "euler": diffusion.implicit,
@@ -279,7 +279,7 @@ def _on_grid(settings: Sample) -> vdm.Chain:
     }
     if settings.sampler not in chains:
         raise config.UsageError(f"sampler: {settings.sampler} wants a process of T steps; expected {', '.join(chains)}")
-    return chains[settings.sampler]
+    return functools.partial(chains[settings.sampler], clip=clip)
 
 
 if __name__ == "__main__":

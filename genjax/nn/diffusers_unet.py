@@ -185,10 +185,10 @@ def _check_fields(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     _require(fits, "norm_num_groups", found["norm_num_groups"], "a divisor of every number of channels")
     heads = found["attention_head_dim"]
     _require(heads is None or _whole(heads, 1, 1 << 16), "attention_head_dim", heads, "null or a whole number")
-    for name, low, high in (("dropout", -1.0, 1.0), ("norm_eps", 0.0, 1.0)):
-        value = found[name]
-        good = type(value) in (int, float) and low < value < high and value >= 0
-        _require(good, name, value, f"a number from 0 to below {high:g}")
+    for name, above, below in (("dropout", -1, 1), ("norm_eps", 0, 1)):
+        number = found[name]
+        good = type(number) in (int, float) and above < number < below and number >= 0
+        _require(good, name, number, f"a number from 0 to below {below}")
 
 
 def _whole(value: Any, low: int, high: int) -> bool:
