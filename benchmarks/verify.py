@@ -327,9 +327,9 @@ def page(found: dict[str, Any]) -> str:
         "",
         "    python -m benchmarks.verify",
         "",
-        f"Of {len(rows)} quoted numbers that were made again {held} held: within three standard errors of the difference",
-        "where there is an error bar, which varies what its column says; within a hundredth of the number where it is of one",
-        "run, of which nothing says how it varies.",
+        f"Of {len(rows)} quoted numbers that were made again {held} held: within three standard errors of the",
+        "difference where there is an error bar, which varies what its column says; within a hundredth where a number is",
+        "that of one run, of which nothing says how it varies.",
     ]
     for name, one in found.items():
         made = one["with"]
