@@ -6,6 +6,7 @@ table in ``README.md`` of this folder. Runs that are there already go on or are 
 
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import tyro
 
 from train import evaluate, members, runtime
 
-HERE = pathlib.Path(__file__).parent
+RESULTS = "GENJAX_RESULTS"
+"""The variable that names another folder for the results and the page with the tables than this one."""
+HERE = pathlib.Path(os.environ.get(RESULTS) or pathlib.Path(__file__).parent)
 BEGIN, END = "<!-- quality {} -->", "<!-- end -->"
 
 

@@ -1,19 +1,23 @@
 """Returns of actor-critic, seed by seed: ``python -m benchmarks.returns``.
 
 Trains each config with all its seeds in one program, and writes ``results/returns.json`` and the table in ``README.md``
-of this folder. Runs that are there are only read.
+of this folder. Runs that are there are only read. The settings of the configs were chosen on seeds from 1000 on, so
+that the seeds reported here, from 0 on, had no part in it.
 """
 
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tyro
 
 from benchmarks import drawn, quality
 from train import runtime
+
+SOLVED = 475.0
+"""The mean return from which CartPole-v1 counts as solved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Returns:
 
     configs: tuple[str, ...] = ("cartpole", "cartpole_ppo", "acrobot")
     """Of train.actor_critic."""
-    num_seeds: int = 10
+    num_seeds: int = 100
     """Of each."""
     workdir: str = "runs"
     """Folder of the runs."""
@@ -46,13 +50,44 @@ def main(argv: Sequence[str]) -> None:
     quality.write_table("returns", table(rows))
 
 
+class Share(NamedTuple):
+    """How many seeds of all solve it.
+
+    Fields:
+      share: of those that were trained.
+      low, high: of the 95 % interval of Wilson (1927) for the share of all seeds.
+    """
+
+    share: float
+    low: float
+    high: float
+
+
+def solved(returns: Sequence[float], bar: float = SOLVED) -> Share:
+    """The share of seeds whose mean return reaches the bar, with Wilson's interval.
+
+    >>> [round(number, 3) for number in solved([500.0] * 96 + [400.0] * 4)]
+    [0.96, 0.902, 0.984]
+    """
+    n, share, z2 = len(returns), float(np.mean(np.asarray(returns) >= bar)), 1.959964**2
+    centre, half = share + z2 / (2 * n), (z2 * (share * (1 - share) / n + z2 / (4 * n * n))) ** 0.5
+    return Share(share, (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n))
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows in Markdown."""
-    lines = ["| config | mean return | worst seed | seeds | seconds for all |", "|---|---|---|---|---|"]
+    lines = [
+        "| config | mean return, ± over seeds | worst seed | seeds at 475, 95 % interval | seeds | seconds for all |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in rows:
         returns = np.array(row["returns"])
         mean = f"{returns.mean():.1f} ± {returns.std(ddof=1) / len(returns) ** 0.5:.1f}"
-        lines.append(f"| {row['config']} | {mean} | {returns.min():.1f} | {len(returns)} | {row['seconds']:.0f} |")
+        found = solved(returns)
+        share = f"{found.share:.0%}, {found.low:.0%} to {found.high:.0%}" if row["config"] != "acrobot" else ""
+        lines.append(
+            f"| {row['config']} | {mean} | {returns.min():.1f} | {share} | {len(returns)} | {row['seconds']:.0f} |"
+        )
     return "\n".join(lines)
 
 
