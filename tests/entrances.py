@@ -1,8 +1,8 @@
 """What each entrance of the library does with bad numbers: ``python tests/entrances.py`` writes ``docs/entrances.md``.
 
-An entrance is a public function of ``genjax.theory``, ``metrics``, ``diffusion`` or ``models``, or a field of a model or
-a sampler that it builds. Each is called with good arguments, and then with each of them spoiled: not a number, infinite,
-empty, integers, unsigned bytes, negative, all equal, huge, tiny. What came is one word:
+An entrance is a public function of ``genjax.theory``, ``metrics``, ``diffusion`` or ``models``, or a field of a model
+or a sampler that it builds. Each is called with good arguments, and then with each of them spoiled: not a number,
+infinite, empty, integers, unsigned bytes, negative, all equal, huge, tiny. What came is one word:
 
 value    finite numbers; of integers and bytes the same as of floating-point numbers of their size
 refused  a ValueError or TypeError that says something
@@ -26,17 +26,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from genjax import diffusion as D
 from genjax.diffusion import editing, edm, grids, guidance, objectives, predictions, process, samplers, schedules
 from genjax.diffusion import likelihood as bounds
 from genjax.envs import ENVIRONMENTS
 from genjax.metrics import classes, distances, neighbours, roc
-from genjax.models import actor_critic, autoencoder, autoregressive, classifier, ddpm, gan, vae, vqvae
+from genjax.models import actor_critic, autoencoder, autoregressive, ddpm, gan, vae, vqvae
 from genjax.models import edm as edm_model
 from genjax.models import vdm as vdm_model
-from genjax.nn import adversarial, convnet, mlp, pixelcnn, unet
+from genjax.nn import mlp, pixelcnn, unet
 from genjax.theory import (
     bayes,
     decisions,
@@ -49,9 +48,7 @@ from genjax.theory import (
     markov,
     mcmc,
     pixels,
-    scans,
     simplex,
-    variational,
 )
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "entrances.md"
@@ -125,25 +122,33 @@ def theory() -> None:
     add("theory.information.conditional_mutual_information", information.conditional_mutual_information, joint=CUBE)
     add("theory.information.entropy_from_logits", information.entropy_from_logits, logits=f32(0.0, 1.0, -1.0))
     add(
-        "theory.information.cross_entropy_from_logits", information.cross_entropy_from_logits,
-        p=P, logits=f32(0.0, 1.0, -1.0),
-    )  # fmt: skip
+        "theory.information.cross_entropy_from_logits",
+        information.cross_entropy_from_logits,
+        p=P,
+        logits=f32(0.0, 1.0, -1.0),
+    )
     add(
-        "theory.information.kl_from_logits", information.kl_from_logits,
-        p_logits=f32(0.0, 1.0, -1.0), q_logits=f32(1.0, 0.0, 0.5),
-    )  # fmt: skip
+        "theory.information.kl_from_logits",
+        information.kl_from_logits,
+        p_logits=f32(0.0, 1.0, -1.0),
+        q_logits=f32(1.0, 0.0, 0.5),
+    )
     add(
-        "theory.information.binary_cross_entropy", information.binary_cross_entropy,
-        y=f32(0.0, 1.0), logits=f32(0.5, -0.5),
-    )  # fmt: skip
+        "theory.information.binary_cross_entropy",
+        information.binary_cross_entropy,
+        y=f32(0.0, 1.0),
+        logits=f32(0.5, -0.5),
+    )
     add("theory.bayes.joint", bayes.joint, prior=f32(0.5, 0.5), conditional=f32([[0.2, 0.8], [0.7, 0.3]]))
     add("theory.bayes.marginal", bayes.marginal, table=TABLE, axes=(0,))
     add("theory.bayes.conditional", bayes.conditional, table=TABLE, given=(0,))
     add("theory.bayes.posterior", bayes.posterior, prior=f32(0.5, 0.5), likelihood=f32(0.2, 0.4))
     add(
-        "theory.bayes.log_posterior", bayes.log_posterior,
-        log_prior=f32(-0.7, -0.7), log_likelihood=f32(-2.0, -1.0),
-    )  # fmt: skip
+        "theory.bayes.log_posterior",
+        bayes.log_posterior,
+        log_prior=f32(-0.7, -0.7),
+        log_likelihood=f32(-2.0, -1.0),
+    )
     add("theory.bayes.dependence", bayes.dependence, table=TABLE, x=0, y=1)
     add("theory.bayes.independent", bayes.independent, table=TABLE, x=0, y=1)
     add("theory.estimates.estimate", estimates.estimate, values=POINTS[:, 0])
@@ -152,9 +157,12 @@ def theory() -> None:
     add("theory.estimates.empirical", lambda x: estimates.empirical([x], [3]), x=counts)
     add("theory.estimates.entropy_from_samples", estimates.entropy_from_samples, samples=counts, size=3)
     add(
-        "theory.estimates.mutual_information_from_samples", estimates.mutual_information_from_samples,
-        x=counts, y=counts[::-1], sizes=(3, 3),
-    )  # fmt: skip
+        "theory.estimates.mutual_information_from_samples",
+        estimates.mutual_information_from_samples,
+        x=counts,
+        y=counts[::-1],
+        sizes=(3, 3),
+    )
     add("theory.exponential_normal.log_joint", exponential_normal.log_joint, z=f32(0.5, 1.0), x=2.0)
     add("theory.exponential_normal.log_evidence", exponential_normal.log_evidence, x=f32(0.5, 2.0))
     add("theory.exponential_normal.posterior", lambda x: exponential_normal.posterior(jnp.asarray(x)), x=f32(0.5, 2.0))
@@ -165,24 +173,30 @@ def theory() -> None:
     for name in ("full", "entropy", "kl_standard"):
         add(
             f"theory.gaussian.{name}",
-            lambda mean, log_std, name=name: getattr(gaussian, name)(diag(mean, log_std)), **one,
-        )  # fmt: skip
+            lambda mean, log_std, name=name: getattr(gaussian, name)(diag(mean, log_std)),
+            **one,
+        )
     add("theory.gaussian.sample", lambda mean, log_std: gaussian.sample(KEY, diag(mean, log_std)), **one)
-    add("theory.gaussian.transport", lambda noise, **p: gaussian.transport(diag(**p), noise), noise=f32(0.3, 0.2), **one)
+    add(
+        "theory.gaussian.transport", lambda noise, **p: gaussian.transport(diag(**p), noise), noise=f32(0.3, 0.2), **one
+    )
     add("theory.gaussian.log_prob", lambda x, **p: gaussian.log_prob(diag(**p), x), x=f32(0.3, 0.2), **one)
     for name in ("kl", "product"):
         add(
             f"theory.gaussian.{name}",
-            lambda name=name, **p: getattr(gaussian, name)(diag(**p), diag(f32(0.0, 0.0), f32(0.2, 0.0))), **one,
-        )  # fmt: skip
+            lambda name=name, **p: getattr(gaussian, name)(diag(**p), diag(f32(0.0, 0.0), f32(0.2, 0.0))),
+            **one,
+        )
     add("theory.gaussian.from_covariance", gaussian.from_covariance, mean=f32(0.0, 1.0), covariance=MATRIX)
     full = lambda mean, covariance: gaussian.from_covariance(jnp.asarray(mean), jnp.asarray(covariance))
     both = {"mean": f32(0.0, 1.0), "covariance": MATRIX}
     add("theory.gaussian.marginal", lambda **p: gaussian.marginal(full(**p), jnp.array([1])), **both)
     add(
         "theory.gaussian.condition",
-        lambda value, **p: gaussian.condition(full(**p), jnp.array([1]), value), value=f32([0.3]), **both,
-    )  # fmt: skip
+        lambda value, **p: gaussian.condition(full(**p), jnp.array([1]), value),
+        value=f32([0.3]),
+        **both,
+    )
     for name in ("exp_minus_line", "log_cdf", "inverse_mills_ratio"):
         add(f"theory.gaussian.{name}", getattr(gaussian, name), x=f32(-1.0, 0.0, 2.0))
     add("theory.gaussian.inverse_log_cdf", gaussian.inverse_log_cdf, log_p=f32(-0.1, -3.0))
@@ -195,9 +209,11 @@ def theory() -> None:
     log_prob = lambda mean, x: -0.5 * (x - mean) ** 2
     add("theory.likelihood.fit", lambda init, data: likelihood.fit(log_prob, init, data), init=0.0, data=POINTS[:, 0])
     add(
-        "theory.likelihood.information", lambda params, data: likelihood.information(log_prob, params, data),
-        params=0.0, data=POINTS[:, 0],
-    )  # fmt: skip
+        "theory.likelihood.information",
+        lambda params, data: likelihood.information(log_prob, params, data),
+        params=0.0,
+        data=POINTS[:, 0],
+    )
     end = likelihood.fit(log_prob, 0.0, jnp.asarray(POINTS[:, 0]))
     add("theory.likelihood.interval", lambda level: likelihood.interval(end, level), level=0.95)
     add("theory.likelihood.ratio_test", likelihood.ratio_test, restricted=-10.0, full=-8.0, num_restrictions=1)
@@ -207,22 +223,31 @@ def theory() -> None:
     add(
         "theory.decisions.action_values",
         lambda reward, values, discount: decisions.action_values(tables(reward), values, discount),
-        reward=reward, values=f32(0.0, 1.0), discount=0.9,
-    )  # fmt: skip
+        reward=reward,
+        values=f32(0.0, 1.0),
+        discount=0.9,
+    )
     add(
         "theory.decisions.policy_values",
         lambda reward, policy, discount: decisions.policy_values(tables(reward), policy, discount),
-        reward=reward, policy=f32([[0.5, 0.5], [0.2, 0.8]]), discount=0.9,
-    )  # fmt: skip
+        reward=reward,
+        policy=f32([[0.5, 0.5], [0.2, 0.8]]),
+        discount=0.9,
+    )
     add(
         "theory.decisions.value_iteration",
-        lambda reward, discount: decisions.value_iteration(tables(reward), discount), reward=reward, discount=0.9,
-    )  # fmt: skip
+        lambda reward, discount: decisions.value_iteration(tables(reward), discount),
+        reward=reward,
+        discount=0.9,
+    )
     for name in ("stationary", "stationary_by_eigenvector", "stationary_by_power_iteration", "period", "mixing_time"):
         add(f"theory.markov.{name}", getattr(markov, name), transition=CHAIN)
     add("theory.markov.walk", lambda transition: markov.walk(transition)(KEY, 0, None), transition=CHAIN)
-    add("theory.markov.communicating_classes", lambda transition: markov.communicating_classes(transition) and 0.0,
-        transition=CHAIN)  # fmt: skip
+    add(
+        "theory.markov.communicating_classes",
+        lambda transition: markov.communicating_classes(transition) and 0.0,
+        transition=CHAIN,
+    )
     add("theory.markov.evolve", markov.evolve, transition=CHAIN, start=f32(1.0, 0.0), steps=3)
     add("theory.markov.total_variation", markov.total_variation, p=P, q=Q)
     add("theory.markov.detailed_balance", markov.detailed_balance, transition=CHAIN, distribution=f32(0.75, 0.25))
@@ -237,8 +262,14 @@ def theory() -> None:
     grey = pixels.from_level(jnp.array([0, 3, 16, 5]), 17).reshape(1, 2, 2, 1)
     add("theory.pixels.check_levels", lambda images: pixels.check_levels(images, 17), images=np.asarray(grey))
     add("theory.pixels.bits_per_dim", pixels.bits_per_dim, nats=f32(100.0, 90.0), shape=(8, 8, 1))
-    add("theory.pixels.logistic_bin", pixels.logistic_bin, x=f32(0.0, 0.5), mean=f32(0.1, 0.1), log_scale=f32(-1.0, 0.0),
-        half=0.1)  # fmt: skip
+    add(
+        "theory.pixels.logistic_bin",
+        pixels.logistic_bin,
+        x=f32(0.0, 0.5),
+        mean=f32(0.1, 0.1),
+        log_scale=f32(-1.0, 0.0),
+        half=0.1,
+    )
     laws = {
         "bernoulli": (lambda: pixels.bernoulli(), 1, {}),
         "gaussian": (pixels.gaussian, 1, {"std": 0.5}),
@@ -248,7 +279,9 @@ def theory() -> None:
     }
     for name, (law, outputs, arguments) in laws.items():
         out = np.random.default_rng(2).normal(size=(1, 2, 2, outputs)).astype(np.float32)
-        images = np.where(np.asarray(grey) > 0, 1.0, -1.0).astype(np.float32) if name == "bernoulli" else np.asarray(grey)
+        images = (
+            np.where(np.asarray(grey) > 0, 1.0, -1.0).astype(np.float32) if name == "bernoulli" else np.asarray(grey)
+        )
         add(f"theory.pixels.{name}", functools.partial(_pixel_law, law), outputs=out, images=images, **arguments)
     add("theory.simplex.check", lambda p: simplex.check("p", p), p=P)
     add("theory.simplex.check_probability", lambda p: simplex.check_probability("p", p), p=P)
@@ -316,41 +349,76 @@ def process_and_samplers() -> None:
         add(f"diffusion.schedules.{name}", getattr(schedules, name), **arguments)
     add("diffusion.schedules.from_beta", schedules.from_beta, beta=np.linspace(0.05, 0.9, 8))
     add("diffusion.schedules.zero_terminal", lambda: schedules.zero_terminal(SCHEDULE))
-    add("diffusion.schedules.at", lambda t, like: schedules.at(SCHEDULE.signal, t, jnp.asarray(like)), t=TIMES, like=IMAGES)
+    add(
+        "diffusion.schedules.at",
+        lambda t, like: schedules.at(SCHEDULE.signal, t, jnp.asarray(like)),
+        t=TIMES,
+        like=IMAGES,
+    )
     for name in ("logarithm", "root"):
         add(f"diffusion.schedules.{name}", getattr(schedules, name), table=np.array([0.5, 1.0, 2.0]))
     add("diffusion.grids.timesteps", lambda num_steps: grids.timesteps(T, num_steps, "trailing"), num_steps=5)
     add("diffusion.grids.on_times", lambda times: grids.on_times(SCHEDULE, times), times=np.array([9, 5, 2]))
     add("diffusion.grids.karras", grids.karras, num_steps=5, low=0.002, high=80.0, rho=7.0)
-    add("diffusion.grids.karras_times", lambda num_steps, rho: grids.karras_times(SCHEDULE, num_steps, rho), num_steps=5,
-        rho=7.0)  # fmt: skip
+    add(
+        "diffusion.grids.karras_times",
+        lambda num_steps, rho: grids.karras_times(SCHEDULE, num_steps, rho),
+        num_steps=5,
+        rho=7.0,
+    )
     for name in ("diffuse", "one_step"):
         add(
             f"diffusion.process.{name}",
             lambda images, t, noise, name=name: getattr(process, name)(SCHEDULE, images, t, noise),
-            images=IMAGES, t=TIMES, noise=NOISE,
-        )  # fmt: skip
-    add("diffusion.process.posterior", lambda x0, x_t, t: process.posterior(SCHEDULE, x0, x_t, t), x0=IMAGES, x_t=NOISE,
-        t=TIMES)  # fmt: skip
+            images=IMAGES,
+            t=TIMES,
+            noise=NOISE,
+        )
+    add(
+        "diffusion.process.posterior",
+        lambda x0, x_t, t: process.posterior(SCHEDULE, x0, x_t, t),
+        x0=IMAGES,
+        x_t=NOISE,
+        t=TIMES,
+    )
     for name in ("least_variance", "largest_variance"):
         add(f"diffusion.process.{name}", lambda name=name: getattr(process, name)(SCHEDULE))
-    add("diffusion.process.log_variance", lambda fraction, t: process.log_variance(SCHEDULE, fraction, t),
-        fraction=np.abs(IMAGES), t=TIMES)  # fmt: skip
+    add(
+        "diffusion.process.log_variance",
+        lambda fraction, t: process.log_variance(SCHEDULE, fraction, t),
+        fraction=np.abs(IMAGES),
+        t=TIMES,
+    )
     for name, argument in {"from_noise": "noise", "from_x0": "x0", "from_v": "v", "from_score": "score"}.items():
         add(
             f"diffusion.predictions.{name}",
-            lambda name=name, argument=argument, **k: getattr(predictions, name)(SCHEDULE, k[argument], k["x_t"], k["t"]),
+            lambda name=name, argument=argument, **k: getattr(predictions, name)(
+                SCHEDULE, k[argument], k["x_t"], k["t"]
+            ),
             **{argument: NOISE, "x_t": IMAGES, "t": TIMES},
-        )  # fmt: skip
-    add("diffusion.predictions.read", lambda output, x_t, t: predictions.read(SCHEDULE, output, x_t, t), output=NOISE,
-        x_t=IMAGES, t=TIMES)  # fmt: skip
+        )
+    add(
+        "diffusion.predictions.read",
+        lambda output, x_t, t: predictions.read(SCHEDULE, output, x_t, t),
+        output=NOISE,
+        x_t=IMAGES,
+        t=TIMES,
+    )
     guess = lambda noise: predictions.from_noise(SCHEDULE, jnp.asarray(noise), jnp.asarray(IMAGES), TIMES)
     for name in ("to_v", "to_score"):
-        add(f"diffusion.predictions.{name}", lambda noise, t, name=name: getattr(predictions, name)(SCHEDULE, guess(noise), t),
-            noise=NOISE, t=TIMES)  # fmt: skip
-    add("diffusion.predictions.with_fraction",
+        add(
+            f"diffusion.predictions.{name}",
+            lambda noise, t, name=name: getattr(predictions, name)(SCHEDULE, guess(noise), t),
+            noise=NOISE,
+            t=TIMES,
+        )
+    add(
+        "diffusion.predictions.with_fraction",
         lambda output, x_t, t: predictions.with_fraction(predictions.from_noise)(SCHEDULE, output, x_t, t),
-        output=np.concatenate([NOISE, IMAGES], -1), x_t=IMAGES, t=TIMES)  # fmt: skip
+        output=np.concatenate([NOISE, IMAGES], -1),
+        x_t=IMAGES,
+        t=TIMES,
+    )
     chains: dict[str, Callable[..., Any]] = {
         "samplers.ancestral": lambda clip=True: samplers.ancestral(denoise, SCHEDULE, clip=clip),
         "samplers.ddim": lambda **k: samplers.ddim(denoise, SCHEDULE, **{"num_steps": 5, **k}),
@@ -361,50 +429,111 @@ def process_and_samplers() -> None:
         "solvers.pndm": lambda **k: D.pndm(denoise, SCHEDULE, **{"num_steps": 5, **k}),
         "solvers.invert": lambda **k: D.invert(denoise, GRID, **k),
     }
-    more = {"samplers.ddim": {"num_steps": 5, "eta": 0.5}, "samplers.implicit": {"eta": 0.5}, "solvers.pndm": {"num_steps": 5}}
+    more = {
+        "samplers.ddim": {"num_steps": 5, "eta": 0.5},
+        "samplers.implicit": {"eta": 0.5},
+        "solvers.pndm": {"num_steps": 5},
+    }
     more |= {"solvers.heun": {"churn": 0.0, "churn_noise": 1.0}, "solvers.invert": {"iterations": 2}}
     for name, chain in chains.items():
         add(f"diffusion.{name}", lambda x, chain=chain, **k: chain(**k)(KEY, x), x=NOISE, **more.get(name, {}))
-    add("diffusion.samplers.respace",
-        lambda times, x: samplers.ancestral(*samplers.respace(denoise, SCHEDULE, times))(KEY, x), times=np.array([9, 5, 2]),
-        x=NOISE)  # fmt: skip
-    add("diffusion.samplers.variance_preserving",
-        lambda low: bounds.prior(samplers.variance_preserving(steady, grids.karras(5, low))[1], jnp.asarray(IMAGES)), low=0.01)
+    add(
+        "diffusion.samplers.respace",
+        lambda times, x: samplers.ancestral(*samplers.respace(denoise, SCHEDULE, times))(KEY, x),
+        times=np.array([9, 5, 2]),
+        x=NOISE,
+    )
+    add(
+        "diffusion.samplers.variance_preserving",
+        lambda low: bounds.prior(samplers.variance_preserving(steady, grids.karras(5, low))[1], jnp.asarray(IMAGES)),
+        low=0.01,
+    )
     add("diffusion.samplers.bound", lambda x0: samplers.bound(jnp.asarray(x0), True), x0=3 * IMAGES)
-    add("diffusion.editing.repaint",
+    add(
+        "diffusion.editing.repaint",
         lambda x, images, known, **k: editing.repaint(denoise, GRID, images, known, **k)(KEY, x),
-        x=NOISE, images=IMAGES, known=(IMAGES > 0).astype(np.float32), resample=2, jump=1)  # fmt: skip
+        x=NOISE,
+        images=IMAGES,
+        known=(IMAGES > 0).astype(np.float32),
+        resample=2,
+        jump=1,
+    )
     add("diffusion.editing.travel", editing.travel, num_steps=5, jump=2, resample=2)
-    add("diffusion.editing.sdedit",
-        lambda images, strength: editing.sdedit(lambda grid: samplers.implicit(denoise, grid), GRID, strength)(KEY, images),
-        images=IMAGES, strength=0.5)  # fmt: skip
+    add(
+        "diffusion.editing.sdedit",
+        lambda images, strength: editing.sdedit(lambda grid: samplers.implicit(denoise, grid), GRID, strength)(
+            KEY, images
+        ),
+        images=IMAGES,
+        strength=0.5,
+    )
     add("diffusion.editing.slerp", editing.slerp, start=NOISE, end=IMAGES, share=0.3)
-    add("diffusion.edm.precondition", lambda x, sigma, deviation: edm.precondition(steady, deviation)(x, sigma), x=NOISE,
-        sigma=f32(0.5, 2.0), deviation=0.5)  # fmt: skip
+    add(
+        "diffusion.edm.precondition",
+        lambda x, sigma, deviation: edm.precondition(steady, deviation)(x, sigma),
+        x=NOISE,
+        sigma=f32(0.5, 2.0),
+        deviation=0.5,
+    )
     add("diffusion.edm.weight", edm.weight, sigma=f32(0.5, 2.0), deviation=0.5)
-    add("diffusion.guidance.classifier_free",
-        lambda x, weight, rescale: guidance.classifier_free(denoise, steady, weight, rescale=rescale)(x, jnp.asarray(TIMES)),
-        x=NOISE, weight=2.0, rescale=0.5)  # fmt: skip
+    add(
+        "diffusion.guidance.classifier_free",
+        lambda x, weight, rescale: guidance.classifier_free(denoise, steady, weight, rescale=rescale)(
+            x, jnp.asarray(TIMES)
+        ),
+        x=NOISE,
+        weight=2.0,
+        rescale=0.5,
+    )
     network = lambda x, t, labels: x * (1 + labels[:, None, None, None])
-    add("diffusion.guidance.classifier_free_batched",
-        lambda x, labels, weight: guidance.classifier_free_batched(network, jnp.asarray(labels), 3, weight)(x, jnp.asarray(TIMES)),
-        x=NOISE, labels=np.array([0, 2], np.int32), weight=2.0)  # fmt: skip
-    add("diffusion.guidance.threshold", lambda x0, **k: guidance.threshold(**k)(jnp.asarray(x0)), x0=3 * IMAGES,
-        percentile=99.0, smallest=1.0)  # fmt: skip
+    add(
+        "diffusion.guidance.classifier_free_batched",
+        lambda x, labels, weight: guidance.classifier_free_batched(network, jnp.asarray(labels), 3, weight)(
+            x, jnp.asarray(TIMES)
+        ),
+        x=NOISE,
+        labels=np.array([0, 2], np.int32),
+        weight=2.0,
+    )
+    add(
+        "diffusion.guidance.threshold",
+        lambda x0, **k: guidance.threshold(**k)(jnp.asarray(x0)),
+        x0=3 * IMAGES,
+        percentile=99.0,
+        smallest=1.0,
+    )
     add("diffusion.likelihood.bound", lambda images: bounds.bound(denoise, SCHEDULE, KEY, images), images=IMAGES)
     add("diffusion.likelihood.flow", lambda images: bounds.flow(denoise, SCHEDULE, KEY, images), images=IMAGES)
     add("diffusion.likelihood.prior", lambda images: bounds.prior(SCHEDULE, images), images=IMAGES)
-    add("diffusion.likelihood.term",
-        lambda noise, images, x_t, t: bounds.term(SCHEDULE, guess(noise), images, x_t, t), noise=NOISE, images=IMAGES,
-        x_t=IMAGES, t=TIMES)  # fmt: skip
-    add("diffusion.likelihood.log_decoder", bounds.log_decoder, images=IMAGES, mean=NOISE, log_std=NOISE, num_levels=256)
-    add("diffusion.likelihood.dequantise", lambda images, num_levels: bounds.dequantise(KEY, images, num_levels),
-        images=IMAGES, num_levels=17)  # fmt: skip
+    add(
+        "diffusion.likelihood.term",
+        lambda noise, images, x_t, t: bounds.term(SCHEDULE, guess(noise), images, x_t, t),
+        noise=NOISE,
+        images=IMAGES,
+        x_t=IMAGES,
+        t=TIMES,
+    )
+    add(
+        "diffusion.likelihood.log_decoder", bounds.log_decoder, images=IMAGES, mean=NOISE, log_std=NOISE, num_levels=256
+    )
+    add(
+        "diffusion.likelihood.dequantise",
+        lambda images, num_levels: bounds.dequantise(KEY, images, num_levels),
+        images=IMAGES,
+        num_levels=17,
+    )
     errors = np.linspace(0.01, 0.9, T)
-    add("diffusion.likelihood.sub_schedule", lambda squared_error, num_steps: bounds.sub_schedule(SCHEDULE, squared_error,
-        num_steps), squared_error=errors, num_steps=5)  # fmt: skip
-    add("diffusion.likelihood.optimal_variance", lambda noise_squared: bounds.optimal_variance(SCHEDULE, noise_squared),
-        noise_squared=errors)  # fmt: skip
+    add(
+        "diffusion.likelihood.sub_schedule",
+        lambda squared_error, num_steps: bounds.sub_schedule(SCHEDULE, squared_error, num_steps),
+        squared_error=errors,
+        num_steps=5,
+    )
+    add(
+        "diffusion.likelihood.optimal_variance",
+        lambda noise_squared: bounds.optimal_variance(SCHEDULE, noise_squared),
+        noise_squared=errors,
+    )
     add("diffusion.objectives.min_snr", lambda gamma: objectives.min_snr(SCHEDULE, gamma=gamma), gamma=5.0)
     for name, objective in {
         "simple": lambda: objectives.simple(ddpm.l2),
@@ -430,11 +559,20 @@ def models() -> None:
     small = unet.UNet(channels=4, multipliers=(1, 1), blocks=1, attention=(), groups=2, image_channels=1, num_classes=3)
     told = ddpm.build(small, SCHEDULE, SHAPE, num_classes=3)
     _model("models.ddpm.build", told, {"image": IMAGES, "label": LABELS})
-    add("models.ddpm.build", lambda **k: ddpm.build(small, SCHEDULE, SHAPE, **k) and 0.0, num_classes=3, label_dropout=0.1)
+    add(
+        "models.ddpm.build",
+        lambda **k: ddpm.build(small, SCHEDULE, SHAPE, **k) and 0.0,
+        num_classes=3,
+        label_dropout=0.1,
+    )
     add("models.ddpm.loss_aware", lambda floor: ddpm.loss_aware(told, T, floor=floor) and 0.0, floor=0.001)
     sizes = {"deviation": 0.5, "mean": -1.2, "spread": 1.2}
-    add("models.edm.losses", lambda images, **k: edm_model.losses(steady, jax.random.split(KEY, 2), images, **k),
-        images=IMAGES, **sizes)  # fmt: skip
+    add(
+        "models.edm.losses",
+        lambda images, **k: edm_model.losses(steady, jax.random.split(KEY, 2), images, **k),
+        images=IMAGES,
+        **sizes,
+    )
     plain = small.clone(num_classes=0)
     add("models.edm.build", lambda **k: edm_model.build(plain, SHAPE, **k) and 0.0, **sizes)
     _model("models.edm.build", edm_model.build(plain, SHAPE), {"image": IMAGES})
@@ -443,21 +581,40 @@ def models() -> None:
     encoder, decoder = mlp.Encoder(4, (8,), 3), mlp.Decoder(SHAPE, (8,), 3)
     law = pixels.gaussian(0.5)
     add("models.vae.build", lambda **k: vae.build(encoder, decoder, law, SHAPE, **k) and 0.0, beta=1.0, free_bits=0.0)
-    add("models.vae.rate", lambda mean, log_std, free_bits: vae.rate(gaussian.DiagGaussian(mean, log_std), free_bits),
-        mean=POINTS, log_std=POINTS, free_bits=0.1)  # fmt: skip
+    add(
+        "models.vae.rate",
+        lambda mean, log_std, free_bits: vae.rate(gaussian.DiagGaussian(mean, log_std), free_bits),
+        mean=POINTS,
+        log_std=POINTS,
+        free_bits=0.1,
+    )
     made = vae.build(encoder, decoder, law, SHAPE)
     _model("models.vae.build", made, {"image": IMAGES, "label": LABELS})
     params = made.init(KEY)
-    add("models.vae.log_evidence", lambda image, label: vae.log_evidence(made, params, {"image": image, "label": label}),
-        image=IMAGES, label=LABELS)  # fmt: skip
+    add(
+        "models.vae.log_evidence",
+        lambda image, label: vae.log_evidence(made, params, {"image": image, "label": label}),
+        image=IMAGES,
+        label=LABELS,
+    )
     ae = autoencoder.build(mlp.Encoder(4, (8,)), mlp.Decoder(SHAPE, (8,)), SHAPE)
     add("models.autoencoder.build", lambda: ae and 0.0)
     _model("models.autoencoder.build", ae, {"image": IMAGES})
-    add("models.autoencoder.reconstruction_error", autoencoder.reconstruction_error, images=IMAGES, reconstructions=NOISE)
+    add(
+        "models.autoencoder.reconstruction_error",
+        autoencoder.reconstruction_error,
+        images=IMAGES,
+        reconstructions=NOISE,
+    )
     add("models.vqvae.gradient_codebook", lambda size: vqvae.gradient_codebook(size) and 0.0, size=8)
-    add("models.vqvae.ema_codebook", lambda **k: vqvae.ema_codebook(**k) and 0.0, size=8, decay=0.99, restart=0.0, epsilon=1e-5)
-    maps = convnet.Encoder(4, (4,)), convnet.Decoder(SHAPE, (4,))
-    del maps
+    add(
+        "models.vqvae.ema_codebook",
+        lambda **k: vqvae.ema_codebook(**k) and 0.0,
+        size=8,
+        decay=0.99,
+        restart=0.0,
+        epsilon=1e-5,
+    )
     add("models.gan.value", gan.value, real=f32(0.5, 1.0), fake=f32(-0.5, 0.0))
     add("models.gan.optimal_discriminator", gan.optimal_discriminator, p=f32(0.5, 0.2), q=f32(0.1, 0.3))
     critic = lambda images: jnp.sum(images**2, (1, 2, 3))
@@ -465,24 +622,55 @@ def models() -> None:
         add(f"models.gan.{name}", lambda images, name=name: getattr(gan, name)(critic, images), images=IMAGES)
     add("models.classifier.build", lambda: 0.0)
     add("models.autoregressive.check_prefix", autoregressive.check_prefix, known=np.arange(4)[:, None] < np.full(4, 2))
-    pixel = autoregressive.build(pixelcnn.GatedPixelCNN(outputs=17, features=4, layers=1), pixels.categorical(17), SHAPE)
-    add("models.autoregressive.build",
-        lambda temperature: autoregressive.build(pixelcnn.GatedPixelCNN(outputs=17, features=4, layers=1),
-        pixels.categorical(17), SHAPE, temperature=temperature) and 0.0, temperature=1.0)  # fmt: skip
+    pixel = autoregressive.build(
+        pixelcnn.GatedPixelCNN(outputs=17, features=4, layers=1), pixels.categorical(17), SHAPE
+    )
+    add(
+        "models.autoregressive.build",
+        lambda temperature: (
+            autoregressive.build(
+                pixelcnn.GatedPixelCNN(outputs=17, features=4, layers=1),
+                pixels.categorical(17),
+                SHAPE,
+                temperature=temperature,
+            )
+            and 0.0
+        ),
+        temperature=1.0,
+    )
     levels = np.asarray(pixels.from_level(jnp.asarray(np.random.default_rng(5).integers(0, 17, (2, 4, 4, 1))), 17))
     pixel_params = pixel.init(KEY)
     add("models.autoregressive.build.log_prob", lambda images: pixel.log_prob(pixel_params, images), images=levels)
     series = {"reward": POINTS[:, 0], "value": POINTS[:, 1], "next_value": POINTS[:, 2]}
     ends = np.zeros(12, bool)
-    add("models.actor_critic.advantages",
-        lambda discount, trace, **k: actor_critic.advantages(**{n: jnp.asarray(v) for n, v in k.items()},
-        terminated=jnp.asarray(ends), truncated=jnp.asarray(ends), discount=discount, trace=trace),
-        **series, discount=0.9, trace=0.9)  # fmt: skip
+    add(
+        "models.actor_critic.advantages",
+        lambda discount, trace, **k: actor_critic.advantages(
+            **{n: jnp.asarray(v) for n, v in k.items()},
+            terminated=jnp.asarray(ends),
+            truncated=jnp.asarray(ends),
+            discount=discount,
+            trace=trace,
+        ),
+        **series,
+        discount=0.9,
+        trace=0.9,
+    )
     env = ENVIRONMENTS["cartpole"]()
-    numbers = {"num_envs": 2, "num_steps": 4, "discount": 0.9, "trace": 0.9, "entropy_weight": 0.01, "value_weight": 0.5}
-    add("models.actor_critic.build",
+    numbers = {
+        "num_envs": 2,
+        "num_steps": 4,
+        "discount": 0.9,
+        "trace": 0.9,
+        "entropy_weight": 0.01,
+        "value_weight": 0.5,
+    }
+    add(
+        "models.actor_critic.build",
         lambda **k: actor_critic.build(mlp.Tanh(env.num_actions, (4,)), mlp.Tanh(1, (4,)), env, **k) and 0.0,
-        **numbers, clip=0.2)  # fmt: skip
+        **numbers,
+        clip=0.2,
+    )
 
 
 def _model(name: str, model: Any, batch: dict[str, Any]) -> None:
@@ -601,15 +789,14 @@ def page(found: list[tuple[str, str, dict[str, str]]]) -> str:
 
 
 def _prose() -> list[str]:
-    return [
-        "    python tests/entrances.py",
-        "",
-        "Every public function of `genjax.theory`, `metrics`, `diffusion` and `models` is called with good arguments, and",
-        "then with one of them spoiled. `value`: finite numbers, the same of integers and bytes as of floating-point numbers",
-        "of their size. `refused`: a `ValueError` or `TypeError` that says why. `nan`: what came in was no number or not",
-        "finite, and the result says so. `inf`: an infinity that is the right value, as -log 0.",
-        "`tests/test_entrances.py` holds the table to what happens.",
-    ]
+    text = """    python tests/entrances.py
+
+Every public function of `genjax.theory`, `metrics`, `diffusion` and `models` is called with good arguments, and then
+with one of them spoiled. `value`: finite numbers, the same of integers and bytes as of floating-point numbers of their
+size. `refused`: a `ValueError` or `TypeError` that says why. `nan`: what came in was no number or not finite, and the
+result says so. `inf`: an infinity that is the right value, as -log 0. `tests/test_entrances.py` holds the table to what
+happens."""
+    return text.splitlines()
 
 
 def main() -> int:
