@@ -1,4 +1,4 @@
-"""Every entrance of the library, spoiled input by spoiled input: a value, a refusal, or a number that says it is none."""
+"""Every entrance of the library, spoiled input by spoiled input: a value, a refusal, or what says that it is none."""
 
 import pathlib
 import subprocess
