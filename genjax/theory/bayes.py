@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as Numbers
 
+from genjax import checks
 from genjax.theory import information, simplex
 
 Table = Float[Array, "..."]
@@ -37,26 +38,26 @@ def joint(prior: Numbers, conditional: Numbers) -> Table:
     Raises:
       ValueError: not distributions, or the axes of the condition are not those of the prior.
     """
-    p, table = jnp.asarray(prior), jnp.asarray(conditional)
-    if table.shape[:-1] != p.shape:
-        raise ValueError(f"conditional: expected the axes {p.shape} of the prior and one more, got {table.shape}")
-    simplex.check("prior", prior, tuple(range(p.ndim)))
-    simplex.check("conditional", conditional)
-    return p[..., None] * table
+    if np.shape(conditional)[:-1] != np.shape(prior):
+        expected = f"the axes {np.shape(prior)} of the prior and one more"
+        raise ValueError(f"conditional: expected {expected}, got {np.shape(conditional)}")
+    return _whole("prior", prior)[..., None] * simplex.table("conditional", conditional)
 
 
 def marginal(table: Numbers, axes: tuple[int, ...]) -> Table:
-    """The distribution of the variables on ``axes``: the others summed out (the sum rule; Bishop 2006, eq. 1.31).
+    """The distribution of the variables on ``axes``, in that order: the others summed out (Bishop 2006, eq. 1.31).
 
     >>> marginal(jnp.array([[0.125, 0.25], [0.125, 0.5]]), (0,)).tolist()
     [0.375, 0.625]
+    >>> marginal(jnp.array([[0.125, 0.25], [0.125, 0.5]]), (1, 0)).tolist()
+    [[0.125, 0.125], [0.25, 0.5]]
 
     Raises:
-      ValueError: ``table`` is no joint distribution.
+      ValueError: ``table`` is no joint distribution, or has no such axes, or one is named twice.
     """
-    p = _joint(table)
-    kept = {axis % p.ndim for axis in axes}
-    return p.sum(tuple(axis for axis in range(p.ndim) if axis not in kept))
+    p = _whole("table", table)
+    kept = _axes("axes", axes, p.ndim)
+    return _sum_out(p, kept)
 
 
 def conditional(table: Numbers, given: tuple[int, ...]) -> Table:
@@ -70,10 +71,10 @@ def conditional(table: Numbers, given: tuple[int, ...]) -> Table:
       given: axes of the variables in the condition.
 
     Raises:
-      ValueError: ``table`` is no joint distribution.
+      ValueError: ``table`` is no joint distribution, or has no such axes, or one is named twice.
     """
-    p = _joint(table)
-    kept = {axis % p.ndim for axis in given}
+    p = _whole("table", table)
+    kept = _axes("given", given, p.ndim)
     total = p.sum(tuple(axis for axis in range(p.ndim) if axis not in kept), keepdims=True)
     return jnp.where(total > 0, p / jnp.where(total > 0, total, 1), jnp.nan)
 
@@ -91,20 +92,27 @@ def posterior(prior: Numbers, likelihood: Numbers) -> Table:
     Raises:
       ValueError: the prior is no distribution, a likelihood is negative, or the data are impossible under the prior.
     """
-    p, seen = jnp.asarray(prior), jnp.asarray(likelihood)
-    simplex.check("prior", prior, tuple(range(p.ndim)))
-    if seen.shape != p.shape:
-        raise ValueError(f"likelihood: expected one number for each of the prior's {p.shape}, got {seen.shape}")
+    if np.shape(likelihood) != np.shape(prior):
+        raise ValueError(
+            f"likelihood: expected one number for each of the prior's {np.shape(prior)}, got {np.shape(likelihood)}"
+        )
+    p = _whole("prior", prior)
+    checks.real("likelihood", likelihood)
     if simplex.known(prior, likelihood):
-        if not np.all(np.asarray(seen) >= 0):
-            raise ValueError(f"likelihood: expected nothing negative, got {np.min(np.asarray(seen)):g}")
-        if not np.any(np.asarray(seen * p) > 0):
+        seen = np.asarray(likelihood, np.float64)
+        checks.finite("likelihood", likelihood)
+        if np.any(seen < 0):
+            raise ValueError(f"likelihood: expected nothing negative, got {seen.min():g}")
+        if not np.any((seen > 0) & (np.asarray(prior) > 0)):
             raise ValueError("likelihood: the data are impossible under the prior, so there is no posterior")
+        with np.errstate(divide="ignore"):
+            logits = np.log(np.asarray(prior, np.float64)) + np.log(seen)
+        return _softmax(jnp.asarray(logits - logits.max(), p.dtype))
     with_zeros = lambda x: jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)), -jnp.inf)
-    return log_posterior(with_zeros(p), with_zeros(seen))
+    return _softmax(with_zeros(p) + with_zeros(simplex.floating(likelihood)))
 
 
-def log_posterior(log_prior: Table, log_likelihood: Table) -> Table:
+def log_posterior(log_prior: Numbers, log_likelihood: Numbers) -> Table:
     """``posterior`` from logarithms, where a product over many observations would underflow.
 
     Args:
@@ -112,10 +120,23 @@ def log_posterior(log_prior: Table, log_likelihood: Table) -> Table:
       log_likelihood: log p(data|x), the sum over observations, in the same axes.
 
     Returns:
-      Probabilities, not logarithms; NaN where nothing is possible.
+      Probabilities, not logarithms; in ``jit`` NaN where nothing is possible.
+
+    Raises:
+      ValueError: other axes, a number is NaN or +∞, or nothing is possible.
     """
-    logits = log_prior + log_likelihood
-    return jax.nn.softmax(logits.reshape(-1)).reshape(logits.shape)
+    if np.shape(log_likelihood) != np.shape(log_prior) or not np.ndim(log_prior):
+        shapes = f"{np.shape(log_prior)} and {np.shape(log_likelihood)}"
+        raise ValueError(f"log_prior, log_likelihood: expected the same axes, one at least, got {shapes}")
+    a, b = simplex.floating(log_prior), simplex.floating(log_likelihood)
+    for name, x in (("log_prior", log_prior), ("log_likelihood", log_likelihood)):
+        checks.within(name, x, high=np.finfo(np.float64).max)
+    if not simplex.known(log_prior, log_likelihood):
+        return _softmax(a + b)
+    logits = np.asarray(log_prior, np.float64) + np.asarray(log_likelihood, np.float64)
+    if not np.any(logits > -np.inf):
+        raise ValueError("log_likelihood: the data are impossible under the prior, so there is no posterior")
+    return _softmax(jnp.asarray(logits - logits.max(), jnp.result_type(a, b)))
 
 
 def dependence(table: Numbers, x: int, y: int, given: tuple[int, ...] = ()) -> Float[Array, ""]:
@@ -133,24 +154,43 @@ def dependence(table: Numbers, x: int, y: int, given: tuple[int, ...] = ()) -> F
       given: the axes of the condition; the axes not named are summed out.
 
     Raises:
-      ValueError: ``table`` is no joint distribution, or the axes are not different.
+      ValueError: ``table`` is no joint distribution, or has no such axes, or one is named twice.
     """
-    p = _joint(table)
-    axes = [axis % p.ndim for axis in (x, y, *given)]
-    if len(set(axes)) != len(axes):
-        raise ValueError(f"x, y, given: expected different axes, got {axes}")
-    others = tuple(axis for axis in range(p.ndim) if axis not in axes)
-    ordered = jnp.transpose(p, (*axes, *others)).sum(tuple(range(len(axes), p.ndim)))
-    three = ordered.reshape(*ordered.shape[:2], -1)
-    return information.conditional_mutual_information(three)
+    p = _whole("table", table)
+    ordered = _sum_out(p, _axes("x, y, given", (x, y, *given), p.ndim))
+    return information.conditional_mutual_information(ordered.reshape(*ordered.shape[:2], -1))
 
 
-def independent(table: Numbers, x: int, y: int, given: tuple[int, ...] = (), *, tolerance: float = 1e-6) -> bool:
-    """Whether X ⊥ Y | given: ``dependence`` of at most ``tolerance`` nats. Not for use inside ``jit``."""
+def independent(table: Numbers, x: int, y: int, given: tuple[int, ...] = (), *, tolerance: float | int = 1e-6) -> bool:
+    """Whether X ⊥ Y | given: ``dependence`` of at most ``tolerance`` nats. Not for use inside ``jit``.
+
+    Raises:
+      ValueError: as ``dependence``; the tolerance is negative, or the table is not known.
+    """
+    checks.within("tolerance", tolerance, 0)
+    if not simplex.known(table):
+        raise ValueError("table: expected known values, got a tracer; in jit compare dependence")
     return bool(dependence(table, x, y, given) <= tolerance)
 
 
-def _joint(table: Numbers) -> Table:
-    p = jnp.asarray(table)
-    simplex.check("table", table, tuple(range(p.ndim)))
-    return p
+def _whole(name: str, table: Numbers) -> Table:
+    """A distribution over all of its axes."""
+    return simplex.table(name, table, tuple(range(np.ndim(table))))
+
+
+def _axes(name: str, axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """Counted from 0; none twice."""
+    counted = tuple(checks.axis(name, axis, ndim) for axis in axes)
+    if len(set(counted)) < len(counted):
+        raise ValueError(f"{name}: expected different axes, got {axes}")
+    return counted
+
+
+def _sum_out(p: Table, kept: tuple[int, ...]) -> Table:
+    """All but the axes in ``kept``, which come in that order."""
+    others = tuple(axis for axis in range(p.ndim) if axis not in kept)
+    return jnp.transpose(p, (*kept, *others)).sum(tuple(range(len(kept), p.ndim)))
+
+
+def _softmax(logits: Table) -> Table:
+    return jax.nn.softmax(logits.reshape(-1)).reshape(logits.shape)

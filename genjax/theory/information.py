@@ -4,8 +4,12 @@ Distributions are arrays of probabilities over ``axis`` (one, or several for a j
 a batch. Everything is in nats, and in bits where the name ends so. 0 · log 0 = 0, and subnormal numbers are 0 to XLA.
 Outside ``jit`` a ``ValueError`` says which row is no distribution.
 
-Gradients are finite everywhere: where the true slope is infinite (the entropy's at p = 0) or the value itself is (KL
-where q misses mass) the term in question contributes no slope. To optimise up to that edge use the forms from logits.
+Each is a sum of terms of one sign, so none is negative, and small values are right to rounding: what is nearly certain
+costs log1p of the others' probability, and divergences are sums of ``series.excess``.
+
+Gradients are those of the formulas, and finite everywhere: where the true slope is infinite (the entropy's at p = 0) or
+the value itself is (KL where q misses mass) the term in question contributes no slope. To optimise up to that edge use
+the forms from logits.
 """
 
 import math
@@ -15,7 +19,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import ArrayLike as Numbers
 
-from genjax.theory import simplex
+from genjax import checks
+from genjax.theory import series, simplex
 from genjax.theory.simplex import Axis
 
 Values = Float[Array, "..."]
@@ -24,11 +29,18 @@ Values = Float[Array, "..."]
 
 def bits(nats: Numbers) -> Values:
     """Nats to bits: divided by log 2."""
+    checks.real("nats", nats)
     return jnp.asarray(nats) / math.log(2)
 
 
 def bits_per_dim(nats: Numbers, num_dims: int) -> Values:
-    """Nats of a whole example to bits for each of its ``num_dims`` dimensions (of an image: h · w · c)."""
+    """Nats of a whole example to bits for each of its ``num_dims`` dimensions (of an image: h · w · c).
+
+    Raises:
+      ValueError: ``num_dims`` < 1.
+    """
+    if num_dims < 1:
+        raise ValueError(f"num_dims: expected at least 1, got {num_dims}")
     return bits(nats) / num_dims
 
 
@@ -42,7 +54,10 @@ def self_information(p: Numbers) -> Values:
       ValueError: a number outside [0, 1].
     """
     simplex.check_probability("p", p)
-    return -jnp.log(_float(p))
+    table = simplex.floating(p)
+    simplex.check_lost("p", p, table.dtype)
+    plain = 0 - jnp.log(jnp.where(table > 0, table, 1))
+    return jnp.where(table > 1, 0, jnp.where(table > 0, plain, jnp.inf))  # above 1 by rounding
 
 
 def entropy(p: Numbers, axis: Axis = -1) -> Values:
@@ -70,14 +85,17 @@ def cross_entropy(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
     Raises:
       ValueError: ``p`` or ``q`` is no distribution over ``axis``.
     """
-    p, q = _distributions(axis, p=p, q=q)
-    return 0 - jnp.sum(_p_log_q(p, q), axis)  # 0 - x and not -x, which would be -0. for a certain event
+    axis, p, q = simplex.pair(axis, p, q)
+    return series.with_slope(
+        jnp.sum(series.weighted(p, series.surprise(q, axis)), axis), 0 - jnp.sum(_p_log_q(p, q), axis)
+    )
 
 
 def kl(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
     """D(p‖q) = Σ p log(p / q) ≥ 0, the Kullback–Leibler divergence; +∞ where q misses mass of p.
 
-    Cover & Thomas 2006, eq. 2.26. It is H(p, q) - H(p), so for a fixed p both have the same gradient in q.
+    Cover & Thomas 2006, eq. 2.26. It is H(p, q) - H(p), so for a fixed p both have the same gradient in q. The terms
+    that are added up are p log(p / q) - p + q, none of which is negative; Σ p = Σ q, to rounding.
 
     >>> round(float(kl_bits(jnp.array([0.5, 0.5]), jnp.array([0.2, 0.8]))), 2)
     0.32
@@ -85,8 +103,8 @@ def kl(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
     Raises:
       ValueError: ``p`` or ``q`` is no distribution over ``axis``.
     """
-    p, q = _distributions(axis, p=p, q=q)
-    return jnp.sum(_p_log_q(p, p) - _p_log_q(p, q), axis)
+    axis, p, q = simplex.pair(axis, p, q)
+    return series.with_slope(jnp.sum(series.excess(p, q), axis), jnp.sum(_p_log_q(p, p) - _p_log_q(p, q), axis))
 
 
 def jensen_shannon(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
@@ -98,9 +116,10 @@ def jensen_shannon(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
     Raises:
       ValueError: ``p`` or ``q`` is no distribution over ``axis``.
     """
-    p, q = _distributions(axis, p=p, q=q)
+    axis, p, q = simplex.pair(axis, p, q)
     log_p_and_q, m = _p_log_q(p, p) + _p_log_q(q, q), (p + q) / 2
-    return jnp.sum(log_p_and_q / 2 - _p_log_q(m, m), axis)
+    value = jnp.minimum(jnp.sum(series.parting(p, q), axis) / 2, math.log(2))
+    return series.with_slope(value, jnp.sum(log_p_and_q / 2 - _p_log_q(m, m), axis))
 
 
 def conditional_entropy(joint: Numbers) -> Values:
@@ -112,9 +131,11 @@ def conditional_entropy(joint: Numbers) -> Values:
     Raises:
       ValueError: ``joint`` is no distribution over its last two axes.
     """
-    (joint,) = _distributions((-2, -1), joint=joint)
+    joint = simplex.table("joint", joint, (-2, -1))
     x = joint.sum(-1, keepdims=True)
-    return jnp.sum(_p_log_q(joint, x) - _p_log_q(joint, joint), (-2, -1))
+    given_x = series.ratio(joint, x)
+    value = jnp.sum(series.weighted(joint, series.surprise(given_x, -1)), (-2, -1))
+    return series.with_slope(value, jnp.sum(_p_log_q(joint, x) - _p_log_q(joint, joint), (-2, -1)))
 
 
 def mutual_information(joint: Numbers) -> Values:
@@ -126,9 +147,7 @@ def mutual_information(joint: Numbers) -> Values:
     Raises:
       ValueError: ``joint`` is no distribution over its last two axes.
     """
-    (joint,) = _distributions((-2, -1), joint=joint)
-    x, y = joint.sum(-1, keepdims=True), joint.sum(-2, keepdims=True)
-    return jnp.sum(_p_log_q(joint, joint) - _p_log_q(joint, x) - _p_log_q(joint, y), (-2, -1))
+    return _shared(simplex.table("joint", joint, (-2, -1))[..., None])
 
 
 def conditional_mutual_information(joint: Numbers) -> Values:
@@ -143,10 +162,7 @@ def conditional_mutual_information(joint: Numbers) -> Values:
     Raises:
       ValueError: ``joint`` is no distribution over its last three axes.
     """
-    (joint,) = _distributions((-3, -2, -1), joint=joint)
-    xz, yz, z = (joint.sum(axis, keepdims=True) for axis in (-2, -3, (-3, -2)))
-    numerator, denominator = _p_log_q(joint, joint) + _p_log_q(joint, z), _p_log_q(joint, xz) + _p_log_q(joint, yz)
-    return jnp.sum(numerator - denominator, (-3, -2, -1))
+    return _shared(simplex.table("joint", joint, (-3, -2, -1)))
 
 
 def self_information_bits(p: Numbers) -> Values:
@@ -184,48 +200,90 @@ def mutual_information_bits(joint: Numbers) -> Values:
     return bits(mutual_information(joint))
 
 
-def entropy_from_logits(logits: Float[Array, "... k"]) -> Values:
-    """H(softmax(l)) over the last axis, smooth to the extremes; a logit of -∞ is an outcome that cannot be."""
-    return cross_entropy_from_logits(jax.nn.softmax(logits), logits)
+def entropy_from_logits(logits: Numbers) -> Values:
+    """H(softmax(l)) over the last axis, smooth to the extremes; a logit of -∞ is an outcome that cannot be.
+
+    Raises:
+      ValueError: a logit is NaN or +∞, or all of a row are -∞.
+    """
+    simplex.check_logits("logits", logits)
+    logits = simplex.floating(logits)
+    return _cross_entropy(jax.nn.softmax(logits), logits)
 
 
-def cross_entropy_from_logits(p: Float[Array, "... k"], logits: Float[Array, "... k"]) -> Values:
-    """H(p, softmax(l)) = -Σ p log softmax(l) over the last axis: classification's loss, without log(0)."""
-    return 0 - jnp.sum(_p_times_log(p, jax.nn.log_softmax(logits)), -1)
+def cross_entropy_from_logits(p: Numbers, logits: Numbers) -> Values:
+    """H(p, softmax(l)) = -Σ p log softmax(l) over the last axis: classification's loss, without log(0).
+
+    Raises:
+      ValueError: ``p`` is no distribution over the last axis; logits as in ``entropy_from_logits``.
+    """
+    simplex.same_outcomes(-1, p=p, logits=logits)
+    simplex.check_logits("logits", logits)
+    return _cross_entropy(simplex.table("p", p), simplex.floating(logits))
 
 
-def kl_from_logits(p_logits: Float[Array, "... k"], q_logits: Float[Array, "... k"]) -> Values:
-    """D(softmax(l_p)‖softmax(l_q)) over the last axis."""
-    p, log_p, log_q = jax.nn.softmax(p_logits), jax.nn.log_softmax(p_logits), jax.nn.log_softmax(q_logits)
-    return jnp.sum(_p_times_log(p, log_p) - _p_times_log(p, log_q), -1)
+def kl_from_logits(p_logits: Numbers, q_logits: Numbers) -> Values:
+    """D(softmax(l_p)‖softmax(l_q)) over the last axis.
+
+    Raises:
+      ValueError: logits as in ``entropy_from_logits``.
+    """
+    simplex.same_outcomes(-1, p_logits=p_logits, q_logits=q_logits)
+    simplex.check_logits("p_logits", p_logits)
+    simplex.check_logits("q_logits", q_logits)
+    a, b = simplex.floating(p_logits), simplex.floating(q_logits)
+    p, log_p, log_q = jax.nn.softmax(a), jax.nn.log_softmax(a), jax.nn.log_softmax(b)
+    # log(q / p) from the logits' difference, less its mean first: what is added to all logits does not count
+    both = ~(jnp.isneginf(a) | jnp.isneginf(b))
+    difference = jnp.where(both, b - jnp.where(both, a, 0), 0)
+    mean = jnp.sum(p * difference, -1, keepdims=True)
+    weighed = jnp.where(both, log_p + (difference - mean), b - jax.nn.logsumexp(a, -1, keepdims=True) - mean)
+    log_ratio = difference - mean - jax.nn.logsumexp(weighed, -1, keepdims=True)
+    close = jnp.abs(log_ratio) < 0.5
+    tilted = p * series.beyond_line(jnp.where(close, log_ratio, 0))
+    possible = jnp.where(close, tilted, jnp.maximum(jnp.exp(log_q) - p - p * log_ratio, 0))
+    value = jnp.where(both, possible, jnp.where(p > 0, jnp.inf, jnp.exp(log_q)))
+    return series.with_slope(jnp.sum(value, -1), jnp.sum(_p_times_log(p, log_p) - _p_times_log(p, log_q), -1))
 
 
-def binary_cross_entropy(y: Float[Array, "..."], logits: Float[Array, "..."]) -> Values:
+def binary_cross_entropy(y: Numbers, logits: Numbers) -> Values:
     """-y log σ(l) - (1 - y) log σ(-l), of each element: a Bernoulli's negative log-likelihood where y is 0 or 1.
 
     Value and gradient, which is σ(l) - y, are finite for all finite logits. For y in between it is the cross-entropy of
     two Bernoulli distributions, and no likelihood of y.
+
+    Raises:
+      ValueError: y outside [0, 1], or a logit is NaN.
     """
-    return -y * jax.nn.log_sigmoid(logits) - (1 - y) * jax.nn.log_sigmoid(-logits)
+    checks.within("y", y, 0, 1)
+    checks.within("logits", logits)
+    y, logits = simplex.floating(y), simplex.floating(logits)
+    cost = lambda share, log_q: jnp.where(share == 0, 0, -share) * jnp.where(share == 0, 0, log_q)
+    return cost(y, jax.nn.log_sigmoid(logits)) + cost(1 - y, jax.nn.log_sigmoid(-logits))
+
+
+def _cross_entropy(p: Values, logits: Values) -> Values:
+    q, log_q = jax.nn.softmax(logits), jax.nn.log_softmax(logits)
+    sure = q > series.SURE
+    others = jnp.sum(jnp.where(sure, 0, q), -1, keepdims=True)
+    surprise = jnp.where(sure, 0 - jnp.log1p(-jnp.where(sure, others, 0)), 0 - log_q)
+    return series.with_slope(jnp.sum(series.weighted(p, surprise), -1), 0 - jnp.sum(_p_times_log(p, log_q), -1))
+
+
+def _shared(joint: Values) -> Values:
+    """I(X; Y|Z) = Σ p(x, z) D(p(y|x, z)‖p(y|z)), which is exactly 0 or more, term by term."""
+    xz, yz, z = (joint.sum(axis, keepdims=True) for axis in (-2, -3, (-3, -2)))
+    value = xz * series.excess(series.ratio(joint, xz), series.ratio(yz, z))
+    numerator, denominator = _p_log_q(joint, joint) + _p_log_q(joint, z), _p_log_q(joint, xz) + _p_log_q(joint, yz)
+    return series.with_slope(jnp.sum(value, (-3, -2, -1)), jnp.sum(numerator - denominator, (-3, -2, -1)))
 
 
 def _p_log_q(p: Values, q: Values) -> Values:
-    """p log q, 0 where p is and -∞ where only q is; without a NaN in the gradient."""
-    return jnp.where(q > 0, p * jnp.log(jnp.where(q > 0, q, 1)), jnp.where(p > 0, -jnp.inf, 0))
+    """p log q for slopes: no slope where q is 0."""
+    return jnp.where(q > 0, p * jnp.log(jnp.where(q > 0, q, 1)), 0)
 
 
 def _p_times_log(p: Values, log_q: Values) -> Values:
-    """p · log_q, 0 where p is, also for log_q = -∞."""
+    """p · log_q for slopes: no slope where log_q is -∞."""
     impossible = jnp.isneginf(log_q)
-    return jnp.where(impossible, jnp.where(p > 0, -jnp.inf, 0), p * jnp.where(impossible, 0, log_q))
-
-
-def _distributions(axis: Axis, **tables: Numbers) -> list[Values]:
-    for name, table in tables.items():
-        simplex.check(name, table, axis)
-    return [_float(table) for table in tables.values()]
-
-
-def _float(x: Numbers) -> Values:
-    x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+    return jnp.where(impossible, 0, p * jnp.where(impossible, 0, log_q))

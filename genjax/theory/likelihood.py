@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+import scipy.special
+import scipy.stats
 from jax.flatten_util import ravel_pytree
-from jax.scipy.special import ndtri
 from jax.scipy.stats import chi2
 from jaxtyping import Array, Bool, Float
 from jaxtyping import ArrayLike as Numbers
 
-from genjax.theory import simplex
+from genjax import checks
+from genjax.theory import maximum, simplex
 from genjax.theory.gaussian import DiagGaussian, FullGaussian, from_covariance
 from genjax.types import Params, Scalar
 
@@ -34,11 +35,13 @@ def bernoulli(successes: Numbers, trials: Numbers) -> Float[Array, "..."]:
     Raises:
       ValueError: not 0 ≤ successes ≤ trials, or no trials.
     """
-    if simplex.known(successes, trials):
-        s, n = np.asarray(successes), np.asarray(trials)
-        if not np.all((s >= 0) & (s <= n) & (n > 0)):
-            raise ValueError(f"successes, trials: expected 0 <= successes <= trials and a trial, got {s} of {n}")
-    return jnp.asarray(successes) / jnp.asarray(trials)
+    if not simplex.known(successes, trials):
+        return simplex.floating(successes) / simplex.floating(trials)
+    s, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
+    if not np.all((s >= 0) & (s <= n) & (n > 0) & (n < np.inf)):
+        found = f"{np.asarray(successes)} of {np.asarray(trials)}"
+        raise ValueError(f"successes, trials: expected 0 <= successes <= trials and a trial, got {found}")
+    return _device(s / n, successes, trials)
 
 
 def categorical(counts: Numbers) -> Float[Array, "... k"]:
@@ -50,54 +53,74 @@ def categorical(counts: Numbers) -> Float[Array, "... k"]:
     Raises:
       ValueError: a negative count, or none at all.
     """
-    counts = jnp.asarray(counts)
-    if simplex.known(counts):
-        table = np.asarray(counts)
-        if not (np.all(table >= 0) and np.all(table.sum(-1) > 0)):
-            raise ValueError("counts: expected nothing negative and at least one observation in each row")
-    return counts / counts.sum(-1, keepdims=True)
+    if not np.ndim(counts):
+        raise ValueError("counts: expected one of each outcome along the last axis, got a single number")
+    _check_not_negative("counts", counts)
+    known = simplex.known(counts)
+    table = np.asarray(counts, np.float64) if known else simplex.floating(counts)
+    largest = table.max(-1, keepdims=True, initial=0)
+    if known and not np.all(largest > 0):
+        raise ValueError("counts: expected at least one observation in each row")
+    parts = table / largest  # which cannot overflow when added up
+    return _device(parts / parts.sum(-1, keepdims=True), counts)
 
 
-def gaussian(x: Float[Array, "n ... d"]) -> DiagGaussian:
-    """μ̂ = mean, σ̂² = mean squared deviation (divided by n, not n - 1), over the leading axis.
+def gaussian(x: Numbers) -> DiagGaussian:
+    """μ̂ = mean, σ̂² = mean squared deviation (divided by n, not n - 1), over the leading axis of x [n ... d].
 
     >>> float(gaussian(jnp.array([[1.0], [3.0]])).mean[0]), float(gaussian(jnp.array([[1.0], [3.0]])).log_std[0])
     (2.0, 0.0)
-    """
-    return DiagGaussian(x.mean(0), jnp.log(x.std(0)))
-
-
-def full_gaussian(x: Float[Array, "n d"]) -> FullGaussian:
-    """μ̂ = mean, Σ̂ = 1/n Σ_i (x_i - μ̂)(x_i - μ̂)ᵀ.
 
     Raises:
-      ValueError: no more observations than dimensions, so that Σ̂ is singular.
+      ValueError: no observations, a number that is not finite, or all equal in some dimension, where σ̂ is 0.
     """
-    n, d = x.shape
+    table = _observations(x)
+    if simplex.known(x) and not np.all(np.ptp(table, 0) > 0):
+        raise ValueError(f"x: expected different observations in each dimension; of {len(table)}, all are equal in one")
+    log = np.log if simplex.known(x) else jnp.log
+    return DiagGaussian(_device(table.mean(0), x), _device(log(table.std(0)), x))
+
+
+def full_gaussian(x: Numbers) -> FullGaussian:
+    """μ̂ = mean, Σ̂ = 1/n Σ_i (x_i - μ̂)(x_i - μ̂)ᵀ, of x [n d].
+
+    Raises:
+      ValueError: no more observations than dimensions, or they lie in a plane, so that Σ̂ is singular.
+    """
+    if np.ndim(x) != 2:
+        raise ValueError(f"x: expected observations [n d], got the shape {np.shape(x)}")
+    table = _observations(x)
+    n, d = table.shape
     if n <= d:
         raise ValueError(f"x: expected more observations than the {d} dimensions, got {n}")
-    centred = x - x.mean(0)
-    return from_covariance(x.mean(0), centred.T @ centred / n)
+    centred = table - table.mean(0)
+    end = from_covariance(_device(table.mean(0), x), _device(centred.T @ centred / n, x))
+    if simplex.known(x) and not np.all(np.isfinite(end.scale_tril)):
+        raise ValueError(f"x: expected observations that fill the {d} dimensions; theirs is a singular covariance")
+    return end
 
 
-def exponential(x: Float[Array, "n ..."]) -> Float[Array, "..."]:
-    """The rate λ̂ = 1 / mean.
+def exponential(x: Numbers) -> Float[Array, "..."]:
+    """The rate λ̂ = 1 / mean, over the leading axis.
 
     Raises:
-      ValueError: a negative observation.
+      ValueError: a negative observation, none at all, or all of them 0.
     """
-    _check_not_negative(x)
-    return 1 / x.mean(0)
+    _check_not_negative("x", x)
+    mean = _observations(x).mean(0)
+    if simplex.known(x) and not np.all(mean > 0):
+        raise ValueError("x: expected an observation above 0; where all are 0 the likelihood has no maximum")
+    return _device(1 / mean, x)
 
 
 def poisson(x: Numbers) -> Float[Array, "..."]:
     """The rate λ̂ = mean, over the leading axis.
 
     Raises:
-      ValueError: a negative observation.
+      ValueError: a negative observation, or none at all.
     """
-    _check_not_negative(x)
-    return jnp.asarray(x).mean(0, dtype=jnp.result_type(float))
+    _check_not_negative("x", x)
+    return _device(_observations(x).mean(0), x)
 
 
 class Fit(NamedTuple):
@@ -108,7 +131,10 @@ class Fit(NamedTuple):
       log_likelihood: Σ_i log p(x_i; θ̂), nats.
       information: the observed Fisher information [p p], in the order of ``jax.flatten_util.ravel_pytree(params)``.
       standard_error: of each parameter, a tree like ``params``; NaN where the information is not positive definite.
-      converged: whether the gradient vanished. False where there is no maximum: look at ``params``.
+        Without a maximum it means nothing.
+      converged: whether θ̂ is a maximum, to the tolerance or the precision: the gradient has vanished against the
+        information, which is positive definite and stays as it is where the gradient points. False where the likelihood
+        rises for ever, or knows nothing of a parameter.
     """
 
     params: Params
@@ -119,78 +145,84 @@ class Fit(NamedTuple):
 
 
 def fit(
-    log_likelihood: LogLikelihood, init: Params, data: Any, *, num_steps: int = 200, tolerance: float | None = None
+    log_likelihood: LogLikelihood,
+    init: Params,
+    data: Any,
+    *,
+    num_steps: int = 200,
+    tolerance: float | int | None = None,
 ) -> Fit:
-    """Maximise Σ_i log p(x_i; θ) by L-BFGS; works under ``jit`` and ``vmap``.
+    """Maximise Σ_i log p(x_i; θ) by Newton's method; works under ``jit`` and ``vmap``.
 
     >>> tosses = jnp.arange(100) < 30
-    >>> end = fit(lambda logit, x: jnp.where(x, jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit)), 0.0, tosses)
+    >>> toss = lambda logit, x: jnp.where(x, jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit))
+    >>> end = fit(toss, 0.0, tosses)
     >>> round(float(jax.nn.sigmoid(end.params)), 4), round(float(end.standard_error), 4)
     (0.3, 0.2182)
+    >>> bool(end.converged), bool(fit(toss, 0.0, tosses | True).converged)  # of heads alone there is no maximum
+    (True, False)
 
     Args:
-      log_likelihood: of the observations.
+      log_likelihood: of the observations; twice differentiable.
       init: where to start, a tree of unconstrained numbers: fit the logarithm of what must be positive.
       data: the second argument of ``log_likelihood``.
       num_steps: at most so many.
-      tolerance: the largest component of the gradient per observation, relative to the log-likelihood per
-        observation, at which to stop; by default the 2/3 power of the precision (2e-5 in float32).
+      tolerance: stops where the next step would be so many standard errors of a single observation, √(gᵀ I⁻¹ g / n);
+        by default, and for ``converged`` at least, the 2/3 power of the precision (2e-5 in float32).
 
     Raises:
-      ValueError: the log-likelihood at ``init`` is not finite.
+      ValueError: the log-likelihood at ``init`` is not finite, there is no parameter or no observation, or an option is
+        out of range.
     """
-    start, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x, float)), init))
+    if num_steps < 0:
+        raise ValueError(f"num_steps: expected at least 0, got {num_steps}")
+    if tolerance is not None:
+        checks.within("tolerance", tolerance, 0, 1)
+    start, unravel = ravel_pytree(_floats(init))
     each = lambda flat: log_likelihood(unravel(flat), data)
-    scale = 1 / max(jax.eval_shape(each, start).size, 1)
-    first = jnp.sum(each(start))
+    size = jax.eval_shape(each, start).size
+    if not start.size or not size:
+        raise ValueError(f"init, data: expected parameters and observations, got {start.size} and {size}")
+    total = lambda flat: jnp.sum(each(flat)).astype(flat.dtype)
+    first = total(start)
     if simplex.known(first) and not np.isfinite(first):
         raise ValueError(f"init: the log-likelihood there is {float(first)}; start where the data are possible")
-    scale = scale / jnp.maximum(1, jnp.abs(first * scale))
-    loss = lambda flat: -jnp.sum(each(flat)) * scale
-    limit = float(jnp.finfo(start.dtype).eps) ** (2 / 3) if tolerance is None else tolerance
-    optimizer = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(loss)
-
-    def going(state):
-        _, _, gradient, steps, moved = state
-        return (jnp.max(jnp.abs(gradient), initial=0.0) > limit) & (steps < num_steps) & moved
-
-    def step(state):
-        flat, opt_state, gradient, steps, _ = state
-        value, gradient = value_and_grad(flat, state=opt_state)
-        updates, opt_state = optimizer.update(gradient, opt_state, flat, value=value, grad=gradient, value_fn=loss)
-        new = flat + updates
-        return new, opt_state, jax.grad(loss)(new), steps + 1, jnp.any(new != flat)
-
-    state = (start, optimizer.init(start), jax.grad(loss)(start), 0, jnp.array(True))
-    flat, _, gradient, _, _ = jax.lax.while_loop(going, step, state)
-    info = information(log_likelihood, unravel(flat), data)
-    return Fit(
-        unravel(flat),
-        jnp.sum(each(flat)),
-        info,
-        unravel(_standard_error(info)),
-        jnp.all(jnp.abs(gradient) <= 10 * limit),
-    )
+    precision = float(jnp.finfo(start.dtype).eps) ** (2 / 3)
+    limit = precision if tolerance is None else tolerance
+    flat = maximum.climb(total, start, size, num_steps=num_steps, limit=limit)
+    deviation, converged = maximum.judge(total, flat, size, max(limit, precision))
+    params = unravel(flat)
+    return Fit(params, total(flat), information(log_likelihood, params, data), unravel(deviation), converged)
 
 
 def information(log_likelihood: LogLikelihood, params: Params, data: Any) -> Float[Array, "p p"]:
     """The observed Fisher information -∇² Σ_i log p(x_i; θ), in the order of ``ravel_pytree(params)``."""
-    flat, unravel = ravel_pytree(params)
+    flat, unravel = ravel_pytree(_floats(params))
     return -jax.hessian(lambda flat: jnp.sum(log_likelihood(unravel(flat), data)))(flat)
 
 
-def interval(end: Fit, level: float = 0.95) -> tuple[Params, Params]:
+def interval(end: Fit, level: float | int = 0.95) -> tuple[Params, Params]:
     """Wald's confidence interval θ̂ ∓ z se, for each parameter (Wasserman 2004, thm. 9.19): lower and upper ends.
+
+    From -∞ to ∞ where the fit found no maximum: then nothing is known.
 
     Raises:
       ValueError: ``level`` outside (0, 1).
     """
     if not 0 < level < 1:
         raise ValueError(f"level: expected a probability in (0, 1), such as 0.95; got {level}")
-    z = ndtri((1 + level) / 2)
-    shifted = lambda sign: jax.tree.map(lambda x, se: x + sign * z * se, end.params, end.standard_error)
-    return shifted(-1), shifted(1)
+    tail = (1 - level) / 2  # which keeps the digits that (1 + level) / 2 would lose
+    z = float(-scipy.special.ndtri(tail)) if level > 0.5 else float(scipy.special.erfinv(level)) * 2**0.5
+
+    def end_of(sign: int, x: Any, se: Any) -> Float[Array, "..."]:
+        found = jnp.asarray(end.converged)
+        found = found.reshape(found.shape + (1,) * (np.ndim(x) - found.ndim))  # of a batch of fits, one for each
+        return jnp.where(found & jnp.isfinite(se), x + sign * z * jnp.asarray(se), sign * jnp.inf)
+
+    lower, upper = (
+        jax.tree.map(lambda x, se, sign=sign: end_of(sign, x, se), end.params, end.standard_error) for sign in (-1, 1)
+    )
+    return lower, upper
 
 
 class RatioTest(NamedTuple):
@@ -214,20 +246,43 @@ def ratio_test(restricted: Numbers, full: Numbers, num_restrictions: int) -> Rat
       num_restrictions: how many parameters fewer the smaller one has.
 
     Raises:
-      ValueError: ``num_restrictions`` < 1.
+      ValueError: ``num_restrictions`` < 1, a log-likelihood that is not finite, or the larger model's is the smaller,
+        by more than rounding: the two are exchanged, or a fit did not find the maximum.
     """
     if num_restrictions < 1:
         raise ValueError(f"num_restrictions: expected at least 1, got {num_restrictions}")
-    statistic = jnp.maximum(2 * (jnp.asarray(full) - jnp.asarray(restricted)), 0.0)
-    return RatioTest(statistic, chi2.sf(statistic, num_restrictions))
+    checks.finite("restricted", restricted)
+    checks.finite("full", full)
+    if not simplex.known(restricted, full):
+        statistic = jnp.maximum(2 * (jnp.asarray(full) - jnp.asarray(restricted)), 0.0)
+        return RatioTest(statistic, chi2.sf(statistic, num_restrictions))
+    smaller, larger = np.asarray(restricted, np.float64), np.asarray(full, np.float64)  # all digits, then subtract
+    if np.any(larger - smaller < -1e-5 * np.maximum(np.abs(smaller), 1)):
+        raise ValueError(f"full: expected at least the log-likelihood {smaller} of the restricted model, got {larger}")
+    statistic = np.maximum(2 * (larger - smaller), 0)
+    p_value = scipy.stats.chi2.sf(statistic, num_restrictions)
+    return RatioTest(_device(statistic, restricted, full), _device(p_value, restricted, full))
 
 
-def _standard_error(info: Float[Array, "p p"]) -> Float[Array, " p"]:
-    variance = jnp.diagonal(jnp.linalg.inv(info))
-    positive = jnp.all(jnp.linalg.eigvalsh(info) > 0)
-    return jnp.where(positive, jnp.sqrt(jnp.where(variance > 0, variance, jnp.nan)), jnp.nan)
+def _floats(params: Params) -> Params:
+    """Parameters as floating-point numbers, float32 at least."""
+    wide = lambda x: jnp.asarray(x, jnp.promote_types(jnp.result_type(x, float), jnp.float32))
+    return jax.tree.map(wide, params)
 
 
-def _check_not_negative(x: Numbers) -> None:
+def _observations(x: Numbers) -> Any:
+    """Along the leading axis, at least one: in float64 where they are known."""
+    checks.some("x", x)
+    checks.finite("x", x)
+    return np.asarray(x, np.float64) if simplex.known(x) else simplex.floating(x)
+
+
+def _device(value: Any, *like: Numbers) -> Float[Array, "..."]:
+    """As JAX would have it of these arguments."""
+    return jnp.asarray(value, jnp.result_type(*(simplex.floating(x) for x in like)))
+
+
+def _check_not_negative(name: str, x: Numbers) -> None:
+    checks.finite(name, x)
     if simplex.known(x) and np.any(np.asarray(x) < 0):
-        raise ValueError(f"x: expected nothing negative, got {np.min(np.asarray(x)):g}")
+        raise ValueError(f"{name}: expected nothing negative, got {np.min(np.asarray(x)):g}")

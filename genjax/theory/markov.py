@@ -13,15 +13,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
+from jaxtyping import ArrayLike as Numbers
 from scipy.sparse import csgraph, csr_array
 
-from genjax.theory import scans, simplex
+from genjax import checks
+from genjax.theory import elimination, scans, simplex, transitions
 from genjax.types import Input, Kernel, Key, Output, Scalar, State
 
-Transition = Float[Array, "s s"] | Float[np.ndarray, "s s"]
-"""P_ij = P(next = j | now = i)."""
+Transition = Any
+"""P_ij = P(next = j | now = i), a table of numbers [s s]."""
 MAX_DOUBLINGS = 64  # chains that need more than 2⁶⁴ steps are given up
+_check = transitions.check
 
 
 def simulate(
@@ -56,16 +59,15 @@ def simulate(
       The last state, and the outputs stacked along a new leading axis.
 
     Raises:
-      ValueError: neither ``inputs`` nor ``length`` says how long, or they disagree; or ``segment`` < 1.
+      ValueError: neither ``inputs`` nor ``length`` says how long, or they disagree; ``segment`` < 1; or the key is not
+        of ``jax.random.key``.
     """
-    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(inputs)} | ({length} if length is not None else set())
-    if len(lengths) != 1:
-        raise ValueError(f"length: inputs and length must name one number of steps; got {sorted(lengths) or 'none'}")
+    length = scans.length(inputs, length)
     if segment is not None and segment < 1:
         raise ValueError(f"segment: expected at least 1 step, got {segment}")
-    parts = scans.streams(key, lengths.pop()), inputs
+    parts = scans.streams(key, length), inputs
     step = lambda x, part: kernel(part[0], x, part[1])
-    return scans.in_segments(step, state, parts, segment) if segment else jax.lax.scan(step, state, parts)
+    return scans.in_segments(step, state, parts, segment) if segment and length else jax.lax.scan(step, state, parts)
 
 
 def walk(transition: Transition) -> Kernel:
@@ -75,53 +77,70 @@ def walk(transition: Transition) -> Kernel:
     >>> end, path = simulate(walk(P), jax.random.key(0), 1, length=1000)
     >>> bool(jnp.all((path[1:] != 1) | (path[:-1] == 0)))  # pizza is served after hamburgers only
     True
+
+    Raises:
+      ValueError: ``transition`` is no table of distributions; in the kernel, the state is of no type that counts s
+        states, or, outside ``jit``, it is none of them. Inside, what is none of them stays where it is.
     """
     _check(transition)
-    log_p = jnp.log(jnp.asarray(transition))
-    draw = lambda key, state: jax.random.categorical(key, log_p[state]).astype(jnp.result_type(state))
-    return lambda key, state, _: (draw(key, state),) * 2
+    log_p = jnp.log(simplex.floating(transition))
+    last = len(log_p) - 1
+
+    def kernel(key, state, _):
+        dtype = jnp.result_type(state)
+        if not jnp.issubdtype(dtype, jnp.integer) or jnp.iinfo(dtype).max < last:
+            raise ValueError(f"state: expected a whole number of a type that reaches {last}, got {dtype}")
+        checks.integers("state", state, 0, last + 1)
+        drawn = jax.random.categorical(key, log_p[jnp.clip(state, 0, last)]).astype(dtype)
+        new = jnp.where((state >= 0) & (state <= last), drawn, state)
+        return new, new
+
+    return kernel
 
 
-def evolve(transition: Transition, start: Float[Array, "... s"], steps: int) -> Float[Array, "t ... s"]:
+def evolve(transition: Transition, start: Numbers, steps: int) -> Float[Array, "t ... s"]:
     """The laws π_t = π_0 Pᵗ for t = 0, ..., ``steps``, along a new leading axis; Pᵗ itself from π_0 = ``jnp.eye(s)``.
 
     >>> P = jnp.array([[0.2, 0.6, 0.2], [0.3, 0, 0.7], [0.5, 0, 0.5]])
     >>> [[round(float(p), 2) for p in law] for law in evolve(P, jnp.array([0.0, 1.0, 0.0]), 2)]
     [[0.0, 1.0, 0.0], [0.3, 0.0, 0.7], [0.41, 0.18, 0.41]]
+
+    Raises:
+      ValueError: ``transition`` or ``start`` [... s] are no distributions over the same states, or ``steps`` < 0.
     """
     _check(transition)
-    simplex.check("start", start)
-    table = jnp.asarray(transition, start.dtype)
-    step = lambda law, _: (_times(law, table),) * 2
-    return jnp.concatenate([start[None], jax.lax.scan(step, start, length=steps)[1]])
+    law = simplex.floating(start)
+    transitions.check_law("start", start, transition)
+    if steps < 0:
+        raise ValueError(f"steps: expected at least 0, got {steps}")
+    table = jnp.asarray(transition, law.dtype)
+    to_one = lambda law: law * jax.lax.stop_gradient(jnp.sum(law, -1, keepdims=True) ** -1.0)  # roundings would add up
+    step = lambda law, _: (to_one(transitions.times(law, table)),) * 2
+    return jnp.concatenate([law[None], jax.lax.scan(step, law, length=steps)[1]])
 
 
 def stationary(transition: Transition) -> Float[Array, " s"]:
-    """The law that the chain leaves as it is, π P = π, by a linear solve; for ``jit``, ``vmap`` and ``grad`` (§1.5).
+    """The law that the chain leaves as it is, π P = π, by elimination; for ``jit``, ``vmap`` and ``grad`` (§1.5).
 
-    π_j Σ_{i≠j} P_ji = Σ_{i≠j} π_i P_ij: what flows out of a state flows in. One of these equations follows from the
-    others, so Σ π / s = 1 / s is added to it. A period does no harm; states that are left for ever have probability 0.
+    Each probability is right to s roundings, whatever the chain. A period does no harm; states that are left for ever
+    have probability 0.
 
     >>> P = jnp.array([[0.2, 0.6, 0.2], [0.3, 0, 0.7], [0.5, 0, 0.5]])
     >>> [round(float(71 * p), 3) for p in stationary(P)]
     [25.0, 15.0, 31.0]
 
-    The diagonal is not read: a gradient is for probability moved from P_ii to P_ij. The error is about ε / (1 - |λ₂|)
-    at worst, ε of the dtype.
+    The diagonal is not read: a gradient is for probability moved from P_ii to P_ij. It is that of the linear equations
+    π_j Σ_{i≠j} P_ji = Σ_{i≠j} π_i P_ij: what flows out of a state flows in. One of them follows from the others, so
+    Σ π / s = 1 / s is added to it.
 
     Raises:
       ValueError: there are several closed classes, so no single law (NaN in ``jit``).
     """
     _check(transition)
+    table = simplex.floating(transition)
     if simplex.known(transition):
-        _closed_class(transition)
-    table = jnp.asarray(transition)
-    moving = jnp.where(jnp.eye(len(table), dtype=bool), 0, table)
-    from_everywhere = jnp.all(_reachable(table), axis=0)
-    state = jnp.argmax(from_everywhere)  # one of the closed class
-    balance = (jnp.diag(moving.sum(1)) - moving).T.at[state].add(1 / len(table))
-    law = jnp.linalg.solve(balance, jax.nn.one_hot(state, len(table), dtype=table.dtype) / len(table))
-    return jnp.where(jnp.any(from_everywhere), jnp.where(law < 0, 0, law), jnp.nan)  # < 0 is rounding
+        return jnp.asarray(_law(transition), table.dtype)
+    return elimination.traced(table)
 
 
 def stationary_by_eigenvector(transition: Transition) -> Float[Array, " s"]:
@@ -130,9 +149,17 @@ def stationary_by_eigenvector(transition: Transition) -> Float[Array, " s"]:
     >>> P = jnp.array([[0.2, 0.6, 0.2], [0.3, 0, 0.7], [0.5, 0, 0.5]])
     >>> [round(float(71 * p), 3) for p in stationary_by_eigenvector(P)]
     [25.0, 15.0, 31.0]
+
+    Raises:
+      ValueError: as ``stationary``; or a second eigenvalue is so near to 1 that rounding mixes the two.
     """
     _closed_class(transition)
-    return jnp.asarray(_eigenvector(_known(transition)), jnp.asarray(transition).dtype)
+    values, vectors = np.linalg.eig(transitions.known(transition).T)
+    far = np.abs(values - 1)
+    if len(far) > 1 and np.sort(far)[1] < 1e-8:
+        raise ValueError("transition: a second eigenvalue is too near to 1 to tell them apart; use stationary")
+    law = np.abs(vectors[:, np.argmin(far)])
+    return jnp.asarray(law / law.sum(), simplex.floating(transition).dtype)
 
 
 def stationary_by_power_iteration(transition: Transition) -> Float[Array, " s"]:
@@ -146,18 +173,22 @@ def stationary_by_power_iteration(transition: Transition) -> Float[Array, " s"]:
     [25.0, 15.0, 31.0]
 
     Raises:
-      ValueError: as ``stationary``; or the chain has a period, so Pⁿ has no limit. In ``jit`` both give NaN.
+      ValueError: as ``stationary``; the chain has a period, so Pⁿ has no limit; or it is not met in 2⁶⁴ steps. In
+        ``jit`` all give NaN.
     """
     _check(transition)
     if simplex.known(transition):
         _aperiodic(transition)
-    table = jnp.asarray(transition)
+    table = simplex.floating(transition)
     spread = lambda power: jnp.sum(power.max(0) - power.min(0)) / 2  # ≥ d(n)
     enough = jnp.finfo(table.dtype).eps ** 0.5
     unfinished = lambda loop: (spread(loop[0]) > enough) & (loop[1] < MAX_DOUBLINGS)
-    square = lambda power: _rows_to_one(_times(power, power))
+    square = lambda power: transitions.rows_to_one(transitions.times(power, power))
     power, _ = jax.lax.while_loop(unfinished, lambda loop: (square(loop[0]), loop[1] + 1), (table, 0))
-    return jnp.where(spread(power) <= enough, square(power)[0], jnp.nan)
+    law = jnp.where(spread(power) <= enough, square(power)[0], jnp.nan)
+    if simplex.known(law) and not np.all(np.isfinite(law)):
+        raise ValueError(f"transition: the powers are still apart after 2**{MAX_DOUBLINGS} steps; use stationary")
+    return law
 
 
 class CommunicatingClass(NamedTuple):
@@ -176,12 +207,12 @@ def communicating_classes(transition: Transition) -> list[CommunicatingClass]:
     CommunicatingClass(states=(0,), closed=False, period=1)
     CommunicatingClass(states=(1, 2), closed=True, period=2)
     """
-    linked = _known(transition) > 0
+    linked = transitions.known(transition) > 0
     groups: dict[int, list[int]] = {}
     for state, label in enumerate(csgraph.connected_components(csr_array(linked), connection="strong")[1]):
         groups.setdefault(int(label), []).append(state)
     closed = lambda group: not np.delete(linked[group], group, axis=1).any()
-    return [CommunicatingClass(tuple(g), closed(g), _period(linked[np.ix_(g, g)])) for g in groups.values()]
+    return [CommunicatingClass(tuple(g), closed(g), transitions.period(linked[np.ix_(g, g)])) for g in groups.values()]
 
 
 def period(transition: Transition) -> int:
@@ -194,18 +225,21 @@ def period(transition: Transition) -> int:
     return math.lcm(*(group.period for group in communicating_classes(transition) if group.closed))
 
 
-def total_variation(p: Float[Array, "... s"], q: Float[Array, "... s"]) -> Float[Array, "..."]:
+def total_variation(p: Numbers, q: Numbers) -> Float[Array, "..."]:
     """TV(p, q) = ½ Σ |p - q| = max_A |p(A) - q(A)|, in [0, 1], over the last axis (Prop. 4.2).
 
     >>> float(total_variation(jnp.array([0.5, 0.5, 0.0]), jnp.array([0.0, 0.5, 0.5])))
     0.5
+
+    Raises:
+      ValueError: ``p`` or ``q`` are no distributions over the same states.
     """
-    simplex.check("p", p)
-    simplex.check("q", q)
-    return jnp.sum(jnp.abs(p - q), -1) / 2
+    simplex.same_outcomes(-1, p=p, q=q)
+    distance = jnp.sum(jnp.abs(simplex.table("p", p) - simplex.table("q", q)), -1) / 2
+    return jnp.where(distance > 1, 1, distance)  # by rounding
 
 
-def mixing_time(transition: Transition, distance: float = 0.25) -> int:
+def mixing_time(transition: Transition, distance: float | int = 0.25) -> int:
     """The smallest t with max_x TV(Pᵗ(x, ·), π) ≤ ``distance`` (§4.5); outside ``jit``.
 
     >>> P = jnp.array([[0.2, 0.6, 0.2], [0.3, 0, 0.7], [0.5, 0, 0.5]])
@@ -218,14 +252,14 @@ def mixing_time(transition: Transition, distance: float = 0.25) -> int:
     if not 0 < distance < 1:
         raise ValueError(f"distance: expected a total variation in (0, 1), got {distance:g}")
     _aperiodic(transition)
-    table = _known(transition)
-    law, start = _eigenvector(table), np.eye(len(table))
+    table = transitions.known(transition)
+    law, start = _law(transition), np.eye(len(table))
     far = lambda power: bool(np.abs(power - law).sum(1).max() / 2 > distance * (1 + 1e-6))  # a tie is near enough
     powers = [table]  # P, P², P⁴, ..., up to the first that is near
     while far(powers[-1]):
         if len(powers) > MAX_DOUBLINGS:
             raise ValueError(f"distance: {distance:g} is not reached in 2**{MAX_DOUBLINGS} steps; ask for a larger one")
-        powers.append(_rows_to_one(powers[-1] @ powers[-1]))
+        powers.append(transitions.rows_to_one(powers[-1] @ powers[-1]))
     last, at_last = 0, start  # the last time that is far, bit by bit: the distance never grows
     for i in reversed(range(len(powers) - 1)):
         if far(later := at_last @ powers[i]):
@@ -233,29 +267,19 @@ def mixing_time(transition: Transition, distance: float = 0.25) -> int:
     return last + far(start)
 
 
-def detailed_balance(transition: Transition, distribution: Float[Array, " s"]) -> Scalar:
+def detailed_balance(transition: Transition, distribution: Numbers) -> Scalar:
     """max_ij |π_i P_ij - π_j P_ji|: 0 iff the chain is reversible with respect to π, which it then leaves (§1.6).
 
     >>> float(detailed_balance(jnp.array([[0.5, 0.5], [0.25, 0.75]]), jnp.array([1 / 3, 2 / 3])))
     0.0
+
+    Raises:
+      ValueError: ``transition`` or ``distribution`` [s] are no distributions over the same states.
     """
     _check(transition)
-    simplex.check("distribution", distribution)
-    flow = distribution[:, None] * transition
+    transitions.check_law("distribution", distribution, transition)
+    flow = simplex.floating(distribution)[:, None] * simplex.floating(transition)
     return jnp.max(jnp.abs(flow - flow.T))
-
-
-def _check(transition: Any) -> None:
-    if np.ndim(transition) != 2 or len({*np.shape(transition)}) != 1:
-        raise ValueError(f"transition: expected a square table, a row for each state; got shape {np.shape(transition)}")
-    simplex.check("transition", transition)
-
-
-def _known(transition: Transition) -> Float[np.ndarray, "s s"]:
-    if not simplex.known(transition):
-        raise ValueError("transition: expected known values, got a tracer; call this outside jit, grad and vmap")
-    _check(transition)
-    return _rows_to_one(np.asarray(transition, np.float64))
 
 
 def _closed_class(transition: Transition) -> CommunicatingClass:
@@ -272,29 +296,5 @@ def _aperiodic(transition: Transition) -> None:
         raise ValueError(f"transition: the chain has period {cycle}, so its powers do not converge; {fix}")
 
 
-def _period(linked: Bool[np.ndarray, "s s"]) -> int:
-    """gcd of depth(i) + 1 - depth(j) over the links of a class, with depth the distance from a state (Denardo 1977)."""
-    depth = csgraph.shortest_path(csr_array(linked), unweighted=True, indices=0).astype(int)
-    i, j = np.nonzero(linked)
-    return int(np.gcd.reduce(depth[i] + 1 - depth[j]))
-
-
-def _eigenvector(table: Float[np.ndarray, "s s"]) -> Float[np.ndarray, " s"]:
-    values, vectors = np.linalg.eig(table.T)
-    law = np.abs(vectors[:, np.argmin(np.abs(values - 1))])
-    return law / law.sum()
-
-
-def _reachable(table: Float[Array, "s s"]) -> Bool[Array, "s s"]:
-    reach = (table > 0) | jnp.eye(len(table), dtype=bool)
-    for _ in range(len(table).bit_length()):
-        reach = _times(reach.astype(table.dtype), reach.astype(table.dtype)) > 0
-    return reach
-
-
-def _rows_to_one(table):
-    return table / table.sum(1, keepdims=True)
-
-
-def _times(a: Float[Array, "... s"], b: Float[Array, "s s"]) -> Float[Array, "... s"]:
-    return jnp.matmul(a, b, precision="highest")  # accelerators would round the factors
+def _law(transition: Transition) -> Float[np.ndarray, " s"]:
+    return elimination.law(transitions.known(transition), _closed_class(transition).states[0])

@@ -5,7 +5,8 @@ A kernel moves one chain, and ``markov.simulate`` repeats it; many chains are a 
     run = lambda key, x: markov.simulate(kernel, key, start(log_density, x), length=1000)[1]
     steps = jax.vmap(run)(jax.random.split(key, 8), xs)
 
-All of accepting and rejecting is in logarithms. A proposal where the density is 0, or anything is NaN, is rejected.
+All of accepting and rejecting is in logarithms. A proposal is rejected where the density is 0
+or infinite, or anything is NaN.
 """
 
 import math
@@ -16,18 +17,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+from jaxtyping import ArrayLike as Numbers
 
+from genjax import checks
 from genjax.theory import simplex
 from genjax.types import Kernel, Key, Scalar
 
-LogDensity = Callable[[Any], Scalar]
-"""log π(x) + any constant, nats; -∞ where the density is 0."""
+LogDensity = Callable[[Any], Any]
+"""log π(x) + any constant, one number, nats; -∞ where the density is 0."""
 
 Propose = Callable[[Key, Any], tuple[Any, Scalar | float]]
 """``(key, x) -> (x', log q(x|x') - log q(x'|x))``: a draw of q(·|x), and 0 where the proposal is symmetric."""
 
-
-StepSize = float | Scalar
+StepSize = Any
 """A positive number; traced under ``jit`` and ``vmap``, to try many at once."""
 
 
@@ -70,9 +72,7 @@ def start(log_density: LogDensity, x: Any) -> Point:
       ValueError: ``log_density(x)`` is no scalar; or, outside ``jit``, it is not finite.
     """
     x = jax.tree.map(jnp.asarray, x)
-    value = jnp.asarray(log_density(x))
-    if value.shape:
-        raise ValueError(f"log_density: expected one number, got shape {value.shape}; sum over the dimensions of x")
+    value = _value(log_density, x)
     if simplex.known(value) and not np.isfinite(value):
         raise ValueError(f"x: expected a start where the density is positive and finite, got log_density(x) = {value}")
     return Point(x, value)
@@ -85,7 +85,7 @@ def start_with_gradient(log_density: LogDensity, x: Any) -> Point:
     -3.0
 
     Raises:
-      ValueError: as ``start``; or, outside ``jit``, the gradient is not finite.
+      ValueError: as ``start``; x is no array of floating-point numbers; outside ``jit``, the gradient is not finite.
     """
     point = _with_gradient(log_density, start(log_density, x).x)
     if simplex.known(point.gradient) and not np.all(np.isfinite(point.gradient)):
@@ -104,7 +104,7 @@ def metropolis(log_density: LogDensity, step_size: StepSize) -> Kernel:
     (1.0, 0.4)
 
     Args:
-      log_density: log π, of an array of any shape.
+      log_density: log π, of an array of any shape, of floating-point numbers.
       step_size: s, the standard deviation of the proposal, > 0. For a Gaussian in d dimensions 2.4 σ / √d is about
         best, with a rate of 0.44 (d = 1) to 0.23 (Roberts, Gelman & Gilks 1997).
 
@@ -115,7 +115,12 @@ def metropolis(log_density: LogDensity, step_size: StepSize) -> Kernel:
       ValueError: ``step_size`` is not positive.
     """
     _check(step_size)
-    return metropolis_hastings(log_density, lambda key, x: (x + step_size * _noise(key, x), 0.0))
+
+    def propose(key, x):
+        _check_floating(x)
+        return _moved(x, step_size, _noise(key, x)), 0.0
+
+    return metropolis_hastings(log_density, propose)
 
 
 def metropolis_hastings(log_density: LogDensity, propose: Propose) -> Kernel:
@@ -137,9 +142,11 @@ def metropolis_hastings(log_density: LogDensity, propose: Propose) -> Kernel:
     """
 
     def kernel(key, here, _):
+        if not isinstance(here, Point) or here.gradient is not None:
+            raise ValueError("state: expected a Point without a gradient; begin at start(log_density, x)")
         propose_key, accept_key = jax.random.split(key)
         x, log_ratio = propose(propose_key, here.x)
-        return _accept(accept_key, here, Point(x, log_density(x)), log_ratio)
+        return _accept(accept_key, here, Point(x, _value(log_density, x)), log_ratio)
 
     return kernel
 
@@ -167,10 +174,11 @@ def langevin(log_density: LogDensity, step_size: StepSize) -> Kernel:
       ValueError: ``step_size`` is not positive.
     """
     _check(step_size)
-    gradient = jax.grad(log_density)
 
     def kernel(key, x, _):
-        x = _drift(x, gradient(x), step_size) + step_size**0.5 * _noise(key, x)
+        x = jnp.asarray(x) if isinstance(x, float) else x
+        drifted = _moved(x, step_size / 2, _with_gradient(log_density, x).gradient)
+        x = _moved(drifted, jnp.sqrt(step_size), _noise(key, drifted))
         return x, x
 
     return kernel
@@ -201,18 +209,20 @@ def adjusted_langevin(log_density: LogDensity, step_size: StepSize) -> Kernel:
     _check(step_size)
 
     def log_q(to: Point, of: Point) -> Scalar:
-        return -jnp.sum((to.x - _drift(of.x, of.gradient, step_size)) ** 2) / (2 * step_size)
+        return -jnp.sum((to.x - _moved(of.x, step_size / 2, of.gradient)) ** 2) / (2 * step_size)
 
     def kernel(key, here, _):
+        if not isinstance(here, Point) or here.gradient is None:
+            raise ValueError("state: expected a Point with a gradient; begin at start_with_gradient(log_density, x)")
         propose_key, accept_key = jax.random.split(key)
-        noise = step_size**0.5 * _noise(propose_key, here.x)
-        there = _with_gradient(log_density, _drift(here.x, here.gradient, step_size) + noise)
+        drifted, noise = _moved(here.x, step_size / 2, here.gradient), _noise(propose_key, here.x)
+        there = _with_gradient(log_density, _moved(drifted, jnp.sqrt(step_size), noise))
         return _accept(accept_key, here, there, log_q(here, there) - log_q(there, here))
 
     return kernel
 
 
-def effective_sample_size(chain: Float[Array, "t ..."]) -> Float[Array, "..."]:
+def effective_sample_size(chain: Numbers) -> Float[Array, "..."]:
     """n / τ: of how many independent draws the mean over axis 0 is worth; its standard error is std / √ESS.
 
     τ = 1 + 2 Σ_k ρ_k = -1 + 2 Σ_m Γ_m,  Γ_m = ρ_{2m} + ρ_{2m+1}
@@ -227,12 +237,16 @@ def effective_sample_size(chain: Float[Array, "t ..."]) -> Float[Array, "..."]:
     True
 
     Raises:
-      ValueError: fewer than 4 draws.
+      ValueError: fewer than 4 draws, or one is not finite.
     """
-    n = chain.shape[0]
+    checks.finite("chain", chain)
+    n = np.shape(chain)[0] if np.ndim(chain) else 0
     if n < 4:
         raise ValueError(f"chain: expected at least 4 draws along axis 0, got {n}")
-    centred = chain - chain[:1]  # exactly 0 for a chain that never moves
+    draws = simplex.floating(chain)
+    draws = draws * jnp.where(jnp.max(jnp.abs(draws), 0) > 1, 0.25, 1)  # so that no difference overflows
+    centred = draws - draws[:1]  # exactly 0 for a chain that never moves
+    centred = centred / jnp.maximum(jnp.max(jnp.abs(centred), 0), jnp.finfo(draws.dtype).tiny)
     centred = centred - centred.mean(0)
     spectrum = jnp.fft.rfft(centred, 1 << (2 * n - 1).bit_length(), axis=0)
     covariance = jnp.fft.irfft(jnp.abs(spectrum) ** 2, axis=0)[: n // 2 * 2]
@@ -244,7 +258,8 @@ def effective_sample_size(chain: Float[Array, "t ..."]) -> Float[Array, "..."]:
 
 def _accept(key: Key, here: Point, there: Point, log_ratio: Scalar | float) -> tuple[Point, Step]:
     """``there`` with probability min(1, π(there) / π(here) · e^log_ratio), otherwise ``here``."""
-    log_odds = there.log_density - here.log_density + log_ratio
+    found = jnp.where(jnp.isposinf(there.log_density), jnp.nan, there.log_density)
+    log_odds = found - here.log_density + log_ratio
     probability = jnp.where(jnp.isnan(log_odds), 0, jnp.exp(jnp.minimum(log_odds, 0)))
     # -log u as an exponential is finite; log of a uniform is -∞ once in 2²³ draws, and would accept anything then.
     accepted = log_odds >= -jax.random.exponential(key, dtype=log_odds.dtype)
@@ -252,18 +267,33 @@ def _accept(key: Key, here: Point, there: Point, log_ratio: Scalar | float) -> t
     return point, Step(point.x, accepted, probability)
 
 
-def _with_gradient(log_density: LogDensity, x: Float[Array, "..."]) -> Point:
-    return Point(x, *jax.value_and_grad(log_density)(x))
+def _value(log_density: LogDensity, x: Any) -> Scalar:
+    value = simplex.floating(log_density(x))
+    if value.shape:
+        raise ValueError(f"log_density: expected one number, got shape {value.shape}; sum over the dimensions of x")
+    return value
 
 
-def _drift(x: Float[Array, "..."], gradient: Float[Array, "..."], step_size: StepSize) -> Float[Array, "..."]:
-    return x + step_size / 2 * gradient
+def _with_gradient(log_density: LogDensity, x: Any) -> Point:
+    _check_floating(x)
+    return Point(x, *jax.value_and_grad(lambda x: _value(log_density, x))(x))
 
 
-def _noise(key: Key, x: Float[Array, "..."]) -> Float[Array, "..."]:
+def _moved(x: Float[Array, "..."], scale: StepSize, direction: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Of the type of x, whatever that of the scale is."""
+    return x + (scale * direction).astype(x.dtype)
+
+
+def _noise(key: Key, x: Any) -> Float[Array, "..."]:
     return jax.random.normal(key, x.shape, x.dtype)
 
 
+def _check_floating(x: Any) -> None:
+    if not hasattr(x, "dtype"):
+        raise ValueError(f"x: expected one array, got {type(x).__name__}; for other places use metropolis_hastings")
+    checks.floating("x", x, "start at 0.0 instead of 0; metropolis_hastings moves whole numbers")
+
+
 def _check(step_size: StepSize) -> None:
-    if simplex.known(step_size) and not step_size > 0:
+    if simplex.known(step_size) and not np.all((np.asarray(step_size) > 0) & np.isfinite(step_size)):
         raise ValueError(f"step_size: expected a positive number, got {step_size}")

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genjax.types import Key, Output, State
 
@@ -22,8 +23,30 @@ def in_segments(step, state: State, streams: Any, segment: int) -> tuple[State, 
     return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, rest)
 
 
+def length(inputs: Any, named: int | None) -> int:
+    """The number of steps, which the inputs tell, or who calls.
+
+    Raises:
+      ValueError: neither does, they disagree, or it is negative.
+    """
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(inputs)]
+    if not all(shapes):
+        raise ValueError(f"inputs: expected a leading axis in each, got the shapes {shapes}")
+    lengths = {shape[0] for shape in shapes} | ({named} if named is not None else set())
+    if len(lengths) != 1 or min(lengths) < 0:
+        found = sorted(lengths) or "none"
+        raise ValueError(f"length: inputs and length must name one number of steps, 0 or more; got {found}")
+    return lengths.pop()
+
+
 def streams(key: Key, length: int) -> Key:
-    """Keys [length, *key.shape]."""
+    """Keys [length, *key.shape].
+
+    Raises:
+      ValueError: the key is not of ``jax.random.key``.
+    """
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise ValueError(f"key: expected jax.random.key(seed), or an array of them, got {key.dtype}")
     split = lambda one: jax.random.split(one, length)
     for _ in range(key.ndim):
         split = jax.vmap(split)

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from genjax import checks
 from genjax.checks import known
 
 Axis = int | tuple[int, ...]
@@ -11,7 +14,7 @@ Axis = int | tuple[int, ...]
 
 
 def check(name: str, p: Any, axis: Axis = -1) -> None:
-    """Refuse what is no distribution over ``axis``; does nothing where the values are not known yet.
+    """Refuse what is no distribution over ``axis``; where the values are not known yet, only types and axes are seen.
 
     >>> check("transition", [[0.5, 0.5], [0.7, 0.4]])
     Traceback (most recent call last):
@@ -25,20 +28,22 @@ def check(name: str, p: Any, axis: Axis = -1) -> None:
     Raises:
       ValueError: says which row (which index of the other axes), and by how much.
     """
+    checks.real(name, p)
+    axes, shape = axis if isinstance(axis, tuple) else (axis,), np.shape(p)
+    if not shape or any(not -len(shape) <= a < len(shape) for a in axes):
+        raise ValueError(f"{name}: expected probabilities over axis {axis}, got an array of shape {shape}")
+    if len({a % len(shape) for a in axes}) < len(axes):
+        raise ValueError(f"axis: expected different axes, got {axis}")
     if not known(p):
         return
     table = np.asarray(p)
-    if not np.issubdtype(table.dtype, np.floating):
+    if not jnp.issubdtype(table.dtype, jnp.floating):
         table = table.astype(np.float64)
-    axes = tuple(np.atleast_1d(axis))
-    if table.ndim == 0 or any(not -table.ndim <= a < table.ndim for a in axes):
-        raise ValueError(f"{name}: expected probabilities over axis {axis}, got an array of shape {table.shape}")
     if not np.all(table >= 0):  # also NaN
         where = np.unravel_index(np.argmax(~(table >= 0)), table.shape)
-        raise ValueError(f"{name}: expected probabilities, got {table[where]:g} at {_index(where)}")
-    tolerance = 1e-9 if table.dtype == np.float64 else 1e-4 if table.dtype == np.float32 else 1e-2
+        raise ValueError(f"{name}: expected probabilities, got {float(table[where]):g} at {_index(where)}")
     excess = np.asarray(table.sum(axis=axes, dtype=np.float64) - 1)
-    if np.all(np.abs(excess) <= tolerance):
+    if np.all(np.abs(excess) <= rounding(table.dtype)):
         return
     where = np.unravel_index(np.argmax(np.abs(excess)), excess.shape)
     row = f"row {_index(where)} sums" if where else "the probabilities sum"
@@ -48,18 +53,94 @@ def check(name: str, p: Any, axis: Axis = -1) -> None:
 
 
 def check_probability(name: str, p: Any) -> None:
-    """Refuse numbers outside [0, 1]; does nothing where the values are not known yet.
+    """Refuse numbers outside [0, 1], rounding apart; does nothing where the values are not known yet.
 
     Raises:
       ValueError: says which number, and where.
     """
+    checks.real(name, p)
     if not known(p):
         return
-    table = np.asarray(p, np.float64)
-    if not np.all((table >= 0) & (table <= 1)):
-        where = np.unravel_index(np.argmax(~((table >= 0) & (table <= 1))), table.shape)
-        place = f" at {_index(where)}" if where else ""
-        raise ValueError(f"{name}: expected probabilities in [0, 1], got {table[where]:g}{place}")
+    table = np.asarray(p)
+    good = (table >= 0) & (table.astype(np.float64) <= 1 + rounding(table.dtype))
+    if not np.all(good):
+        where = np.unravel_index(np.argmin(good), table.shape)
+        at = checks.place(where)
+        raise ValueError(f"{name}: expected probabilities in [0, 1], got {float(table[where]):g}{at}")
+
+
+def table(name: str, p: Any, axis: Axis = -1) -> Float[Array, "..."]:
+    """What ``check`` accepts, as an array of floating-point numbers, float32 at least."""
+    check(name, p, axis)
+    array = floating(p)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def pair(axis: Axis, p: Any, q: Any) -> tuple[tuple[int, ...], Float[Array, "..."], Float[Array, "..."]]:
+    """The axes counted from the end, and both tables; refused where -log q would be +∞ for want of small numbers."""
+    tables = table("p", p, axis), table("q", q, axis)
+    axes = same_outcomes(axis, p=p, q=q)
+    check_lost("q", q, tables[1].dtype, p)
+    return axes, *tables
+
+
+def same_outcomes(axis: Axis, **tables: Any) -> tuple[int, ...]:
+    """The axes counted from the end.
+
+    Raises:
+      ValueError: the tables do not have the same sizes there, or their other axes do not broadcast.
+    """
+    shapes = {name: np.shape(p) for name, p in tables.items()}
+    axes = [tuple(a % len(s) - len(s) for a in (axis if isinstance(axis, tuple) else (axis,))) for s in shapes.values()]
+    outcomes = {(a, tuple(shape[i] for i in a)) for a, shape in zip(axes, shapes.values(), strict=True)}
+    try:
+        np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        outcomes = set()
+    if len(outcomes) != 1:
+        raise ValueError(f"{', '.join(shapes)}: expected the same outcomes over axis {axis}, got {shapes}")
+    return axes[0]
+
+
+def check_lost(name: str, q: Any, dtype: Any, p: Any = 1.0) -> None:
+    """Refuse what ``dtype`` takes for 0, so that it would cost +∞, where p is not 0."""
+    if known(p, q):
+        given, least = np.asarray(q, np.float64), float(jnp.finfo(dtype).tiny)
+        lost = (given > 0) & (given < least) & (np.asarray(p, np.float64) >= least)
+        if np.any(lost):
+            found, fix = np.min(np.broadcast_to(given, lost.shape)[lost]), "enable float64, or pass 0 where it is meant"
+            raise ValueError(f"{name}: {found:g} is taken for 0 by {dtype}; {fix}")
+
+
+def check_logits(name: str, logits: Any) -> None:
+    """Refuse logits that no distribution has: NaN, +∞, or a row of -∞.
+
+    >>> check_logits("logits", [0.0, float("inf")])
+    Traceback (most recent call last):
+    ValueError: logits: expected numbers below +∞, one of each row finite, got a row whose largest is inf
+    """
+    checks.real(name, logits)
+    if not np.ndim(logits) or not np.shape(logits)[-1]:
+        raise ValueError(f"{name}: expected outcomes along the last axis, got the shape {np.shape(logits)}")
+    if known(logits):
+        top = np.max(np.asarray(logits, np.float64), -1)  # NaN if one is
+        if not np.all(good := np.isfinite(top)):
+            found = np.atleast_1d(top)[~np.atleast_1d(good)][0]
+            expected = "numbers below +∞, one of each row finite"
+            raise ValueError(f"{name}: expected {expected}, got a row whose largest is {found}")
+
+
+def floating(x: Any) -> Float[Array, "..."]:
+    """As an array of floating-point numbers: whole numbers and truth values become such."""
+    array = jnp.asarray(x)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+
+
+def rounding(dtype: Any) -> float:
+    """How far a sum of probabilities of this type may be from 1."""
+    if not jnp.issubdtype(dtype, jnp.floating) or dtype == np.float64:
+        return 1e-9
+    return 1e-4 if dtype == np.float32 else 1e-2
 
 
 def _index(where: tuple[Any, ...]) -> str:

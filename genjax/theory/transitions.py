@@ -1,0 +1,57 @@
+"""Tables of transition probabilities, taken apart: what ``markov`` is made of."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+from scipy.sparse import csgraph, csr_array
+
+from genjax.theory import simplex
+
+
+def check(transition: Any) -> None:
+    """Refuse what is no square table of distributions."""
+    if np.ndim(transition) != 2 or len({*np.shape(transition)}) != 1 or not np.size(transition):
+        raise ValueError(f"transition: expected a square table, a row for each state; got shape {np.shape(transition)}")
+    simplex.check("transition", transition)
+
+
+def known(transition: Any) -> Float[np.ndarray, "s s"]:
+    """In float64, with rows that sum to 1; refused inside ``jit``."""
+    if not simplex.known(transition):
+        raise ValueError("transition: expected known values, got a tracer; call this outside jit, grad and vmap")
+    check(transition)
+    return rows_to_one(np.asarray(transition, np.float64))
+
+
+def check_law(name: str, law: Any, transition: Any) -> None:
+    """Refuse what is no distribution over the states of the chain."""
+    simplex.check(name, law)
+    if (size := np.shape(law)[-1]) != len(transition):
+        raise ValueError(f"{name}: expected one probability of each of {len(transition)} states, got {size}")
+
+
+def period(linked: Bool[np.ndarray, "s s"]) -> int:
+    """gcd of depth(i) + 1 - depth(j) over the links of a class, with depth the distance from a state (Denardo 1977)."""
+    depth = csgraph.shortest_path(csr_array(linked), unweighted=True, indices=0).astype(int)
+    i, j = np.nonzero(linked)
+    return int(np.gcd.reduce(depth[i] + 1 - depth[j]))
+
+
+def reachable(table: Float[Array, "s s"]) -> Bool[Array, "s s"]:
+    """Whether j can be reached from i, in ``jit`` too."""
+    reach = (table > 0) | jnp.eye(len(table), dtype=bool)
+    for _ in range(len(table).bit_length()):
+        reach = times(reach.astype(table.dtype), reach.astype(table.dtype)) > 0
+    return reach
+
+
+def rows_to_one(table):
+    """Each row divided by its sum."""
+    return table / table.sum(1, keepdims=True)
+
+
+def times(a: Float[Array, "... s"], b: Float[Array, "s s"]) -> Float[Array, "... s"]:
+    """a b, without the rounding of the factors that accelerators would do."""
+    return jnp.matmul(a, b, precision="highest")
