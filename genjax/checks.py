@@ -238,6 +238,20 @@ def labels(name: str, x: Any, num_classes: int, num: int) -> jax.Array | None:
     return jnp.asarray(x)
 
 
+def vectors(name: str, x: Any, size: int) -> None:
+    """Refuse what are no vectors [b d] of this many finite numbers, at least one of them.
+
+    >>> vectors("z", np.zeros((3, 2)), 4)
+    Traceback (most recent call last):
+    ValueError: z: expected vectors of shape [b, 4], got (3, 2)
+    """
+    floating(name, x)
+    if np.ndim(x) != 2 or np.shape(x)[1] != size:
+        raise ValueError(f"{name}: expected vectors of shape [b, {size}], got {np.shape(x)}")
+    some(name, x)
+    finite(name, x)
+
+
 def axis(name: str, value: int, ndim: int) -> int:
     """The axis counted from 0, of an array of so many.
 

@@ -6,6 +6,7 @@ in a batch of 1, 8 or 64, and on 1, 2 or 8 devices.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from genjax import checks
 from genjax.types import Key
 
 
-def per_example(key: Key, num: int, first: int | Int[Array, ""] = 0) -> Key:
+def per_example(key: Key, num: Any, first: int | Int[Array, ""] = 0) -> Key:
     """Keys of the examples ``first, ..., first + num - 1``; an array of ``num`` keys passes unchanged.
 
     Args:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 Key = jax.Array
@@ -31,7 +30,7 @@ Scalar = Float[Array, ""]
 Images = Float[Array, "b h w c"]
 """A batch of images, channels last."""
 
-Pixels = Shaped[Array | np.ndarray, "b h w c"]
+Pixels = Shaped[Array, "b h w c"]
 """Images at an entrance that refuses by itself what is not floating-point, as bytes are not."""
 
 Params = Any

@@ -168,7 +168,7 @@ def check(outputs: int, colours: int, channels: int, features: int, head: int, l
         raise ValueError(f"channels: expected {colours}, as many as colours, got {channels}; or take colours=1")
 
 
-def embed(pixels: Shaped[Array | np.ndarray, "*place c"], levels: int) -> Float[Array, "*place i"]:
+def embed(pixels: Shaped[Array, "*place c"], levels: int) -> Float[Array, "*place i"]:
     """Pixels in [-1, 1] one-hot among so many levels, level by level; as they are for 0 levels."""
     checks.floating("images", pixels, checks.SCALE)
     if not levels:

@@ -6,13 +6,12 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from genjax import checks
 from genjax.types import Pixels
 
-Labels = Shaped[Array | np.ndarray, " b"]
+Labels = Shaped[Array, " b"]
 """A class for each example, in [0, num_classes)."""
 
 
@@ -85,7 +84,7 @@ def one_hot(labels: Labels | None, num_classes: int) -> Float[Array, "b classes"
     Raises:
       ValueError: labels are wanted and missing, or given and not wanted; or one is not among the classes.
     """
-    found = checks.labels("labels", labels, num_classes, np.size(labels))
+    found = checks.labels("labels", labels, num_classes, 0 if labels is None else labels.size)
     return None if found is None else jax.nn.one_hot(found, num_classes)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from genjax import checks
@@ -78,7 +77,7 @@ class PixelCNN(nn.Module):
         """The outputs of every pixel; labels are not used."""
         return self._body(self.first(self.embed(images)), lambda name, layer, x: layer(x))
 
-    def embed(self, pixels: Shaped[Array | np.ndarray, "*place c"]) -> Float[Array, "*place i"]:
+    def embed(self, pixels: Shaped[Array, "*place c"]) -> Float[Array, "*place i"]:
         """What the layers see of pixels."""
         return causal.embed(pixels, self.levels)
 
@@ -175,7 +174,7 @@ class GatedPixelCNN(nn.Module):
             v = gate(pre)
         return self._horizontal(x, above, labels, lambda name, layer, x: layer(x))
 
-    def embed(self, pixels: Shaped[Array | np.ndarray, "*place c"]) -> Float[Array, "*place i"]:
+    def embed(self, pixels: Shaped[Array, "*place c"]) -> Float[Array, "*place i"]:
         """What the layers see of pixels."""
         return causal.embed(pixels, self.levels)
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from genjax import checks
@@ -223,7 +222,7 @@ class PixelRNN(nn.Module):
         """The outputs of every pixel; labels are not used."""
         return self._body(self.first(self.embed(images)), lambda name, layer, x: layer(x))
 
-    def embed(self, pixels: Shaped[Array | np.ndarray, "*place c"]) -> Float[Array, "*place i"]:
+    def embed(self, pixels: Shaped[Array, "*place c"]) -> Float[Array, "*place i"]:
         """What the layers see of pixels."""
         return causal.embed(pixels, self.levels)
 
