@@ -5,11 +5,14 @@ everywhere. A message says the argument, what was expected, and what came.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+SCALE = "genjax.data.scale brings bytes to [-1, 1]"
 
 
 def known(*trees: Any) -> bool:
@@ -120,6 +123,133 @@ def some(name: str, x: Any, least: int = 1) -> None:
     shape = np.shape(x)
     if not shape or shape[0] < least:
         raise ValueError(f"{name}: expected at least {least} along its leading axis, got the shape {shape}")
+
+
+def count(name: str, value: Any, least: int = 1) -> None:
+    """Refuse what is no whole number, and those below ``least``.
+
+    >>> count("num_steps", 0)
+    Traceback (most recent call last):
+    ValueError: num_steps: expected at least 1, got 0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def counts(name: str, values: Any, least: int = 1, length: int = 0) -> None:
+    """Refuse what is no sequence of at least ``length`` whole numbers of at least ``least``.
+
+    >>> counts("hidden", (64, 0))
+    Traceback (most recent call last):
+    ValueError: hidden[1]: expected at least 1, got 0
+    """
+    if not isinstance(values, tuple | list) or len(values) < length:
+        few = f" of at least {length}" if length else ""
+        raise ValueError(f"{name}: expected a tuple of whole numbers{few}, got {values!r}")
+    for i, value in enumerate(values):
+        count(f"{name}[{i}]", value, least)
+
+
+def weight(name: str, x: Any) -> None:
+    """Refuse numbers that are negative or not finite.
+
+    >>> weight("beta", math.nan)
+    Traceback (most recent call last):
+    ValueError: beta: expected finite numbers of at least 0, got nan
+    """
+    real(name, x)
+    if known(x):
+        table = _float64(x)
+        _refuse(name, x, (table >= 0) & np.isfinite(table), "finite numbers of at least 0")
+
+
+def choice(name: str, value: Any, options: Sequence[Any]) -> None:
+    """Refuse what is none of the options.
+
+    >>> choice("norm", "layer", ("batch", "group"))
+    Traceback (most recent call last):
+    ValueError: norm: expected one of 'batch', 'group'; got 'layer'
+    """
+    if value not in options:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}; got {value!r}")
+
+
+def images(
+    name: str, x: Any, shape: tuple[int, int, int], low: float | int = -1, high: float | int = 1, instead: str = SCALE
+) -> jax.Array:
+    """The images as an array, of which there is at least one.
+
+    >>> images("images", np.zeros((2, 8, 8, 1), np.uint8), (8, 8, 1))
+    Traceback (most recent call last):
+    ValueError: images: expected floating-point numbers, got uint8; genjax.data.scale brings bytes to [-1, 1]
+
+    Args:
+      name: of the argument.
+      x: images [b h w c].
+      shape: (h, w, c) that they must have.
+      low, high: where the pixels must be; finite in any case. Rounding may pass them by 1e-3 of their distance.
+      instead: what to do about bytes, and about pixels elsewhere.
+
+    Raises:
+      ValueError: their type, their shape, or a pixel.
+    """
+    floating(name, x, instead)
+    if np.ndim(x) != 4 or np.shape(x)[1:] != shape:
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"{name}: expected images of shape [b, {wanted}], got {np.shape(x)}")
+    some(name, x)
+    finite(name, x)
+    if known(x) and math.isfinite(high):
+        slack, table = 1e-3 * (high - low), _float64(x)
+        if not (low - slack <= table.min() and table.max() <= high + slack):
+            raise ValueError(
+                f"{name}: expected pixels in [{low:g}, {high:g}], got {table.min():g} to {table.max():g}; {instead}"
+            )
+    return jnp.asarray(x)
+
+
+def labels(name: str, x: Any, num_classes: int, num: int) -> jax.Array | None:
+    """The labels as an array, or None for a model without.
+
+    >>> labels("labels", [10], 10, 1)
+    Traceback (most recent call last):
+    ValueError: labels: expected whole numbers from 0 to 9, got 10 at 0
+
+    Args:
+      name: of the argument.
+      x: a class for each example [b], or None.
+      num_classes: that there are; 0 for a model without labels.
+      num: b.
+
+    Raises:
+      ValueError: labels are wanted and missing, or given and not wanted; their type, their shape, or a number.
+    """
+    if (x is None) != (num_classes == 0):
+        conditional = f"one of {num_classes} classes for each example, as the network is conditional"
+        wanted, got = conditional if num_classes else "none", "none" if x is None else "labels"
+        raise ValueError(f"{name}: expected {wanted}; got {got}")
+    if x is None:
+        return None
+    integers(name, x, 0, num_classes)
+    if np.shape(x) != (num,):
+        raise ValueError(f"{name}: expected the shape {(num,)}, one for each example, got {np.shape(x)}")
+    return jnp.asarray(x)
+
+
+def vectors(name: str, x: Any, size: int) -> None:
+    """Refuse what are no vectors [b d] of this many finite numbers, at least one of them.
+
+    >>> vectors("z", np.zeros((3, 2)), 4)
+    Traceback (most recent call last):
+    ValueError: z: expected vectors of shape [b, 4], got (3, 2)
+    """
+    floating(name, x)
+    if np.ndim(x) != 2 or np.shape(x)[1] != size:
+        raise ValueError(f"{name}: expected vectors of shape [b, {size}], got {np.shape(x)}")
+    some(name, x)
+    finite(name, x)
 
 
 def axis(name: str, value: int, ndim: int) -> int:

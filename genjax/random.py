@@ -6,15 +6,17 @@ in a batch of 1, 8 or 64, and on 1, 2 or 8 devices.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Integer, UInt32
+from jaxtyping import Array, Float, Int, Integer, Shaped, UInt32
 
+from genjax import checks
 from genjax.types import Key
 
 
-def per_example(key: Key, num: int, first: int | Int[Array, ""] = 0) -> Key:
+def per_example(key: Key, num: Any, first: int | Int[Array, ""] = 0) -> Key:
     """Keys of the examples ``first, ..., first + num - 1``; an array of ``num`` keys passes unchanged.
 
     Args:
@@ -23,8 +25,10 @@ def per_example(key: Key, num: int, first: int | Int[Array, ""] = 0) -> Key:
       first: number of the first example; must be 0 where ``key`` is an array.
 
     Raises:
-      ValueError: ``key`` is an array of another length.
+      ValueError: ``key`` is an array of another length, or no key; or there are no examples.
     """
+    _check_key(key)
+    checks.count("num", num)
     if key.ndim:
         if key.shape != (num,):
             raise ValueError(f"key: expected one key or {num} of them, one per example; got keys of shape {key.shape}")
@@ -34,6 +38,8 @@ def per_example(key: Key, num: int, first: int | Int[Array, ""] = 0) -> Key:
 
 def split(keys: Key, num: int) -> tuple[Key, ...]:
     """``num`` independent keys from each key: ``noise_keys, time_keys = split(keys, 2)``; any shape of ``keys``."""
+    _check_key(keys)
+    checks.count("num", num)
     streams = jax.vmap(lambda key: jax.random.split(key, num))(keys.reshape(-1))
     return tuple(streams[:, i].reshape(keys.shape) for i in range(num))
 
@@ -43,7 +49,7 @@ def normal(keys: Key, shape: tuple[int, ...], dtype=jnp.float32) -> Float[Array,
     return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
 
 
-def permute(key: Key, index: Integer[Array, " b"], size: int) -> Integer[Array, " b"]:
+def permute(key: Key, index: Shaped[Array, " b"], size: int) -> Integer[Array, " b"]:
     """Where a random permutation of ``range(size)``, named by ``key``, sends each index, without building it.
 
     A Feistel network on the smallest power of two ≥ ``size``, walked until it lands inside (Black & Rogaway 2002,
@@ -53,9 +59,13 @@ def permute(key: Key, index: Integer[Array, " b"], size: int) -> Integer[Array, 
       key: names the permutation.
       index: numbers in [0, size).
       size: length of the permutation, 1 to 2³⁰.
+
+    Raises:
+      ValueError: ``size`` or an index is elsewhere.
     """
     if not 1 <= size <= 1 << 30:
         raise ValueError(f"size: expected 1 to 2**30, got {size}")
+    checks.integers("index", index, 0, size)
     bits = max(2, math.ceil(math.log2(size)))
     low = bits // 2
     high = bits - low
@@ -73,6 +83,11 @@ def permute(key: Key, index: Integer[Array, " b"], size: int) -> Integer[Array, 
     walk = lambda x: jnp.where(outside(x), encipher(x), x)
     first = encipher(index.astype(jnp.uint32))
     return jax.lax.while_loop(lambda x: jnp.any(outside(x)), walk, first).astype(index.dtype)
+
+
+def _check_key(key: Key) -> None:
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise ValueError(f"key: expected a typed key, as jax.random.key(0), got {key.dtype}{list(key.shape)}")
 
 
 def _mix(x: UInt32[Array, " b"]) -> UInt32[Array, " b"]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 Key = jax.Array
 """A typed key, ``jax.random.key(seed)``; or an array of them, one per example (see ``genjax.random``)."""
@@ -29,6 +29,9 @@ Scalar = Float[Array, ""]
 
 Images = Float[Array, "b h w c"]
 """A batch of images, channels last."""
+
+Pixels = Shaped[Array, "b h w c"]
+"""Images at an entrance that refuses by itself what is not floating-point, as bytes are not."""
 
 Params = Any
 """A tree of parameters, as ``flax.linen`` makes it."""

@@ -49,6 +49,22 @@ def test_keys_per_example_are_those_of_any_slice():
         random.per_example(keys, 7)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: random.per_example(KEY, 0), "num: expected at least 1, got 0"),
+        (lambda: random.per_example(KEY, 2.5), "num: expected a whole number"),
+        (lambda: random.per_example(jax.random.PRNGKey(0), 2), "key: expected a typed key"),
+        (lambda: random.split(KEY, 0), "num: expected at least 1, got 0"),
+        (lambda: random.permute(KEY, jnp.array([5]), 5), "index: expected whole numbers from 0 to 4, got 5"),
+        (lambda: random.permute(KEY, jnp.array([0.5]), 5), "index: expected whole numbers from 0 to 4, got the type"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 def test_split_gives_independent_streams():
     a, b = random.split(random.per_example(KEY, 5), 2)
     noise = np.concatenate([random.normal(keys, (3,)) for keys in (a, b)])

@@ -72,7 +72,10 @@ def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
     choices.check_halvings("--filters", len(settings.filters), shape)
     likelihood = choices.likelihood(settings)
     if settings.learn == "ema":
-        codebook = vqvae.ema_codebook(settings.codebook, decay=settings.decay, restart=settings.dead)
+        vectors = settings.batch_size * shape[0] * shape[1] // 4 ** len(settings.filters)
+        codebook = vqvae.ema_codebook(
+            settings.codebook, decay=settings.decay, restart=settings.dead, num_vectors=max(vectors, 1)
+        )
     else:
         codebook = vqvae.gradient_codebook(settings.codebook)
     encoder = convnet.MapEncoder(settings.features, settings.filters, settings.blocks)
@@ -95,7 +98,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
     return loop.Task(
         init=ours.init,
-        optimizer=(vqvae.optimizer(adam, settings.decay if settings.learn == "ema" else None), rate),
+        optimizer=(vqvae.optimizer(adam), rate),
         draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=loss,
         heldout_loss=heldout_loss,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from genjax.envs.environment import Action, Environment, Step
+from genjax.envs.environment import Action, Environment, Step, check_action
 from genjax.types import Key
 
 State = Float[Array, "4"]
@@ -21,6 +21,7 @@ def cartpole() -> Environment:
         return jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
 
     def step(key: Key, state: State, action: Action) -> tuple[State, Step]:
+        check_action(action, 2)
         x, v, theta, omega = state
         gravity, half, pole, total, tau = 9.8, 0.5, 0.1, 1.1, 0.02
         force = jnp.where(action == 1, 10.0, -10.0)
@@ -59,6 +60,7 @@ def acrobot() -> Environment:
         return jnp.stack([rate1, rate2, -(d2 * turn2 + phi1) / d1, turn2])
 
     def step(key: Key, state: State, action: Action) -> tuple[State, Step]:
+        check_action(action, 3)
         torque, tau = jnp.asarray(action, state.dtype) - 1, 0.2
         k1 = motion(state, torque)
         k2 = motion(state + tau / 2 * k1, torque)

@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from genjax import checks
 from genjax.types import Kernel, Key, Scalar
 
 Observation = Float[Array, " o"]
-Action = Int[Array, ""]
+Action = Any
+"""A number from 0 to the actions there are, less one."""
 
 
 class Step(NamedTuple):
@@ -35,7 +38,7 @@ class Environment(NamedTuple):
 
     Fields:
       reset: ``(key) -> state``.
-      step: the kernel ``(key, state, action) -> (state, Step)``.
+      step: the kernel ``(key, state, action) -> (state, Step)``; outside ``jit`` it refuses actions that there are not.
       observe: ``(state) -> [o]``.
       num_actions, num_observations: of the action and the observation.
       max_steps: after which an episode is truncated.
@@ -47,6 +50,17 @@ class Environment(NamedTuple):
     num_actions: int
     num_observations: int
     max_steps: int
+
+
+def check_action(action: Any, num_actions: int) -> None:
+    """Refuse what is no action: outside ``jit`` by its number, inside by its type.
+
+    Raises:
+      ValueError: what was expected.
+    """
+    checks.integers("action", action, 0, num_actions)
+    if np.shape(action):
+        raise ValueError(f"action: expected one number, got the shape {np.shape(action)}; jax.vmap makes many copies")
 
 
 class Transition(NamedTuple):
@@ -75,9 +89,14 @@ def episodes(env: Environment, policy: Callable[[Key, Observation], Action]) -> 
       env: the environment.
       policy: ``(key, observation) -> action``.
 
+    Raises:
+      ValueError: ``env.max_steps`` below 1.
+
     Returns:
       ``start(key) -> (state, steps done)`` and the kernel ``(key, start's, _) -> (the same, Transition)``.
     """
+
+    checks.count("max_steps", env.max_steps)
 
     def start(key: Key) -> tuple[Any, Int[Array, ""]]:
         return env.reset(key), jnp.zeros((), jnp.int32)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from genjax.envs.environment import Action, Environment, Step
+from genjax import checks
+from genjax.envs.environment import Action, Environment, Step, check_action
 from genjax.theory import decisions
 from genjax.theory.decisions import Decisions
 from genjax.types import Key
@@ -21,9 +22,10 @@ def tabular(tables: Decisions, *, max_steps: int = 100) -> Environment:
       max_steps: after which an episode is truncated.
 
     Raises:
-      ValueError: ``tables`` is no decision process.
+      ValueError: ``tables`` is no decision process, or ``max_steps`` is below 1.
     """
     decisions.check(tables)
+    checks.count("max_steps", max_steps)
     transition, reward = jnp.asarray(tables.transition), jnp.asarray(tables.reward)
     start, terminal = jnp.asarray(tables.start), jnp.asarray(tables.terminal)
     num_states, num_actions = reward.shape
@@ -32,6 +34,8 @@ def tabular(tables: Decisions, *, max_steps: int = 100) -> Environment:
         return jax.random.categorical(key, jnp.log(start)).astype(jnp.int32)
 
     def step(key: Key, state: State, action: Action) -> tuple[State, Step]:
+        check_action(action, num_actions)
+        checks.integers("state", state, 0, num_states)
         new = jax.random.categorical(key, jnp.log(transition[state, action])).astype(jnp.int32)
         return new, Step(reward[state, action], terminal[new])
 
@@ -48,7 +52,13 @@ def chain(length: int = 5, slip: float = 0.1) -> Environment:
 
 
 def chain_tables(length: int = 5, slip: float = 0.1) -> Decisions:
-    """Of ``chain``."""
+    """Of ``chain``.
+
+    Raises:
+      ValueError: fewer than 2 states, or ``slip`` outside [0, 1].
+    """
+    checks.count("length", length, 2)
+    checks.within("slip", slip, 0, 1)
     transition = np.zeros((length, 2, length))
     for state in range(length):
         left, right = max(state - 1, 0), min(state + 1, length - 1)
@@ -67,7 +77,12 @@ def grid(side: int = 5) -> Environment:
 
 
 def grid_tables(side: int = 5) -> Decisions:
-    """Of ``grid``; the state is row · side + column, and the goal the last."""
+    """Of ``grid``; the state is row · side + column, and the goal the last.
+
+    Raises:
+      ValueError: a side below 2.
+    """
+    checks.count("side", side, 2)
     num = side * side
     transition = np.zeros((num, 4, num))
     for state in range(num):
@@ -94,6 +109,7 @@ def ladder(rung: int) -> Environment:
 
 def ladder_tables(rung: int) -> Decisions:
     """Of ``ladder``."""
+    checks.count("rung", rung, -1)
     if not 1 <= rung <= 5:
         raise ValueError(f"rung: expected 1 to 5, got {rung}")
     if rung == 3:  # start, middle, end

@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from genjax import random
+from genjax import checks, random
 from genjax.envs.environment import Environment, Transition, episodes
 from genjax.theory import information, markov
 from genjax.types import Batch, Draw, Key, Loss, Params, Scalar
 
-Observations = Float[Array, "*batch o"]
+Observations = Shaped[Array | np.ndarray, "*batch o"]
 Series = Float[Array, " t"]
 Ends = Bool[Array, " t"]
 
@@ -66,9 +67,17 @@ def advantages(
     Args:
       reward, value, next_value: of each step; ``next_value`` of what came after it in the same episode.
       terminated, truncated: whether the step ended an episode, for good or because time was up.
-      discount: γ.
-      trace: λ.
+      discount: γ, from 0 to 1.
+      trace: λ, from 0 to 1.
+
+    Raises:
+      ValueError: γ or λ is elsewhere, there is no step, or a number is not finite.
     """
+    for name, number in (("discount", discount), ("trace", trace)):
+        checks.within(name, number, 0, 1)
+    for name, numbers in (("reward", reward), ("value", value), ("next_value", next_value)):
+        checks.some(name, numbers)
+        checks.finite(name, numbers)
     delta = reward + discount * jnp.where(terminated, 0, next_value) - value
 
     def back(later: Scalar, step: tuple[Scalar, Bool[Array, ""]]) -> tuple[Scalar, Scalar]:
@@ -77,6 +86,18 @@ def advantages(
         return now, now
 
     return jax.lax.scan(back, jnp.zeros_like(delta[0]), (delta, terminated | truncated), reverse=True)[1]
+
+
+def probability_ratio(log_prob: Float[Array, "*batch"], old: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """π(a|s) / π_old(a|s) of their logarithms, at most e³⁰: beyond, its products would leave float32.
+
+    The slope is that of the bounded ratio, r ∇log π, so that an action too probable is still made less so.
+
+    >>> probability_ratio(jnp.array([-1.0, 0.0]), jnp.array([-1.0, -200.0]))
+    Array([1.0000000e+00, 1.0686475e+13], dtype=float32)
+    """
+    difference = log_prob - old
+    return jnp.exp(difference + jax.lax.stop_gradient(jnp.minimum(difference, 30.0) - difference))
 
 
 def build(
@@ -100,12 +121,12 @@ def build(
       policy: ``network(observations [b o]) -> logits [b a]``.
       value: ``network(observations [b o]) -> [b 1]``.
       env: of ``genjax.envs``.
-      num_envs: copies of the environment, over all devices.
+      num_envs: copies of the environment, over all devices, which it splits over.
       num_steps: of a rollout in each; more than an episode has, or what comes late is never seen.
-      discount: γ.
-      trace: λ of ``advantages``.
-      entropy_weight: of the policy's entropy, which keeps it from being sure too early.
-      value_weight: c.
+      discount: γ, from 0 to 1.
+      trace: λ of ``advantages``, from 0 to 1.
+      entropy_weight: of the policy's entropy, which keeps it from being sure too early; at least 0.
+      value_weight: c, at least 0.
       clip: ε of PPO's clipped objective (Schulman et al. 2017, eq. 7), for several steps on one rollout; None is A2C
         (Mnih et al. 2016).
       normalise: advantages to mean 0 and standard deviation 1 over the rollout.
@@ -114,13 +135,31 @@ def build(
     Raises:
       ValueError: the networks' outputs do not fit, or a number that cannot be.
     """
+    for name, number in (("num_envs", num_envs), ("num_steps", num_steps)):
+        checks.count(name, number)
+    for name, share in (("discount", discount), ("trace", trace)):
+        checks.within(name, share, 0, 1)
+    for name, weight in (("entropy_weight", entropy_weight), ("value_weight", value_weight)):
+        checks.weight(name, weight)
+    if clip is not None:
+        checks.positive("clip", clip)
+
+    def seen(observations: Any) -> None:
+        checks.floating("observations", observations)
+        checks.finite("observations", observations)
+        if np.shape(observations)[-1:] != (env.num_observations,):
+            raise ValueError(
+                f"observations: expected {env.num_observations} numbers each, got the shape {np.shape(observations)}"
+            )
 
     def logits(params: Params, observations: Observations) -> Float[Array, "*batch a"]:
+        seen(observations)
         flat = observations.reshape(-1, env.num_observations)
         out = jnp.asarray(policy.apply({"params": params["policy"]}, flat))
         return out.reshape(*observations.shape[:-1], env.num_actions)
 
     def values(params: Params, observations: Observations) -> Float[Array, "*batch"]:
+        seen(observations)
         flat = observations.reshape(-1, env.num_observations)
         return jnp.asarray(value.apply({"params": params["value"]}, flat)).reshape(observations.shape[:-1])
 
@@ -140,6 +179,8 @@ def build(
 
     def draw(key: Key, state: Any, data: Any) -> Batch:
         shares, share = (1, 0) if axis_name is None else (jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name))
+        if num_envs % shares:
+            raise ValueError(f"num_envs: expected a multiple of the {shares} devices, got {num_envs}")
         local = num_envs // shares
         stream = jax.random.fold_in(jax.random.fold_in(key, _ROLLOUT_STREAM), state.step)
         keys = random.per_example(stream, local, first=share * local)
@@ -164,11 +205,15 @@ def build(
 
     def loss(key: Key, params: Params, batch: Batch):
         chances = jax.nn.log_softmax(logits(params, batch["observation"]))
+        checks.some("batch", batch["action"])
+        checks.integers("action", batch["action"], 0, env.num_actions)
+        for name in ("log_prob", "advantage", "target"):
+            checks.finite(name, batch[name])
         log_prob, advantage = _of(chances, batch["action"]), batch["advantage"]
-        ratio = jnp.exp(log_prob - batch["log_prob"])
         if clip is None:
-            gain, moved = log_prob * advantage, jnp.zeros_like(ratio)
+            gain, moved = log_prob * advantage, jnp.zeros_like(log_prob)
         else:
+            ratio = probability_ratio(log_prob, batch["log_prob"])
             gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
             moved = jnp.abs(ratio - 1) > clip
         entropy = information.entropy_from_logits(chances).mean()
@@ -185,9 +230,6 @@ def build(
 
         return jax.vmap(one)(keys)
 
-    for name, number in (("num_envs", num_envs), ("num_steps", num_steps)):
-        if number < 1:
-            raise ValueError(f"{name}: expected at least 1, got {number}")
     shapes = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
     nothing = jax.ShapeDtypeStruct((1, env.num_observations), jnp.float32)
     for network, part, width in ((policy, "policy", env.num_actions), (value, "value", 1)):

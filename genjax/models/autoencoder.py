@@ -6,13 +6,14 @@ in units where black is 0 and white is 1. What the code cannot hold comes back w
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from genjax import checks
 from genjax.types import Batch, Images, Key, Loss, Params
 
 
@@ -29,13 +30,22 @@ class Autoencoder(NamedTuple):
 
     init: Callable[[Key], Params]
     loss: Loss
-    encode: Callable[[Params, Images], Float[Array, "b d"]]
-    decode: Callable[[Params, Float[Array, "b d"]], Images]
-    reconstruct: Callable[[Params, Images], Images]
+    encode: Callable[[Params, Any], Float[Array, "b d"]]
+    decode: Callable[[Params, Any], Images]
+    reconstruct: Callable[[Params, Any], Images]
 
 
-def reconstruction_error(images: Images, reconstructions: Images) -> Float[Array, " b"]:
-    """Mean of (x - x̂)² over the pixels of each image, black being 0 and white 1: the score of how strange it is."""
+def reconstruction_error(images: Any, reconstructions: Any) -> Float[Array, " b"]:
+    """Mean of (x - x̂)² over the pixels of each image, black being 0 and white 1: the score of how strange it is.
+
+    Raises:
+      ValueError: the two have different shapes, or are of bytes.
+    """
+    for name, x in (("images", images), ("reconstructions", reconstructions)):
+        checks.floating(name, x, checks.SCALE)
+    if images.shape != reconstructions.shape:
+        wanted, got = images.shape, reconstructions.shape
+        raise ValueError(f"reconstructions: expected the shape {wanted} of the images, got {got}")
     return jnp.mean(((images - reconstructions) / 2) ** 2, (1, 2, 3))
 
 
@@ -50,11 +60,14 @@ def build(encoder: nn.Module, decoder: nn.Module, shape: tuple[int, int, int]) -
     Raises:
       ValueError: the networks do not take images of this shape, or do not return them.
     """
+    checks.counts("shape", shape, length=3)
 
-    def encode(params: Params, images: Images) -> Float[Array, "b d"]:
+    def encode(params: Params, images: Any) -> Float[Array, "b d"]:
+        images = checks.images("images", images, shape)
         return jnp.asarray(encoder.apply({"params": params["encoder"]}, (images + 1) / 2))
 
-    def decode(params: Params, codes: Float[Array, "b d"]) -> Images:
+    def decode(params: Params, codes: Any) -> Images:
+        checks.vectors("codes", codes, num_codes)
         return 2 * jax.nn.sigmoid(jnp.asarray(decoder.apply({"params": params["decoder"]}, codes))) - 1
 
     def init(key: Key) -> Params:
@@ -63,14 +76,16 @@ def build(encoder: nn.Module, decoder: nn.Module, shape: tuple[int, int, int]) -
         codes, variables = encoder.init_with_output(encoder_key, images)
         return {"encoder": variables["params"], "decoder": decoder.init(decoder_key, codes)["params"]}
 
-    def reconstruct(params: Params, images: Images) -> Images:
+    def reconstruct(params: Params, images: Any) -> Images:
         return decode(params, encode(params, images))
 
     def loss(key: Key, params: Params, batch: Batch):
-        return reconstruction_error(batch["image"], reconstruct(params, batch["image"])).mean(), {}
+        again = reconstruct(params, batch["image"])  # refuses what are no images
+        return reconstruction_error(batch["image"], again).mean(), {}
 
-    trial = lambda key: decode(params := init(key), encode(params, jnp.zeros((1, *shape))))
-    out = jax.eval_shape(trial, jax.eval_shape(lambda: jax.random.key(0)))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    num_codes = jax.eval_shape(lambda key: encode(init(key), jnp.zeros((1, *shape))), key).shape[-1]
+    out = jax.eval_shape(lambda key: decode(init(key), jnp.zeros((1, num_codes))), key)
     if out.shape[1:] != shape:
         raise ValueError(f"decoder: expected images of shape {shape} back, got {out.shape[1:]}")
     return Autoencoder(init, loss, encode, decode, reconstruct)

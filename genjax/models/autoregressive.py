@@ -6,22 +6,23 @@ Sampling goes through the image once, with what each layer has seen kept in wind
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Shaped
 
-from genjax import random
-from genjax.theory import markov, pixels, simplex
+from genjax import checks, random
+from genjax.theory import markov, pixels
 from genjax.theory.pixels import Likelihood
 from genjax.types import Batch, Images, Key, Loss, Params
 
-Mask = Bool[Array | np.ndarray, "_ _"]
-Labels = Int[Array, " b"]
-"""A class for each image."""
+Mask = Shaped[Array | np.ndarray, "_ _"]
+"""Truth values for the pixels of an image."""
+Labels = Any
+"""A class for each image: whole numbers [b]."""
 
 
 class Autoregressive(NamedTuple):
@@ -58,6 +59,7 @@ def build(
     Raises:
       ValueError: the network's outputs do not fit, or the temperature is not positive.
     """
+    checks.counts("shape", shape, length=3)
     h, w, c = shape
     num_classes = getattr(network, "num_classes", 0)
     sequential = network.colours > 1
@@ -68,13 +70,16 @@ def build(
     def init(key: Key) -> Params:
         return network.init(key, jnp.zeros((1, *shape)), jnp.zeros(1, jnp.int32) if num_classes else None)["params"]
 
-    def check(images: Images) -> None:
-        if images.shape[1:] != shape:
-            raise ValueError(f"images: expected the shape {shape} the model was built for, got {images.shape[1:]}")
+    def check(images: Any) -> Images:
+        if np.shape(images)[1:] != shape:
+            raise ValueError(f"images: expected the shape {shape} the model was built for, got {np.shape(images)[1:]}")
+        images = checks.images("images", images, shape)
         pixels.check_levels(images, likelihood.num_levels)
+        return images
 
-    def log_prob(params: Params, images: Images, labels: Labels | None = None) -> Float[Array, " b"]:
-        check(images)
+    def log_prob(params: Params, images: Any, labels: Labels | None = None) -> Float[Array, " b"]:
+        images = check(images)
+        labels = checks.labels("labels", labels, num_classes, images.shape[0])
         return likelihood.log_prob(apply(params, images, labels), images)
 
     def loss(key: Key, params: Params, batch: Batch):
@@ -118,11 +123,16 @@ def build(
         return lines.transpose(2, 0, 1, 3)
 
     def sample(key: Key, params: Params, num: int, labels: Labels | None = None) -> Images:
+        labels = checks.labels("labels", labels, num_classes, num)
         nothing = jnp.zeros((h, w), bool)
         return generate(random.per_example(key, num), params, jnp.zeros((num, *shape)), nothing, labels)
 
-    def complete(key: Key, params: Params, images: Images, known: Mask, labels: Labels | None = None) -> Images:
-        check(images)
+    def complete(key: Key, params: Params, images: Any, known: Mask, labels: Labels | None = None) -> Images:
+        images = check(images)
+        labels = checks.labels("labels", labels, num_classes, images.shape[0])
+        if known.dtype != bool:
+            raise ValueError(f"known: expected truth values, got {known.dtype}")
+        known = jnp.asarray(known)
         if known.shape != (h, w):
             raise ValueError(f"known: expected the shape {(h, w)} of the images, got {known.shape}")
         check_prefix(known)
@@ -136,8 +146,7 @@ def build(
     if network.colours not in (1, c) or (sequential and likelihood.joint):
         wanted = "1, as the likelihood gives a whole pixel" if likelihood.joint else f"1 or {c}"
         raise ValueError(f"network: expected colours {wanted}; got {network.colours}")
-    if simplex.known(temperature) and not temperature > 0:
-        raise ValueError(f"temperature: expected a positive number, got {temperature}")
+    checks.positive("temperature", temperature)
     return Autoregressive(init, loss, log_prob, sample, complete)
 
 
@@ -147,7 +156,7 @@ def check_prefix(known: Mask) -> None:
     Raises:
       ValueError: naming the first pixel that is known after one that is not.
     """
-    if not simplex.known(known):
+    if not checks.known(known):
         return
     flat = np.asarray(known).reshape(-1)
     first = int(np.argmin(flat)) if not flat.all() else flat.size

@@ -4,16 +4,17 @@ L = -log softmax(f(x))_y, nats, the cross-entropy of the labels.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from genjax import checks
 from genjax.nn import convnet
 from genjax.theory import information
-from genjax.types import Batch, Images, Key, Loss, Params
+from genjax.types import Batch, Key, Loss, Params, Pixels
 
 
 class Network(nn.Module):
@@ -29,16 +30,23 @@ class Network(nn.Module):
     channels: tuple[int, ...] = (16, 32)
     features: int = 64
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("num_classes", self.num_classes)
+        checks.counts("channels", self.channels)
+        checks.count("features", self.features)
+        super().__post_init__()
+
     def setup(self):
         """Make the layers."""
         self.trunk = convnet.Encoder(self.features, self.channels, (), activation=nn.relu)
         self.head = nn.Dense(self.num_classes)
 
-    def __call__(self, images: Images) -> Float[Array, "b k"]:
+    def __call__(self, images: Pixels) -> Float[Array, "b k"]:
         """Logits."""
         return self.head(self.trunk(images))
 
-    def see(self, images: Images) -> Float[Array, "b f"]:
+    def see(self, images: Pixels) -> Float[Array, "b f"]:
         """Features."""
         return self.trunk(images)
 
@@ -56,8 +64,8 @@ class Classifier(NamedTuple):
 
     init: Callable[[Key], Params]
     loss: Loss
-    logits: Callable[[Params, Images], Float[Array, "b k"]]
-    features: Callable[[Params, Images], Float[Array, "b f"]]
+    logits: Callable[[Params, Any], Float[Array, "b k"]]
+    features: Callable[[Params, Any], Float[Array, "b f"]]
 
 
 def build(network: Network, shape: tuple[int, int, int]) -> Classifier:
@@ -67,10 +75,12 @@ def build(network: Network, shape: tuple[int, int, int]) -> Classifier:
       ValueError: the images do not halve as often as the network has convolutions.
     """
 
-    def logits(params: Params, images: Images) -> Float[Array, "b k"]:
+    def logits(params: Params, images: Any) -> Float[Array, "b k"]:
+        images = checks.images("images", images, shape)
         return jnp.asarray(network.apply({"params": params}, images))
 
-    def features(params: Params, images: Images) -> Float[Array, "b f"]:
+    def features(params: Params, images: Any) -> Float[Array, "b f"]:
+        images = checks.images("images", images, shape)
         return jnp.asarray(network.apply({"params": params}, images, method="see"))
 
     def init(key: Key) -> Params:
@@ -78,10 +88,12 @@ def build(network: Network, shape: tuple[int, int, int]) -> Classifier:
 
     def loss(key: Key, params: Params, batch: Batch):
         found = logits(params, batch["image"])
-        truth = jax.nn.one_hot(batch["label"], network.num_classes)
-        right = jnp.argmax(found, -1) == batch["label"]
+        labels = checks.labels("label", batch.get("label"), network.num_classes, found.shape[0])
+        truth = jax.nn.one_hot(labels, network.num_classes)
+        right = jnp.take_along_axis(truth, jnp.argmax(found, -1)[:, None], 1)
         nats = information.cross_entropy_from_logits(truth, found).mean()
         return nats, {"accuracy": right.mean(dtype=jnp.float32)}
 
+    checks.counts("shape", shape, length=3)
     convnet.halved(shape[:2], len(network.channels))
     return Classifier(init, loss, logits, features)

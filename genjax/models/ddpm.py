@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from genjax import diffusion, random
+from genjax import diffusion, random, statistics
 from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
 
 Labels = Int[Array, " b"]
@@ -194,7 +194,7 @@ def loss_aware(model: DDPM, num_steps: int, *, floor: float = 1e-3) -> DDPM:
         raise ValueError(f"floor: expected a share in (0, 1], got {floor:g}")
 
     def init(key: Key) -> Params:
-        return {"network": model.init(key), "squares": jnp.ones(num_steps)}
+        return statistics.mark({"network": model.init(key), "squares": jnp.ones(num_steps)}, SQUARES)
 
     def weighed(key: Key, params: Params, batch: Batch):
         keys = random.per_example(key, batch["image"].shape[0])
@@ -223,8 +223,11 @@ def loss_aware(model: DDPM, num_steps: int, *, floor: float = 1e-3) -> DDPM:
 
 def optimizer(inner: optax.GradientTransformation, rate: float = 0.01) -> optax.GradientTransformation:
     """``inner`` for the network of a ``loss_aware`` model, gradient descent of that rate for its table."""
-    labels = {"network": "network", "squares": "squares"}
-    return optax.multi_transform({"network": inner, "squares": optax.sgd(rate)}, labels)
+    return statistics.optimizer({"network": inner}, lambda path: "network", rate=rate)
+
+
+SQUARES: dict[statistics.Path, float] = {("squares",): 0.01}
+"""Where a ``loss_aware`` model has its running averages, and their rate."""
 
 
 def takes_keys(network: nn.Module) -> bool:

@@ -7,21 +7,22 @@ Both losses are one, L = L_D(sg(G), D) + L_G(G, sg(D)): each player's gradient i
 trains every other model trains this one, with an optimizer for each player (``optimizer``).
 """
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from genjax import random
+from genjax import checks, random, statistics
 from genjax.types import Batch, Images, Key, Loss, Params, Scalar
 
-Labels = Int[Array, " b"]
-"""A class for each image."""
+Labels = Any
+"""A class for each image: whole numbers [b]."""
 Logits = Float[Array, " b"]
 """D's answer for each image: log odds of data, or a score."""
 
@@ -53,12 +54,21 @@ def value(real: Logits, fake: Logits) -> Scalar:
 def optimal_discriminator(p: Table, q: Table) -> Table:
     """D* = p / (p + q): the best answer to data p and a generator q, of tables or densities (proposition 1).
 
+    Where neither has mass every answer is as good as any, and 1/2 is given.
+
     With it V = -log 4 + 2 JSD(p, q) (theorem 1); ``theory.information.jensen_shannon`` is the latter.
 
     >>> float(optimal_discriminator(jnp.array(0.3), jnp.array(0.1)))
     0.75
+
+    Raises:
+      ValueError: a number is negative or not finite.
     """
-    return p / (p + q)
+    checks.weight("p", p)
+    checks.weight("q", q)
+    half = p / 2 + q / 2  # p + q may pass the largest number
+    nowhere = half == 0
+    return (p / 2 + nowhere * 0.5) / (half + nowhere)
 
 
 def _cross_entropy(real: Logits, fake: Logits) -> Logits:
@@ -155,8 +165,12 @@ def build(
       r1_weight: weight of ``r1`` at the data.
 
     Raises:
-      ValueError: the networks' outputs do not fit.
+      ValueError: the networks' outputs do not fit, or a weight is negative or not finite.
     """
+    checks.count("num_latents", num_latents)
+    checks.counts("shape", shape, length=3)
+    checks.weight("slope", slope)
+    checks.weight("r1_weight", r1_weight)
     num_classes = getattr(generator, "num_classes", 0)
 
     def labels_of(batch: Batch) -> Labels | None:
@@ -164,12 +178,19 @@ def build(
             return None
         if "label" not in batch:
             raise ValueError("batch: a conditional model needs label, a class for each image; this data has none")
-        return batch["label"]
+        return checks.labels("label", batch["label"], num_classes, np.shape(batch["image"])[0])
 
-    def generate(params: Params, z: Float[Array, "b d"], labels: Labels | None = None) -> Images:
+    def images_of(name: str, images: Any) -> Images:
+        return checks.images(name, images, shape, -math.inf, math.inf)  # points of a plane may lie anywhere
+
+    def generate(params: Params, z: Any, labels: Labels | None = None) -> Images:
+        checks.vectors("z", z, num_latents)
+        labels = checks.labels("labels", labels, num_classes, np.shape(z)[0])
         return jnp.asarray(generator.apply({"params": params["generator"]}, z, labels))
 
-    def discriminate(params: Params, images: Images, labels: Labels | None = None) -> Logits:
+    def discriminate(params: Params, images: Any, labels: Labels | None = None) -> Logits:
+        images = images_of("images", images)
+        labels = checks.labels("labels", labels, num_classes, images.shape[0])
         return jnp.asarray(discriminator.apply({"params": params["discriminator"]}, images, labels))[:, 0]
 
     def init(key: Key) -> Params:
@@ -177,10 +198,17 @@ def build(
         labels = jnp.zeros(1, jnp.int32) if num_classes else None
         made = generator.init(generator_key, jnp.zeros((1, num_latents)), labels)
         judge = discriminator.init(discriminator_key, jnp.zeros((1, *shape)), labels)
-        return {"generator": made["params"], "discriminator": judge["params"]}
+        return statistics.mark(
+            {"generator": made["params"], "discriminator": judge["params"]}, pulled(judge.get("pull", {}))
+        )
+
+    def pulled(sown: Any) -> dict[statistics.Path, float]:
+        """The parameters that the discriminator's layers pull at, by the names they sow; all the way."""
+        paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(sown))
+        return {("discriminator", *(key.key for key in path if hasattr(key, "key"))): 1.0 for path in paths}
 
     def loss(key: Key, params: Params, batch: Batch):
-        real, labels = batch["image"], labels_of(batch)
+        real, labels = images_of("image", batch["image"]), labels_of(batch)
         keys = random.split(random.per_example(key, real.shape[0]), 3)
         still = jax.lax.stop_gradient(params)
         theirs, mine = params | {"generator": still["generator"]}, params | {"discriminator": still["discriminator"]}
@@ -207,6 +235,7 @@ def build(
             "real": real_logits.mean(),
             "fake": fake_logits.mean(),
         }
+        statistics.require(params, pulled(sown.get("pull", {})))
         pull = sum(jnp.sum(p) for p in jax.tree.leaves(sown))
         return judged + penalty.mean() + made + pull - jax.lax.stop_gradient(pull), metrics
 
@@ -219,8 +248,6 @@ def build(
         variables = {"params": params["discriminator"]}
         return images, discriminator.apply(variables, jnp.zeros((1, *shape)), labels)
 
-    if num_latents < 1:
-        raise ValueError(f"num_latents: expected at least 1, got {num_latents}")
     if getattr(discriminator, "num_classes", 0) != num_classes:
         raise ValueError(f"discriminator: expected {num_classes} classes, as many as the generator has")
     made, judged = jax.eval_shape(trial, jax.eval_shape(lambda: jax.random.key(0)))
@@ -236,23 +263,17 @@ def optimizer(
 ) -> optax.GradientTransformation:
     """An optimizer for each player; the generator moves at every ``critic_steps``-th step, and otherwise rests.
 
-    Parameters named ``u``, the running vectors of ``nn.spectral``, go all the way to where their loss pulls them.
+    The running vectors of ``nn.spectral`` go all the way to where they are pulled (``genjax.statistics``).
 
     Raises:
       ValueError: ``critic_steps`` below 1.
     """
-    if critic_steps < 1:
+    if isinstance(critic_steps, bool) or not isinstance(critic_steps, int) or critic_steps < 1:
         raise ValueError(f"critic_steps: expected at least 1 step of the discriminator, got {critic_steps}")
     if critic_steps > 1:
         generator = optax.conditionally_mask(generator, lambda step: step % critic_steps == critic_steps - 1)
-
-    def player(path: tuple, _) -> str:
-        return "running" if path[-1].key == "u" else path[0].key
-
-    return optax.multi_transform(
-        {"generator": generator, "discriminator": discriminator, "running": optax.sgd(1.0)},
-        lambda params: jax.tree_util.tree_map_with_path(player, params),
-    )
+    players = {"generator": generator, "discriminator": discriminator}
+    return statistics.optimizer(players, lambda path: path[0])
 
 
 def _absent(weight: float | Scalar) -> bool:

@@ -5,30 +5,30 @@ Assumes z ~ N(0, I) and x|z from a decoder; an encoder gives q(z|x) = N(μ(x), d
 distortion plus rate: the negative evidence lower bound for β = 1 (other β: Higgins et al. 2017).
 """
 
-import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Float
 
-from genjax import random
-from genjax.theory import gaussian
+from genjax import checks, random
+from genjax.theory import gaussian, quadrature
 from genjax.theory.gaussian import DiagGaussian
 from genjax.theory.pixels import Likelihood
 from genjax.types import Batch, Images, Key, Loss, Params, Scalar
 
-Labels = Int[Array, " b"]
-"""A class for each image."""
+Labels = Any
+"""A class for each image: whole numbers [b]."""
 
 
 @runtime_checkable
 class Encode(Protocol):
     """``(params, images, labels=None) -> q(z|x)``."""
 
-    def __call__(self, params: Params, images: Images, labels: Labels | None = None) -> DiagGaussian: ...  # noqa: D102
+    def __call__(self, params: Params, images: Any, labels: Labels | None = None) -> DiagGaussian: ...  # noqa: D102
 
 
 @runtime_checkable
@@ -36,7 +36,7 @@ class Decode(Protocol):
     """``(params, z, labels=None) -> images``, the mean of p(x|z)."""
 
     def __call__(  # noqa: D102
-        self, params: Params, z: Float[Array, "b d"], labels: Labels | None = None
+        self, params: Params, z: Any, labels: Labels | None = None
     ) -> Images: ...
 
 
@@ -70,7 +70,7 @@ class VAE(NamedTuple):
     decode: Decode
     sample: Sample
     log_weights: Callable[[Key, Params, Batch, int], Float[Array, "k b"]]
-    log_joint: Callable[[Params, Batch, Float[Array, "b d"]], Float[Array, " b"]]
+    log_joint: Callable[[Params, Batch, Any], Float[Array, " b"]]
     num_latents: int
 
 
@@ -79,7 +79,11 @@ def rate(q: DiagGaussian, free_bits: float | Scalar = 0.0) -> Float[Array, " b"]
 
     The paper takes the maximum after averaging over a minibatch; here every image has its own, so that it does not
     matter how images are grouped in batches and spread over devices.
+
+    Raises:
+      ValueError: ``free_bits`` is negative or not finite.
     """
+    checks.weight("free_bits", free_bits)
     each = gaussian.kl_standard(DiagGaussian(q.mean[..., None], q.log_std[..., None]))
     return jnp.sum(jnp.maximum(each, free_bits), -1)
 
@@ -105,12 +109,17 @@ def build(
       free_bits: nats of each latent that cost nothing to use.
 
     Raises:
-      ValueError: the networks' outputs do not fit.
+      ValueError: the networks' outputs do not fit, or ``beta`` or ``free_bits`` is negative or not finite.
     """
+    checks.counts("shape", shape, length=3)
+    checks.weight("beta", beta)
+    checks.weight("free_bits", free_bits)
     num_classes = getattr(encoder, "num_classes", 0)
     outputs = (*shape[:2], likelihood.num_outputs(shape[2]))
 
-    def encode(params: Params, images: Images, labels: Labels | None = None) -> DiagGaussian:
+    def encode(params: Params, images: Any, labels: Labels | None = None) -> DiagGaussian:
+        images = checks.images("images", images, shape)
+        labels = checks.labels("labels", labels, num_classes, images.shape[0])
         both = jnp.asarray(encoder.apply({"params": params["encoder"]}, (images + 1) / 2, labels))
         mean, log_variance = jnp.split(both, 2, -1)
         return DiagGaussian(mean, log_variance / 2)
@@ -118,7 +127,9 @@ def build(
     def output(params: Params, z: Float[Array, "b d"], labels: Labels | None) -> Float[Array, "b h w m"]:
         return jnp.asarray(decoder.apply({"params": params["decoder"]}, z, labels))
 
-    def decode(params: Params, z: Float[Array, "b d"], labels: Labels | None = None) -> Images:
+    def decode(params: Params, z: Any, labels: Labels | None = None) -> Images:
+        checks.vectors("z", z, num_latents)
+        labels = checks.labels("labels", labels, num_classes, np.shape(z)[0])
         return likelihood.mean(output(params, z, labels))
 
     def labels_of(batch: Batch) -> Labels | None:
@@ -126,7 +137,7 @@ def build(
             return None
         if "label" not in batch:
             raise ValueError("batch: a conditional model needs label, a class for each image; this data has none")
-        return batch["label"]
+        return checks.labels("label", batch["label"], num_classes, np.shape(batch["image"])[0])
 
     def init(key: Key) -> Params:
         encoder_key, decoder_key = jax.random.split(key)
@@ -136,11 +147,12 @@ def build(
         return {"encoder": variables["params"], "decoder": decoder.init(decoder_key, z, labels)["params"]}
 
     def loss(key: Key, params: Params, batch: Batch):
-        images, labels = batch["image"], labels_of(batch)
+        images, labels = checks.images("images", batch["image"], shape), labels_of(batch)
         q = encode(params, images, labels)
         z = gaussian.sample(random.per_example(key, images.shape[0]), q)
         distortion = -likelihood.log_prob(output(params, z, labels), images)
         weight = batch.get("beta", beta)
+        checks.weight("beta", weight)
         metrics = {"distortion": distortion.mean(), "rate": rate(q).mean()}
         return jnp.mean(distortion + weight * rate(q, free_bits)), metrics
 
@@ -148,13 +160,13 @@ def build(
         keys = random.per_example(key, num)
         return decode(params, random.normal(keys, (num_latents,)), labels)
 
-    def log_joint(params: Params, batch: Batch, z: Float[Array, "b d"]) -> Float[Array, " b"]:
+    def log_joint(params: Params, batch: Batch, z: Any) -> Float[Array, " b"]:
+        checks.vectors("z", z, num_latents)
         prior = gaussian.log_prob(DiagGaussian(jnp.zeros_like(z), jnp.zeros_like(z)), z)
         return likelihood.log_prob(output(params, z, labels_of(batch)), batch["image"]) + prior
 
     def log_weights(key: Key, params: Params, batch: Batch, num_samples: int) -> Float[Array, "k b"]:
-        if num_samples < 1:
-            raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
+        checks.count("num_samples", num_samples)
         keys = random.per_example(key, batch["image"].shape[0])
         q = encode(params, batch["image"], labels_of(batch))
 
@@ -170,8 +182,11 @@ def build(
         q = encode(params, batch["image"], labels_of(batch))
         return q, output(params, q.mean, labels_of(batch))
 
-    if getattr(encoder, "features", 2) < 2:
-        raise ValueError("encoder: expected at least 2 features, the mean and log-variance of a latent")
+    if getattr(decoder, "num_classes", num_classes) != num_classes:
+        raise ValueError(f"decoder: expected {num_classes} classes, as many as the encoder has")
+    if (features := getattr(encoder, "features", 2)) < 2 or features % 2:
+        wanted = "at least 2 features, the mean and log-variance of a latent, and an even number of them"
+        raise ValueError(f"encoder: expected {wanted}; got {features}")
     q, out = jax.eval_shape(trial, jax.eval_shape(lambda: jax.random.key(0)))
     if out.shape[1:] != outputs:
         raise ValueError(f"decoder: expected outputs of shape {outputs}, got {out.shape[1:]}")
@@ -180,31 +195,44 @@ def build(
 
 
 def log_evidence(
-    model: VAE, params: Params, batch: Batch, *, num_points: int = 200, width: float = 5.0
+    model: VAE,
+    params: Params,
+    batch: Batch,
+    *,
+    num_points: int = 96,
+    width: float = 5.0,
+    tolerance: float = 1e-3,
 ) -> Float[Array, " b"]:
     """log p(x) of each image by quadrature over two latents, nats: exact but for the grid.
 
-    log p(x) = log ∫ p(x|z) N(z; 0, I) dz, by the midpoint rule on ``num_points``² cells of [-width, width]²; the error
-    falls exponentially with the points where p(x|z) is smooth.
+    log p(x) = log ∫ p(x|z) N(z; 0, I) dz, by the midpoint rule on a grid that finds the posterior of each image,
+    however narrow, and is refined until the value stands still (``theory.quadrature``); the error then falls
+    exponentially with the points where p(x|z) is smooth.
 
     Args:
       model: with two latents.
       params: of the model.
       batch: ``image`` [b h w c], and ``label`` where the model is conditional.
-      num_points: in each direction.
-      width: of the square, in standard deviations of the prior.
+      num_points: of the grid, in each direction.
+      width: of the square that the posterior is looked for in, in standard deviations of the prior.
+      tolerance: nats by which grids of three times the spacing may disagree; far more than the error of the value.
+
+    Returns:
+      [b]; NaN, under ``jit``, where the value does not stand still.
 
     Raises:
-      ValueError: the model does not have two latents.
+      ValueError: the model does not have two latents; or, outside ``jit``, the value of an image does not stand still.
     """
-    num = batch["image"].shape[0]
+    num = np.shape(batch["image"])[0]
     if model.num_latents != 2:
         raise ValueError(f"model: expected two latents, for a grid over them; got {model.num_latents}")
-    cell = 2 * width / num_points
-    places = (jnp.arange(num_points) + 0.5) * cell - width
-
-    def column(x: Scalar) -> Float[Array, " b"]:
-        point = lambda y: model.log_joint(params, batch, jnp.broadcast_to(jnp.stack([x, y]), (num, 2)))
-        return jax.nn.logsumexp(jax.lax.map(point, places), 0)
-
-    return jax.nn.logsumexp(jax.lax.map(column, places), 0) + 2 * math.log(cell)
+    found = quadrature.log_integral(
+        lambda z: model.log_joint(params, batch, z), num, width=width, num_points=num_points, tolerance=tolerance
+    )
+    if checks.known(found) and not found.converged.all():
+        i = int(jnp.argmin(found.converged))
+        raise ValueError(
+            f"num_points: {num_points} do not resolve the posterior of image {i}: its value, {found.log_value[i]:g}, "
+            f"moves by {found.error[i]:g} nats between grids, more than {tolerance:g}; use more points"
+        )
+    return jnp.where(found.converged, found.log_value, jnp.nan)

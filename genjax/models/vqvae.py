@@ -6,15 +6,18 @@ gives p(x|e). With sg for "no gradient", and per pixel and code respectively, mi
 where the decoder's gradient passes e as if it were z. Images become maps of indices, for a prior to learn.
 """
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from genjax import checks, statistics
 from genjax.nn import quantizer
 from genjax.theory import information
 from genjax.theory.pixels import Likelihood
@@ -40,10 +43,10 @@ class VQVAE(NamedTuple):
 
     init: Callable[[Key], Params]
     loss: Loss
-    encode: Callable[[Params, Images], Indices]
-    decode: Callable[[Params, Indices], Images]
-    reconstruct: Callable[[Params, Images], Images]
-    log_prob: Callable[[Params, Images, Indices], Float[Array, " b"]]
+    encode: Callable[[Params, Any], Indices]
+    decode: Callable[[Params, Any], Images]
+    reconstruct: Callable[[Params, Any], Images]
+    log_prob: Callable[[Params, Any, Any], Float[Array, " b"]]
 
 
 class Codebook(NamedTuple):
@@ -53,11 +56,13 @@ class Codebook(NamedTuple):
       init: ``(key, num_features) -> params``.
       vectors: ``(params) -> [k d]``.
       loss: ``(params, z [n d], indices [n]) -> scalar``; its gradient moves the entries.
+      decay: γ where the parameters are running means, which descend at the rate 1 - γ (``genjax.statistics``).
     """
 
     init: Callable[[Key, int], Params]
     vectors: Callable[[Params], quantizer.Codebook]
     loss: Callable[[Params, Float[Array, "n d"], Int[Array, " n"]], Scalar]
+    decay: float | None = None
 
 
 def gradient_codebook(size: int) -> Codebook:
@@ -74,7 +79,9 @@ def gradient_codebook(size: int) -> Codebook:
     return Codebook(lambda key, d: _first(key, size, d), lambda params: params, loss)
 
 
-def ema_codebook(size: int, *, decay: float = 0.99, restart: float = 0.0, epsilon: float = 1e-5) -> Codebook:
+def ema_codebook(
+    size: int, *, decay: float = 0.99, restart: float = 0.0, epsilon: float = 1e-5, num_vectors: int = 8192
+) -> Codebook:
     """Entries that are running means of what was nearest to them (appendix A.1), as gradient descent.
 
     N ← γ N + (1 - γ) n;  m ← γ m + (1 - γ) Σ z;  e = m / N
@@ -90,12 +97,18 @@ def ema_codebook(size: int, *, decay: float = 0.99, restart: float = 0.0, epsilo
       size: k.
       decay: γ.
       restart: 0 leaves dead entries dead.
-      epsilon: keeps N from 0, as (N + ε) / (1 + k ε) (A.1).
+      epsilon: ε of Laplace smoothing, which keeps N from 0, in vectors as the N of the paper and of its code are:
+        there (N + ε) / (n + k ε) n, with n = Σ N the vectors of a batch; here N is a share, and ε / n is added to it.
+      num_vectors: n, over all devices: b·h2·w2 for a batch of b images. By default the paper's for CIFAR-10, 128·8·8.
 
     Raises:
-      ValueError: ``size`` < 1, ``decay`` outside (0, 1) or ``restart`` outside [0, 1).
+      ValueError: ``size`` or ``num_vectors`` < 1, ``decay`` outside (0, 1), ``restart`` outside [0, 1) or ``epsilon``
+        negative.
     """
     _check_size(size)
+    checks.weight("epsilon", epsilon)
+    checks.count("num_vectors", num_vectors)
+    least = epsilon / num_vectors
     if not 0 < decay < 1:
         raise ValueError(f"decay: expected a number in (0, 1), such as 0.99; got {decay:g}")
     if not 0 <= restart < 1:
@@ -107,10 +120,11 @@ def ema_codebook(size: int, *, decay: float = 0.99, restart: float = 0.0, epsilo
 
     def vectors(params: Params) -> quantizer.Codebook:
         total = params["share"].sum()
-        share = (params["share"] + epsilon) / (total + size * epsilon) * total
+        share = (params["share"] + least) / (total + size * least) * total
         return params["sum"] / share[:, None]
 
     def loss(params: Params, z: Float[Array, "n d"], indices: Int[Array, " n"]) -> Scalar:
+        checks.some("indices", indices)
         num = indices.shape[0]
         target = {
             "share": quantizer.usage(indices, size),
@@ -122,20 +136,32 @@ def ema_codebook(size: int, *, decay: float = 0.99, restart: float = 0.0, epsilo
         pull = squares["share"] + squares["sum"]
         return pull - jax.lax.stop_gradient(pull)  # a gradient, and no part of the loss
 
-    return Codebook(init, vectors, loss)
+    return Codebook(init, vectors, loss, float(decay))
 
 
 def optimizer(inner: optax.GradientTransformation, decay: float | None = None) -> optax.GradientTransformation:
-    """``inner`` for the networks; for an EMA codebook gradient descent of rate 1 - decay, which makes it the recursion.
+    """``inner``, but for an EMA codebook gradient descent of rate 1 - γ, which makes it the recursion.
 
     Args:
-      inner: also for the codebook where there is no ``decay``.
-      decay: that of ``ema_codebook``.
+      inner: for the networks, and for a codebook of gradients.
+      decay: may repeat that of ``ema_codebook``, which the parameters know.
+
+    Raises:
+      ValueError: at the start of training, where ``decay`` is not that of the codebook.
     """
-    if decay is None:
-        return inner
-    labels = {"encoder": "network", "decoder": "network", "codebook": "codebook"}
-    return optax.multi_transform({"network": inner, "codebook": optax.sgd(1 - decay)}, labels)
+    both = statistics.optimizer({"network": inner}, lambda path: "network")
+
+    def init(params: Params) -> optax.OptState:
+        rates = set(statistics.running(params).values())
+        if decay is not None and not all(math.isclose(rate, 1 - decay) for rate in rates or {math.nan}):
+            found = f"decay {1 - min(rates):g}" if rates else "no running means"
+            raise ValueError(f"decay: expected that of the codebook, which has {found}, got {decay:g}; leave it out")
+        return (both if rates else inner).init(params)
+
+    def update(gradients: Params, state: optax.OptState, params: Params | None = None, **more: Any):
+        return (both if statistics.running(gradients) else inner).update(gradients, state, params, **more)
+
+    return statistics.Optimizer(init, update)
 
 
 def build(
@@ -158,8 +184,10 @@ def build(
       commitment: β of eq. 3.
 
     Raises:
-      ValueError: the networks' outputs do not fit.
+      ValueError: the networks' outputs do not fit, or ``commitment`` is negative or not finite.
     """
+    checks.counts("shape", shape, length=3)
+    checks.weight("commitment", commitment)
     outputs = (*shape[:2], likelihood.num_outputs(shape[2]))
     num_pixels = shape[0] * shape[1] * shape[2]
 
@@ -172,26 +200,39 @@ def build(
     def init(key: Key) -> Params:
         encoder_key, codebook_key, decoder_key = jax.random.split(key, 3)
         z, variables = encoder.init_with_output(encoder_key, jnp.zeros((1, *shape)))
-        return {
+        params = {
             "encoder": variables["params"],
             "codebook": codebook.init(codebook_key, z.shape[-1]),
             "decoder": decoder.init(decoder_key, z)["params"],
         }
+        return params if codebook.decay is None else statistics.mark(params, _means(params, 1 - codebook.decay))
 
-    def encode(params: Params, images: Images) -> Indices:
+    def encode(params: Params, images: Any) -> Indices:
+        images = checks.images("images", images, shape)
         return quantizer.nearest(codebook.vectors(params["codebook"]), features(params, images))
 
-    def decode(params: Params, indices: Indices) -> Images:
-        return likelihood.mean(output(params, codebook.vectors(params["codebook"])[indices]))
+    def entries(params: Params, indices: Any) -> Float[Array, "b h2 w2 d"]:
+        vectors = codebook.vectors(params["codebook"])
+        checks.integers("indices", indices, 0, vectors.shape[0])
+        if np.shape(indices)[1:] != size:
+            raise ValueError(f"indices: expected maps of shape {size}, got {np.shape(indices)[1:]}")
+        checks.some("indices", indices)
+        return vectors[jnp.asarray(indices)]
 
-    def reconstruct(params: Params, images: Images) -> Images:
+    def decode(params: Params, indices: Any) -> Images:
+        return likelihood.mean(output(params, entries(params, indices)))
+
+    def reconstruct(params: Params, images: Any) -> Images:
         return decode(params, encode(params, images))
 
-    def log_prob(params: Params, images: Images, indices: Indices) -> Float[Array, " b"]:
-        return likelihood.log_prob(output(params, codebook.vectors(params["codebook"])[indices]), images)
+    def log_prob(params: Params, images: Any, indices: Any) -> Float[Array, " b"]:
+        images = checks.images("images", images, shape)
+        return likelihood.log_prob(output(params, entries(params, indices)), images)
 
     def loss(key: Key, params: Params, batch: Batch):
-        images = batch["image"]
+        images = checks.images("images", batch["image"], shape)
+        if codebook.decay is not None:
+            statistics.require(params, _means(params, 1 - codebook.decay))
         z = features(params, images)
         vectors = jax.lax.stop_gradient(codebook.vectors(params["codebook"]))
         indices = quantizer.nearest(vectors, jax.lax.stop_gradient(z))
@@ -207,11 +248,19 @@ def build(
         }
         return distortion + learn + commitment * distance, metrics
 
-    trial = lambda key: output(params := init(key), features(params, jnp.zeros((1, *shape))))
-    out = jax.eval_shape(trial, jax.eval_shape(lambda: jax.random.key(0)))
+    def trial(key: Key):
+        z = features(params := init(key), jnp.zeros((1, *shape)))
+        return z, output(params, z)
+
+    z, out = jax.eval_shape(trial, jax.eval_shape(lambda: jax.random.key(0)))
+    size = z.shape[1:3]
     if out.shape[1:] != outputs:
         raise ValueError(f"decoder: expected outputs of shape {outputs}, got {out.shape[1:]}")
     return VQVAE(init, loss, encode, decode, reconstruct, log_prob)
+
+
+def _means(params: Params, rate: float) -> dict[statistics.Path, float]:
+    return {("codebook", name): rate for name in params["codebook"]}
 
 
 def _split(params: Params, vectors: quantizer.Codebook, target: Params, least: float, decay: float) -> Params:

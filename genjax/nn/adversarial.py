@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from genjax import checks
 from genjax.nn import convnet, convolution, mlp, normalization, spectral
-from genjax.types import Images
+from genjax.types import Images, Pixels
 
 SLOPE = 0.2  # of a leaky ReLU below zero (Radford et al. 2016)
 
@@ -32,6 +33,14 @@ class Generator(nn.Module):
     channels: tuple[int, ...] = ()
     num_classes: int = 0
     bounded: bool = True
+
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.counts("shape", self.shape, length=3)
+        checks.counts("hidden", self.hidden)
+        checks.counts("channels", self.channels)
+        checks.count("num_classes", self.num_classes, 0)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"], labels: mlp.Labels | None = None) -> Images:
@@ -67,13 +76,21 @@ class Discriminator(nn.Module):
     num_classes: int = 0
     spectral: bool = False
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.counts("hidden", self.hidden)
+        checks.counts("channels", self.channels)
+        checks.count("num_classes", self.num_classes, 0)
+        super().__post_init__()
+
     @nn.compact
-    def __call__(self, images: Images, labels: mlp.Labels | None = None) -> Float[Array, "b 1"]:
+    def __call__(self, images: Pixels, labels: mlp.Labels | None = None) -> Float[Array, "b 1"]:
         """Judge images.
 
         Raises:
           ValueError: the image does not halve as often as there are channels.
         """
+        checks.floating("images", images, checks.SCALE)
         conv, dense = (spectral.Conv, spectral.Dense) if self.spectral else (convolution.Conv, nn.Dense)
         convnet.halved(images.shape[1:3], len(self.channels))
         x = images

@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
+from genjax import checks
 from genjax.nn import convolution
 
 Maps = Float[Array, "b h w f"]
@@ -45,6 +46,16 @@ class MaskedConv(nn.Module):
     kind: Kind
     above: int | None = None
     colours: int = 1
+
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("inputs", self.inputs)
+        checks.count("features", self.features)
+        odd("size", self.size)
+        checks.choice("kind", self.kind, ("A", "B"))
+        checks.count("above", 0 if self.above is None else self.above, 0)
+        checks.count("colours", self.colours)
+        super().__post_init__()
 
     def setup(self):
         """Make the parameters."""
@@ -96,6 +107,14 @@ class RowsAbove(nn.Module):
     size: int
     kind: Kind
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("inputs", self.inputs)
+        checks.count("features", self.features)
+        odd("size", self.size)
+        checks.choice("kind", self.kind, ("A", "B"))
+        super().__post_init__()
+
     def setup(self):
         """Make the parameters."""
         self.rows = self.size // 2 + (self.kind == "B")
@@ -120,8 +139,38 @@ class RowsAbove(nn.Module):
         return window, convolution.conv(window, self.kernel, 1, 0)[:, 0] + self.bias
 
 
-def embed(pixels: Float[Array, "*place c"], levels: int) -> Float[Array, "*place i"]:
+def odd(name: str, size: int) -> None:
+    """Refuse widths of kernels that have no middle, where the pixel itself is.
+
+    Raises:
+      ValueError: ``size`` is even, or below 1.
+    """
+    checks.count(name, size)
+    if size % 2 == 0:
+        raise ValueError(f"{name}: expected an odd width, which has a middle, got {size}; use {size - 1} or {size + 1}")
+
+
+def check(outputs: int, colours: int, channels: int, features: int, head: int, levels: int) -> None:
+    """Refuse the numbers of a causal network, of whatever kind, that cannot be.
+
+    Raises:
+      ValueError: one that cannot.
+    """
+    for name, value in (("outputs", outputs), ("colours", colours), ("features", features), ("head", head)):
+        checks.count(name, value)
+    checks.count("channels", channels, 0)
+    checks.count("levels", levels, 0)
+    if levels == 1:
+        raise ValueError("levels: expected 0, for numbers, or at least 2, got 1")
+    if outputs % colours:
+        raise ValueError(f"outputs: expected a multiple of the {colours} colours, got {outputs}")
+    if colours > 1 and channels not in (0, colours):
+        raise ValueError(f"channels: expected {colours}, as many as colours, got {channels}; or take colours=1")
+
+
+def embed(pixels: Shaped[Array, "*place c"], levels: int) -> Float[Array, "*place i"]:
     """Pixels in [-1, 1] one-hot among so many levels, level by level; as they are for 0 levels."""
+    checks.floating("images", pixels, checks.SCALE)
     if not levels:
         return pixels
     level = jnp.round((pixels + 1) / 2 * (levels - 1)).astype(jnp.int32)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from genjax import checks
 from genjax.nn import convolution, mlp
-from genjax.types import Images
+from genjax.types import Pixels
 
 
 class Encoder(nn.Module):
@@ -28,8 +29,16 @@ class Encoder(nn.Module):
     num_classes: int = 0
     activation: Callable[[Array], Array] | None = None
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("features", self.features, 0)
+        checks.counts("channels", self.channels)
+        checks.counts("hidden", self.hidden)
+        checks.count("num_classes", self.num_classes, 0)
+        super().__post_init__()
+
     @nn.compact
-    def __call__(self, images: Images, labels: mlp.Labels | None = None) -> Float[Array, "b features"]:
+    def __call__(self, images: Pixels, labels: mlp.Labels | None = None) -> Float[Array, "b features"]:
         """Encode.
 
         Raises:
@@ -54,6 +63,14 @@ class Decoder(nn.Module):
     channels: tuple[int, ...] = (32, 64)
     hidden: tuple[int, ...] = (256,)
     num_classes: int = 0
+
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.counts("shape", self.shape, length=3)
+        checks.counts("channels", self.channels, length=1)
+        checks.counts("hidden", self.hidden)
+        checks.count("num_classes", self.num_classes, 0)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"], labels: mlp.Labels | None = None) -> Float[Array, "b h w m"]:
@@ -82,8 +99,15 @@ class MapEncoder(nn.Module):
     channels: tuple[int, ...] = (128, 256)
     blocks: int = 2
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("features", self.features)
+        checks.counts("channels", self.channels, length=1)
+        checks.count("blocks", self.blocks, 0)
+        super().__post_init__()
+
     @nn.compact
-    def __call__(self, images: Images) -> Float[Array, "b h2 w2 features"]:
+    def __call__(self, images: Pixels) -> Float[Array, "b h2 w2 features"]:
         """Encode.
 
         Raises:
@@ -107,6 +131,13 @@ class MapDecoder(nn.Module):
     channels: tuple[int, ...] = (128, 256)
     blocks: int = 2
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("outputs", self.outputs)
+        checks.counts("channels", self.channels, length=1)
+        checks.count("blocks", self.blocks, 0)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, z: Float[Array, "b h2 w2 d"]) -> Float[Array, "b h w outputs"]:
         """Decode."""
@@ -120,13 +151,19 @@ class Down(nn.Module):
 
     channels: tuple[int, ...]
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.counts("channels", self.channels)
+        super().__post_init__()
+
     @nn.compact
-    def __call__(self, x: Images) -> Float[Array, "b h2 w2 f"]:
+    def __call__(self, x: Pixels) -> Float[Array, "b h2 w2 f"]:
         """Halve the image as often as there are channels.
 
         Raises:
           ValueError: it does not halve so often.
         """
+        checks.floating("images", x, checks.SCALE)
         halved(x.shape[1:3], len(self.channels))
         for i, features in enumerate(self.channels):
             x = nn.relu(convolution.Conv(features, (4, 4), 2, padding=1, name=f"conv_{i}")(x))
@@ -138,6 +175,12 @@ class Up(nn.Module):
 
     channels: tuple[int, ...]
     outputs: int
+
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.counts("channels", self.channels, length=1)
+        checks.count("outputs", self.outputs)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h2 w2 f"]) -> Float[Array, "b h w m"]:
@@ -154,6 +197,12 @@ class Residual(nn.Module):
 
     blocks: int
     width: int
+
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("blocks", self.blocks, 0)
+        checks.count("width", self.width)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w f"]) -> Float[Array, "b h w f"]:

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax.linen import dtypes
 from jaxtyping import Array, Float
 
+from genjax import checks
 from genjax.types import Images
 
 Kernel = Float[Array, "height width channels features"]
@@ -127,6 +128,7 @@ class ConvTranspose(nn.Module):
 
 
 def _layer(module: Conv | ConvTranspose, operation: Callable, x: Images) -> Convolved:
+    checks.count("features", module.features)
     shape = (*_pair(module.kernel_size, "kernel_size"), x.shape[-1], module.features)
     kernel = module.param("kernel", module.kernel_init, shape, module.param_dtype)
     bias = module.param("bias", module.bias_init, shape[-1:], module.param_dtype) if module.use_bias else None

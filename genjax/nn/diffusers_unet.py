@@ -100,7 +100,8 @@ def config(network: UNet, side: int) -> dict[str, Any]:
     _require(not network.fourier, "fourier", network.fourier, "()")
     _require(network.down_padding in (1, "SAME"), "down_padding", network.down_padding, "1 or 'SAME'")
     levels = range(len(network.multipliers))
-    by_height = tuple(level for level in levels if side // 2**level in network.attention)
+    heights = (16,) if network.attention is None else network.attention
+    by_height = tuple(level for level in levels if side // 2**level in heights)
     down = by_height if network.attention_down is None else network.attention_down
     up = by_height if network.attention_up is None else network.attention_up
     waves = next(waves for waves, embed in _EMBED.items() if embed == network.embed)

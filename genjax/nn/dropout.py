@@ -22,6 +22,12 @@ class Dropout(nn.Module):
 
     rate: float
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"rate: expected 0 (nothing) to below 1, got {self.rate:g}")
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: Float[Array, "b ..."], keys: Key | None = None) -> Float[Array, "b ..."]:
         """Drop elements of x.
@@ -31,10 +37,8 @@ class Dropout(nn.Module):
           keys: one key per example [b]; None keeps everything.
 
         Raises:
-          ValueError: ``rate`` outside [0, 1), or ``keys`` are not one per example.
+          ValueError: ``keys`` are not one per example.
         """
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"rate: expected 0 (nothing) to below 1, got {self.rate:g}")
         if keys is None or self.rate == 0:
             return x
         if keys.shape != x.shape[:1]:

@@ -8,6 +8,8 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from genjax import checks
+
 Times = Int[Array, " b"] | Float[Array, " b"]
 """Time of each example; steps, not fractions of the chain."""
 
@@ -48,5 +50,6 @@ def sinusoidal_cosine_first(t: Times, features: int) -> Float[Array, "b features
 def _angles(t: Times, features: int, span: int) -> Float[Array, "b half"]:
     if features < 4 or features % 2:
         raise ValueError(f"features: expected an even number from 4 up, got {features}; use {max(4, features + 1)}")
+    checks.finite("t", t)
     dtype = jnp.promote_types(t.dtype, jnp.float32)
     return t.astype(dtype)[:, None] * jnp.exp(-math.log(10000) / span * jnp.arange(features // 2, dtype=dtype))

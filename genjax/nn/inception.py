@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from genjax.types import Images, Params
+from genjax import checks
+from genjax.types import Params, Pixels
 
 SIZE = 299  # height and width that the network sees
 Maps = Float[Array, "_ _ _ _"]
@@ -24,8 +25,11 @@ class Inception(nn.Module):
     """``network(images) -> features``: 2048 numbers of images of any size, with one or three channels, in [-1, 1]."""
 
     @nn.compact
-    def __call__(self, images: Images) -> Float[Array, "b 2048"]:
+    def __call__(self, images: Pixels) -> Float[Array, "b 2048"]:
         """The averages of the last block's maps; images are resized to 299x299, bilinearly and without antialiasing."""
+        checks.floating("images", images, checks.SCALE)
+        if images.shape[-1] not in (1, 3):
+            raise ValueError(f"images: expected one or three channels, got {images.shape[-1]}")
         rgb = jnp.broadcast_to(images, (*images.shape[:3], 3))
         x = jax.image.resize(rgb, (len(images), SIZE, SIZE, 3), "linear", antialias=False)
         x = _Unit(32, 3, 2, name="Conv2d_1a_3x3")(x)

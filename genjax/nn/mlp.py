@@ -6,11 +6,12 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Shaped
 
-from genjax.types import Images
+from genjax import checks
+from genjax.types import Pixels
 
-Labels = Int[Array, " b"]
+Labels = Shaped[Array, " b"]
 """A class for each example, in [0, num_classes)."""
 
 
@@ -29,9 +30,17 @@ class Encoder(nn.Module):
     num_classes: int = 0
     activation: Callable[[Array], Array] | None = None
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("features", self.features, 0)
+        checks.counts("hidden", self.hidden)
+        checks.count("num_classes", self.num_classes, 0)
+        super().__post_init__()
+
     @nn.compact
-    def __call__(self, images: Images, labels: Labels | None = None) -> Float[Array, "b features"]:
+    def __call__(self, images: Pixels, labels: Labels | None = None) -> Float[Array, "b features"]:
         """Encode; ``labels`` are wanted iff there are classes."""
+        checks.floating("images", images, checks.SCALE)
         x = with_labels(images.reshape(images.shape[0], -1), labels, self.num_classes)
         return dense(x, self.hidden, self.features, self.activation)
 
@@ -48,6 +57,13 @@ class Decoder(nn.Module):
     shape: tuple[int, int, int]
     hidden: tuple[int, ...] = (256,)
     num_classes: int = 0
+
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.counts("shape", self.shape, length=3)
+        checks.counts("hidden", self.hidden)
+        checks.count("num_classes", self.num_classes, 0)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"], labels: Labels | None = None) -> Float[Array, "b h w m"]:
@@ -66,20 +82,17 @@ def one_hot(labels: Labels | None, num_classes: int) -> Float[Array, "b classes"
     """The classes of examples, where a network wants them.
 
     Raises:
-      ValueError: labels are wanted and missing, or given and not wanted.
+      ValueError: labels are wanted and missing, or given and not wanted; or one is not among the classes.
     """
-    if (labels is None) != (num_classes == 0):
-        wanted = (
-            f"one of {num_classes} classes for each example, as the network is conditional" if num_classes else "none"
-        )
-        raise ValueError(f"labels: expected {wanted}; got {'none' if labels is None else 'labels'}")
-    return None if labels is None else jax.nn.one_hot(labels, num_classes)
+    found = checks.labels("labels", labels, num_classes, 0 if labels is None else labels.size)
+    return None if found is None else jax.nn.one_hot(found, num_classes)
 
 
 def dense(
     x: Float[Array, "b f"], hidden: tuple[int, ...], features: int, activation: Callable[[Array], Array] | None
 ) -> Float[Array, "b g"]:
     """Dense layers of the widths ``hidden`` with ReLU, and one more; for use inside a compact method."""
+    checks.count("features", features)
     for width in hidden:
         x = nn.relu(nn.Dense(width)(x))
     x = nn.Dense(features)(x)
@@ -101,6 +114,13 @@ class Tanh(nn.Module):
     features: int
     hidden: tuple[int, ...] = (64, 64)
     scale: float = 1.0
+
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("features", self.features)
+        checks.counts("hidden", self.hidden)
+        checks.positive("scale", self.scale)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from genjax import checks
 from genjax.types import Images
 
 
@@ -22,6 +23,11 @@ class BatchNorm(nn.Module):
 
     epsilon: float = 1e-5
     dtype: Any = None
+
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.positive("epsilon", self.epsilon)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Images) -> Images:
@@ -44,6 +50,12 @@ class GroupNorm(nn.Module):
     epsilon: float = 1e-6
     dtype: Any = None
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("groups", self.groups)
+        checks.positive("epsilon", self.epsilon)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: Images) -> Images:
         """Normalise x.
@@ -52,7 +64,7 @@ class GroupNorm(nn.Module):
           ValueError: the groups do not divide the channels.
         """
         b, _, _, c = x.shape
-        if self.groups < 1 or c % self.groups:
+        if c % self.groups:
             raise ValueError(f"groups: expected a divisor of the {c} channels, got {self.groups}")
         size = c // self.groups
 

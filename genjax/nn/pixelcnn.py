@@ -17,13 +17,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Shaped
 
+from genjax import checks
 from genjax.nn import causal, mlp
 from genjax.nn.causal import Column, Pixel, Row
-from genjax.types import Images
+from genjax.types import Pixels
 
-Labels = Int[Array, " b"]
+Labels = mlp.Labels
 Cache = dict[str, Any]
 Outputs = Float[Array, "b h w m"]
 Apply = Callable[[str, causal.MaskedConv, Array], Array]
@@ -55,6 +56,13 @@ class PixelCNN(nn.Module):
     head: int = 64
     levels: int = 0
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        causal.check(self.outputs, self.colours, self.channels, self.features, self.head, self.levels)
+        checks.count("blocks", self.blocks, 0)
+        causal.odd("size", self.size)
+        super().__post_init__()
+
     def setup(self):
         """Make the layers."""
         c, f, head = self.colours, self.features * self.colours, self.head * self.colours
@@ -65,11 +73,11 @@ class PixelCNN(nn.Module):
         self.wide = [conv(f, 2 * f, 1) for _ in range(self.blocks)]
         self.head_in, self.head_out = conv(2 * f, head, 1), conv(head, self.outputs, 1)
 
-    def __call__(self, images: Images, labels: Labels | None = None) -> Outputs:
+    def __call__(self, images: Pixels, labels: Labels | None = None) -> Outputs:
         """The outputs of every pixel; labels are not used."""
         return self._body(self.first(self.embed(images)), lambda name, layer, x: layer(x))
 
-    def embed(self, pixels: Float[Array, "*place c"]) -> Float[Array, "*place i"]:
+    def embed(self, pixels: Shaped[Array, "*place c"]) -> Float[Array, "*place i"]:
         """What the layers see of pixels."""
         return causal.embed(pixels, self.levels)
 
@@ -134,6 +142,14 @@ class GatedPixelCNN(nn.Module):
     num_classes: int = 0
     levels: int = 0
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        causal.check(self.outputs, self.colours, self.channels, self.features, self.head, self.levels)
+        checks.count("layers", self.layers)
+        causal.odd("size", self.size)
+        checks.count("num_classes", self.num_classes, 0)
+        super().__post_init__()
+
     def setup(self):
         """Make the layers."""
         c, f, head = self.colours, self.features * self.colours, self.head * self.colours
@@ -148,7 +164,7 @@ class GatedPixelCNN(nn.Module):
         self.label = [nn.Dense(4 * f, use_bias=False) for _ in each] if self.num_classes else []
         self.head_in, self.head_out = conv(f, head, 1), conv(head, self.outputs, 1)
 
-    def __call__(self, images: Images, labels: Labels | None = None) -> Outputs:
+    def __call__(self, images: Pixels, labels: Labels | None = None) -> Outputs:
         """The outputs of every pixel; ``labels`` are wanted iff there are classes."""
         above, x = [], self.embed(images)
         v = x
@@ -158,7 +174,7 @@ class GatedPixelCNN(nn.Module):
             v = gate(pre)
         return self._horizontal(x, above, labels, lambda name, layer, x: layer(x))
 
-    def embed(self, pixels: Float[Array, "*place c"]) -> Float[Array, "*place i"]:
+    def embed(self, pixels: Shaped[Array, "*place c"]) -> Float[Array, "*place i"]:
         """What the layers see of pixels."""
         return causal.embed(pixels, self.levels)
 

@@ -9,13 +9,14 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Shaped
 
-from genjax.nn import causal
+from genjax import checks
+from genjax.nn import causal, mlp
 from genjax.nn.causal import Column, Maps, Pixel, Row
-from genjax.types import Images
+from genjax.types import Pixels
 
-Labels = Int[Array, " b"]
+Labels = mlp.Labels
 Cache = dict[str, Any]
 
 
@@ -37,6 +38,14 @@ class RowLSTM(nn.Module):
     features: int
     size: int = 3
     colours: int = 1
+
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("inputs", self.inputs)
+        checks.count("features", self.features)
+        causal.odd("size", self.size)
+        checks.count("colours", self.colours)
+        super().__post_init__()
 
     def setup(self):
         """Make the parameters."""
@@ -99,6 +108,13 @@ class DiagonalBiLSTM(nn.Module):
     inputs: int
     features: int
     colours: int = 1
+
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("inputs", self.inputs)
+        checks.count("features", self.features)
+        checks.count("colours", self.colours)
+        super().__post_init__()
 
     def setup(self):
         """Make the parameters."""
@@ -185,6 +201,13 @@ class PixelRNN(nn.Module):
     head: int = 64
     levels: int = 0
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        causal.check(self.outputs, self.colours, self.channels, self.features, self.head, self.levels)
+        checks.count("layers", self.layers, 0)
+        checks.choice("kind", self.kind, ("row", "diagonal"))
+        super().__post_init__()
+
     def setup(self):
         """Make the layers."""
         c, f, head = self.colours, self.features * self.colours, self.head * self.colours
@@ -195,11 +218,11 @@ class PixelRNN(nn.Module):
         self.wide = [conv(f, 2 * f, 1) for _ in range(self.layers)]
         self.head_in, self.head_out = conv(2 * f, head, 1), conv(head, self.outputs, 1)
 
-    def __call__(self, images: Images, labels: Labels | None = None) -> Float[Array, "b h w m"]:
+    def __call__(self, images: Pixels, labels: Labels | None = None) -> Float[Array, "b h w m"]:
         """The outputs of every pixel; labels are not used."""
         return self._body(self.first(self.embed(images)), lambda name, layer, x: layer(x))
 
-    def embed(self, pixels: Float[Array, "*place c"]) -> Float[Array, "*place i"]:
+    def embed(self, pixels: Shaped[Array, "*place c"]) -> Float[Array, "*place i"]:
         """What the layers see of pixels."""
         return causal.embed(pixels, self.levels)
 

@@ -2,19 +2,37 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
+
+from genjax import checks
 
 Codebook = Float[Array, "k d"]
 """k vectors."""
 
 
-def nearest(codebook: Codebook, z: Float[Array, "*b d"]) -> Int[Array, "*b"]:
+def nearest(codebook: Codebook, z: Shaped[Array, "*b d"]) -> Int[Array, "*b"]:
     """argmin_k |z - e_k|², the first of equals (van den Oord et al. 2017, eq. 1).
 
-    From |z|² - 2 z·e + |e|², without |z|², which is the same for all k.
+    The differences themselves are squared and summed, in one pass: |z|² - 2 z·e + |e|² loses in rounding whatever is
+    small beside |z|², as the distances are of vectors far from 0 and close together.
+
+    Raises:
+      ValueError: there is no entry, or vectors are not numbers or have another length than entries.
     """
-    scores = jnp.matmul(z, codebook.T, precision="highest") - jnp.sum(codebook**2, -1) / 2
-    return jnp.argmax(scores, -1)
+    checks.some("codebook", codebook)
+    checks.floating("z", z)
+    checks.finite("codebook", codebook)
+    checks.finite("z", z)
+    if z.shape[-1] != codebook.shape[-1]:
+        raise ValueError(f"z: expected vectors of {codebook.shape[-1]} numbers, as the entries are, got {z.shape[-1]}")
+    return _nearest(codebook, z)
+
+
+@jax.jit  # outside of it the differences would be held in memory
+def _nearest(codebook, z):
+    wide = jnp.promote_types(jnp.promote_types(codebook.dtype, z.dtype), jnp.float32)
+    differences = z[..., None, :].astype(wide) - codebook.astype(wide)
+    return jnp.argmin(jnp.sum(jnp.square(differences), -1), -1)
 
 
 def straight_through(z: Float[Array, "*b d"], quantized: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
@@ -30,6 +48,13 @@ def _pass(z, quantized):
 _pass.defvjp(lambda z, quantized: (quantized, None), lambda _, gradient: (gradient, jnp.zeros_like(gradient)))
 
 
-def usage(indices: Int[Array, "..."], size: int) -> Float[Array, " k"]:
-    """The share of each entry among the indices."""
+def usage(indices: Shaped[Array, "..."], size: int) -> Float[Array, " k"]:
+    """The share of each entry among the indices.
+
+    Raises:
+      ValueError: there is no index, or one is not among the entries.
+    """
+    checks.count("size", size)
+    checks.integers("indices", indices, 0, size)
+    checks.some("indices", indices.reshape(-1))
     return jnp.bincount(indices.reshape(-1), length=size) / indices.size

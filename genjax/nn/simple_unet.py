@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from genjax import checks
 from genjax.nn import convolution, embedding, normalization
-from genjax.types import Images, Key
+from genjax.types import Images, Key, Pixels
 
 Norm = Literal["batch", "group"]
 """Over what a channel is normalised: the batch and the image, or the image and its group of channels."""
@@ -35,8 +36,16 @@ class SimpleUNet(nn.Module):
     norm: Norm = "batch"
     dtype: Any = None
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.counts("channels", self.channels, length=1)
+        checks.count("image_channels", self.image_channels)
+        checks.count("time_features", self.time_features)
+        checks.choice("norm", self.norm, ("batch", "group"))
+        super().__post_init__()
+
     @nn.compact
-    def __call__(self, x_t: Images, t: Int[Array, " b"], keys: Key | None = None) -> Float[Array, "b h w outputs"]:
+    def __call__(self, x_t: Pixels, t: embedding.Times, keys: Key | None = None) -> Float[Array, "b h w outputs"]:
         """Predict the noise in x_t.
 
         Args:
@@ -47,6 +56,7 @@ class SimpleUNet(nn.Module):
         Raises:
           ValueError: the image does not halve often enough, or 8 groups do not divide the channels.
         """
+        checks.floating("x_t", x_t, checks.SCALE)
         check_size(x_t, len(self.channels) - 1)
         time = embedding.sinusoidal(t, self.time_features)
         time = nn.relu(nn.Dense(self.time_features, dtype=self.dtype, name="time")(time))
@@ -88,7 +98,7 @@ class _Block(nn.Module):
         return normalization.GroupNorm(8, epsilon=1e-5, dtype=self.dtype, name=f"norm_{i}")
 
 
-def check_size(x: Images, halvings: int) -> None:
+def check_size(x: Pixels, halvings: int) -> None:
     """Raise ValueError unless height and width can be halved this often."""
     unit, size = 2**halvings, x.shape[1:3]
     if any(n % unit for n in size):

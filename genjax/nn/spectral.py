@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from genjax import checks
 from genjax.nn import convolution
 from genjax.types import Images
 
@@ -23,6 +24,11 @@ class Dense(nn.Module):
     """``flax.linen.Dense`` with its kernel divided by its largest singular value."""
 
     features: int
+
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("features", self.features)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
@@ -40,6 +46,13 @@ class Conv(nn.Module):
     strides: int = 1
     padding: Any = "SAME"
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("features", self.features)
+        checks.counts("kernel_size", self.kernel_size, length=2)
+        checks.count("strides", self.strides)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "b h2 w2 o"]:
         """Convolve images [b h w c]."""
@@ -50,12 +63,16 @@ class Conv(nn.Module):
 
 
 def normalised(module: nn.Module, kernel: Kernel) -> Kernel:
-    """The kernel over its running largest singular value; for use inside a compact method, once."""
+    """The kernel over its running largest singular value, or 0 of 0; for use inside a compact method, once."""
     matrix = kernel.reshape(-1, kernel.shape[-1])
     u = module.param("u", _unit_normal, (kernel.shape[-1],))
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(matrix), initial=0))
+    scale = jnp.where(largest > 0, largest, 1)  # so that no square of W leaves the range of the numbers
+    matrix, kernel = matrix / scale, kernel / scale
     v, new = power_iteration(jax.lax.stop_gradient(matrix), jax.lax.stop_gradient(u))
     module.sow("pull", "u", 0.5 * jnp.sum((u - new) ** 2))
-    return kernel / (v @ matrix @ new)
+    sigma = v @ matrix @ new
+    return kernel / jnp.where(sigma > 0, sigma, 1)
 
 
 def power_iteration(
@@ -63,11 +80,15 @@ def power_iteration(
 ) -> tuple[Float[Array, " i"], Float[Array, " o"]]:
     """v ∝ W u and u' ∝ Wᵀ v, of unit length: towards the first singular vectors (Miyato et al. 2018, algorithm 1)."""
     v = _unit(matrix @ u)
-    return v, _unit(matrix.T @ v)
+    new = _unit(matrix.T @ v)
+    return v, jnp.where(jnp.any(new != 0), new, u)  # of W = 0 every vector is as good as any
 
 
 def _unit(x: Float[Array, " n"]) -> Float[Array, " n"]:
-    return x / (jnp.linalg.norm(x) + 1e-12)
+    """x / |x|, or 0 of 0; x is scaled first, so that squares neither vanish nor overflow."""
+    largest = jnp.max(jnp.abs(x), initial=0)
+    x = x / jnp.where(largest > 0, largest, 1)
+    return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
 
 
 _unit_normal: Callable = lambda key, shape: _unit(jax.random.normal(key, shape))

@@ -12,11 +12,12 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from genjax.nn import convolution, dropout, embedding, normalization
+from genjax import checks
+from genjax.nn import convolution, dropout, embedding, mlp, normalization
 from genjax.nn.simple_unet import SimpleUNet, check_size
-from genjax.types import Images, Key
+from genjax.types import Images, Key, Pixels
 
 __all__ = ["SimpleUNet", "UNet"]
 
@@ -31,7 +32,8 @@ class UNet(nn.Module):
       channels: of the finest level.
       multipliers: channels of each level over ``channels``; every level but the first halves the image.
       blocks: residual blocks of a level on the way down; one more on the way up.
-      attention: heights at which every block is followed by attention; the coarsest level has one anyway.
+      attention: heights at which every block is followed by attention; between the two middle blocks there is one
+        anyway. None means 16, where the image comes to that.
       dropout: rate inside the blocks, active where keys are given.
       groups: of every GroupNorm; divides all channels.
       image_channels: of the output; those of the image, or twice as many for a learned variance.
@@ -51,7 +53,7 @@ class UNet(nn.Module):
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 2
-    attention: tuple[int, ...] = (16,)
+    attention: tuple[int, ...] | None = None
     dropout: float = 0.1
     groups: int = 32
     image_channels: int = 3
@@ -67,9 +69,26 @@ class UNet(nn.Module):
     num_classes: int = 0
     fourier: tuple[int, ...] = ()
 
+    def __post_init__(self):
+        """Refuse numbers that cannot be."""
+        checks.count("channels", self.channels)
+        checks.counts("multipliers", self.multipliers, length=1)
+        for name in ("blocks", "groups", "image_channels"):
+            checks.count(name, getattr(self, name))
+        checks.count("num_classes", self.num_classes, 0)
+        checks.count("head_channels", 1 if self.head_channels is None else self.head_channels)
+        checks.positive("epsilon", self.epsilon)
+        checks.counts("attention", () if self.attention is None else self.attention)
+        for name in ("attention_down", "attention_up"):
+            for level in getattr(self, name) or ():
+                checks.integers(name, level, 0, len(self.multipliers))
+        checks.choice("modulation", self.modulation, ("add", "scale"))
+        dropout.Dropout(self.dropout, parent=None)
+        super().__post_init__()
+
     @nn.compact
     def __call__(
-        self, x_t: Images, t: embedding.Times, keys: Key | None = None, labels: Int[Array, " b"] | None = None
+        self, x_t: Pixels, t: embedding.Times, keys: Key | None = None, labels: mlp.Labels | None = None
     ) -> Float[Array, "b h w outputs"]:
         """Predict the noise in x_t.
 
@@ -80,9 +99,12 @@ class UNet(nn.Module):
           labels: [b], where there are classes; ``num_classes`` stands for none, and so does None.
 
         Raises:
-          ValueError: the image does not halve often enough, or ``groups`` do not divide the channels.
+          ValueError: the image does not halve often enough, never has a height of ``attention``, or is of bytes;
+            ``groups`` do not divide the channels; or a label is not among the classes.
         """
+        checks.floating("x_t", x_t, checks.SCALE)
         check_size(x_t, len(self.multipliers) - 1)
+        attention = self._heights(x_t.shape[1])
         if self.channels % self.groups:
             fix = f"use groups={math.gcd(self.groups, self.channels)}, or channels divisible by {self.groups}"
             raise ValueError(f"groups: expected a divisor of channels={self.channels}, got {self.groups}; {fix}")
@@ -96,7 +118,7 @@ class UNet(nn.Module):
 
         def block(h: Images, level: int, name: str, attended: tuple[int, ...] | None):
             h = residual(self.channels * self.multipliers[level], name=name)(h, time, keys)
-            here = h.shape[1] in self.attention if attended is None else level in attended
+            here = h.shape[1] in attention if attended is None else level in attended
             return attend(name=f"{name}_attention")(h) if here else h
 
         levels = range(len(self.multipliers))
@@ -120,13 +142,26 @@ class UNet(nn.Module):
         h = conv(self.image_channels, kernel_init=_ZERO, name="conv_out")(nn.silu(norm(name="norm_out")(h)))
         return h.astype(jnp.promote_types(x_t.dtype, jnp.float32))
 
-    def _embed(self, t: embedding.Times, labels: Int[Array, " b"] | None) -> Float[Array, "b time"]:
+    def _heights(self, height: int) -> tuple[int, ...]:
+        """Where attention is, of an image of this height."""
+        if self.attention is None:
+            return (16,)
+        heights = [height // 2**level for level in range(len(self.multipliers))]
+        if missing := sorted(set(self.attention) - set(heights)):
+            raise ValueError(
+                f"attention: expected heights that an image of height {height} comes to, which are "
+                f"{', '.join(map(str, heights))}; got {', '.join(map(str, missing))}"
+            )
+        return self.attention
+
+    def _embed(self, t: embedding.Times, labels: mlp.Labels | None) -> Float[Array, "b time"]:
         """SiLU of the embedding that every block projects: waves, Dense, SiLU, Dense; and a vector of the label."""
         dense = functools.partial(nn.Dense, 4 * self.channels, dtype=self.dtype, kernel_init=_UNIFORM)
         time = dense(name="time_0")(self.embed(t, self.channels))
         time = dense(name="time_1")(nn.silu(time))
         if self.num_classes:
-            known = jnp.full(t.shape, self.num_classes) if labels is None else labels
+            some = jnp.full(t.shape, self.num_classes) if labels is None else labels
+            known = checks.labels("labels", some, self.num_classes + 1, t.shape[0])
             time = time + nn.Embed(self.num_classes + 1, time.shape[-1], dtype=self.dtype, name="labels")(known)
         return nn.silu(time)
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from genjax import checks
 from genjax.training.state import TrainState
 from genjax.types import Data, Metrics
 
@@ -27,6 +28,7 @@ def spread(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
       devices: this machine's; all of them by default. On several machines the axis spans all of them.
     """
     devices = jax.local_devices() if devices is None else list(devices)
+    checks.some("devices", devices)
     mapped = jax.pmap(
         lambda _, key, state, data: run(key, state, data),
         axis_name=AXIS,
@@ -56,6 +58,7 @@ def check_split(batch_size: int, num_devices: int) -> None:
     Raises:
       ValueError: naming the nearest sizes that do.
     """
+    checks.count("num_devices", num_devices)
     if batch_size < 1 or batch_size % num_devices:
         below, above = batch_size // num_devices * num_devices, -(-max(batch_size, 1) // num_devices) * num_devices
         fits = f"{below} or {above}" if below > 0 else f"{above}"

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from genjax import statistics
 from genjax.types import Params
 
 
@@ -27,5 +28,10 @@ class TrainState(NamedTuple):
 
 
 def create(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step.
+
+    Raises:
+      ValueError: some parameters are running statistics, and the optimizer does not know them (``genjax.statistics``).
+    """
+    statistics.check(params, optimizer)
     return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), optimizer.init(params))

@@ -5,13 +5,15 @@ So a run is a function of (key, state, data): stopped anywhere and started again
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, UInt32
+from jaxtyping import Array, Int, UInt32
 
-from genjax import random
+from genjax import checks, random, statistics
 from genjax.theory import markov
 from genjax.training.state import TrainState
 from genjax.types import Data, Draw, Kernel, Key, Loss, Metrics, Params
@@ -26,21 +28,23 @@ def gradient_step(
 
     Args:
       loss: the mean over a batch.
-      optimizer: from optax.
-      ema_decay: d in ema ← d · ema + (1 - d) · params; 0 keeps no average, ema is params.
+      optimizer: from optax; the model's own where it has running statistics (``genjax.statistics``).
+      ema_decay: d; 0 keeps no average, ema is params. See ``average``.
       axis_name: where set, the batch is this device's share of a global batch that is split along this axis: gradients
         and metrics are averaged over it, and the loss gets one key per example, numbered within the global batch.
 
     Returns:
-      The kernel. Metrics: ``loss``, ``grad_norm`` (2-norm before the optimizer) and those of the loss.
+      The kernel. Metrics: ``loss``, ``grad_norm`` (2-norm before the optimizer, of all parameters but running
+      statistics) and those of the loss.
 
     Raises:
-      ValueError: ``ema_decay`` outside [0, 1).
+      ValueError: ``ema_decay`` outside [0, 1); at the first step, an optimizer that does not know running statistics.
     """
     if not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay: expected 0 (no average) to below 1, got {ema_decay:g}")
 
     def step(key: Key, state: TrainState, batch) -> tuple[TrainState, Metrics]:
+        statistics.check(state.params, optimizer)
         if axis_name is not None:
             num = jax.tree.leaves(batch)[0].shape[0]
             key = random.per_example(key, num, first=jax.lax.axis_index(axis_name) * num)
@@ -50,11 +54,27 @@ def gradient_step(
             gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema_params = optax.incremental_update(params, state.ema_params, 1 - ema_decay)
-        metrics["grad_norm"] = optax.tree.norm(gradients)
+        ema_params = average(state.ema_params, params, ema_decay, state.step)
+        metrics["grad_norm"] = optax.tree.norm(statistics.descending(gradients))
         return TrainState(state.step + 1, params, ema_params, opt_state), metrics
 
     return step
+
+
+def average(ema_params: Params, params: Params, decay: float, step: Int[Array, ""]) -> Params:
+    """ema ← d_n · ema + (1 - d_n) · params with d_n = min(d, (1 + n) / (10 + n)), n the steps done before.
+
+    The warm-up of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``: the start weighs Π d_n, which is
+    about 9!·n⁻⁹ as long as the warm-up lasts, and not dⁿ, which is .905 after 1000 steps of d = .9999.
+
+    Args:
+      ema_params: the average so far.
+      params: after the step.
+      decay: d; 0 gives ``params``.
+      step: n.
+    """
+    warm = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return optax.incremental_update(params, ema_params, 1 - warm if decay else 1.0)
 
 
 def rows(batch_size: int, *, axis_name: str | None = None) -> Draw:
@@ -67,9 +87,14 @@ def rows(batch_size: int, *, axis_name: str | None = None) -> Draw:
       axis_name: where set, the batch is split along this axis and each device draws its own share.
 
     The cursor counts to 2³² examples.
+
+    Raises:
+      ValueError: ``batch_size`` below 1; at the first batch, data without a row.
     """
+    checks.count("batch_size", batch_size)
 
     def draw(key: Key, state: TrainState, data: Data):
+        _rows_of("data", data)
         size = jax.tree.leaves(data)[0].shape[0]
         shares, share = (1, 0) if axis_name is None else (jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name))
         local = batch_size // shares
@@ -118,7 +143,12 @@ def stratified(draw: Draw, name: str, *, axis_name: str | None = None) -> Draw:
 
 
 def repeat(step: Kernel, draw: Draw, num_steps: int) -> Callable[[Key, TrainState, Data], tuple[TrainState, Metrics]]:
-    """``num_steps`` training steps as one scan: ``(key of the run, state, data) -> (state, metrics [num_steps])``."""
+    """``num_steps`` training steps as one scan: ``(key of the run, state, data) -> (state, metrics [num_steps])``.
+
+    Raises:
+      ValueError: ``num_steps`` below 0.
+    """
+    checks.count("num_steps", num_steps, 0)
 
     def run(key: Key, state: TrainState, data: Data) -> tuple[TrainState, Metrics]:
         def kernel(_, state, __):
@@ -139,9 +169,15 @@ def epochs(step: Kernel, num_epochs: int, batch_size: int) -> Kernel:
 
     Returns:
       The kernel; it counts as one step, and its metrics are means.
+
+    Raises:
+      ValueError: ``num_epochs`` or ``batch_size`` below 1; at the first step, a batch without a row.
     """
+    checks.count("num_epochs", num_epochs)
+    checks.count("batch_size", batch_size)
 
     def kernel(key: Key, state: TrainState, batch) -> tuple[TrainState, Metrics]:
+        _rows_of("batch", batch)
         size = jax.tree.leaves(batch)[0].shape[0]
         each = max(size // batch_size, 1)
 
@@ -162,9 +198,14 @@ def evaluate(loss: Loss, batch_size: int) -> Callable[[Key, Params, Data], Metri
     Args:
       loss: the mean over a batch; it gets an array of keys, one per example.
       batch_size: rows per evaluation of the loss; the result does not depend on it.
+
+    Raises:
+      ValueError: ``batch_size`` below 1; when run, data without a row.
     """
+    checks.count("batch_size", batch_size)
 
     def run(key: Key, params: Params, data: Data) -> Metrics:
+        _rows_of("data", data)
         size = jax.tree.leaves(data)[0].shape[0]
         table = (random.per_example(key, size), data)
         whole = size // batch_size * batch_size
@@ -185,6 +226,13 @@ def evaluate(loss: Loss, batch_size: int) -> Callable[[Key, Params, Data], Metri
         )
 
     return run
+
+
+def _rows_of(name: str, data: Any) -> None:
+    """Refuse arrays that have no row in common."""
+    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
+    if len(sizes) != 1 or not min(sizes) or not min(sizes)[0]:
+        raise ValueError(f"{name}: expected arrays with as many rows each, and at least one; got {sorted(sizes)} rows")
 
 
 def _epoch_order(key: Key, place: UInt32[Array, " b"], size: int) -> UInt32[Array, " b"]:

@@ -111,6 +111,20 @@ def test_value_iteration_meets_bellmans_equation_and_no_policy_is_better(discoun
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        *(
+            (
+                lambda n=n, action=action: envs.ENVIRONMENTS[n]().step(KEY, envs.ENVIRONMENTS[n]().reset(KEY), action),
+                "action: exp",
+            )
+            for n in ("cartpole", "acrobot", "chain", "grid")
+            for action in (-1, 4, 1.0, np.nan, np.array([0, 1]))
+        ),
+        (lambda: envs.chain().step(KEY, jnp.array(5), 0), "state: expected whole numbers from 0 to 4, got 5"),
+        (lambda: envs.chain(1), "length: expected at least 2, got 1"),
+        (lambda: envs.chain(slip=1.2), "slip: expected numbers from 0 to 1, got 1.2"),
+        (lambda: envs.grid(1), "side: expected at least 2, got 1"),
+        (lambda: tables.tabular(tables.chain_tables(), max_steps=0), "max_steps: expected at least 1, got 0"),
+        (lambda: envs.episodes(envs.chain()._replace(max_steps=0), None), "max_steps: expected at least 1, got 0"),
         (lambda: tables.ladder_tables(6), "rung: expected 1 to 5, got 6"),
         (lambda: decisions.value_iteration(tables.chain_tables(), 1.0), "discount: 1 does not converge here"),
         (lambda: decisions.value_iteration(tables.chain_tables(), 1.5), "discount: expected 0 to 1, got 1.5"),

@@ -122,6 +122,29 @@ def test_ppo_on_a_fresh_rollout_is_the_policy_gradient_and_is_clipped_beyond():
     assert clipped.loss(KEY, params, far)[1]["moved"] == 1
 
 
+@pytest.mark.parametrize("advantage", [0.0, 1.0, -1.0])
+@pytest.mark.parametrize("old", [-200.0, -1e4, 0.0])
+def test_a_ratio_beyond_the_numbers_leaves_loss_and_slopes_finite(old, advantage):
+    """Without an advantage the loss is 0 and so is its slope; an action too probable is still made less so."""
+    env = envs.chain()
+    ours = model(env, clip=0.2, entropy_weight=0.0, value_weight=0.0)
+    params = jax.jit(ours.init)(KEY)
+    batch = {
+        "observation": jnp.eye(5)[:1],
+        "action": jnp.array([1]),
+        "log_prob": jnp.array([old]),
+        "advantage": jnp.array([advantage]),
+        "target": jnp.zeros(1),
+    }
+    value, slope = jax.value_and_grad(lambda p: ours.loss(KEY, p, batch)[0])(params)
+    step = np.asarray(slope["policy"]["Dense_0"]["bias"])
+    assert np.isfinite(value) and np.isfinite(optax.tree.norm(slope))
+    if advantage == 0:
+        assert value == 0 and not step.any()
+    elif advantage < 0 and old < -1:
+        assert step[1] > 0 > step[0]  # descent takes the second action's logit down
+
+
 def test_neither_loss_leaks_into_the_other_player():
     env = envs.chain()
     ours = model(env, (8,), entropy_weight=0.0)
@@ -172,14 +195,35 @@ def test_every_rung_of_the_ladder_is_climbed(rung):
     assert end.step == 150
 
 
+LITTLE = model(envs.chain())
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: model(envs.chain(), num_envs=0), "num_envs: expected at least 1, got 0"),
+        *(
+            (lambda name=name, value=value: model(envs.chain(), **{name: value}), f"{name}: expected")
+            for name, values in {
+                "discount": (1.5, -0.1, float("nan")),
+                "trace": (-1, 1.01, float("nan")),
+                "clip": (-1, 0.0, float("inf"), float("nan")),
+                "entropy_weight": (-0.1, float("nan")),
+                "value_weight": (-1, float("inf")),
+                "num_envs": (-1, 2.5),
+                "num_steps": (0, 1.5),
+            }.items()
+            for value in values
+        ),
+        (lambda: LITTLE.logits({}, jnp.zeros((2, 4))), "observations: expected 5 numbers each"),
+        (lambda: LITTLE.values({}, jnp.full((1, 5), jnp.nan)), "observations: expected finite numbers, got nan"),
+        (lambda: LITTLE.logits({}, jnp.zeros((2, 5), int)), "observations: expected floating-point numbers, got int32"),
+        (lambda: actor_critic.advantages(*(jnp.zeros(0),) * 3, *(jnp.zeros(0, bool),) * 2, 0.9, 0.9),
+         "reward: expected at least 1"),
         (lambda: actor_critic.build(mlp.Tanh(3), mlp.Tanh(1), envs.chain()), r"policy: expected 2 outputs, got \(3,\)"),
         (lambda: actor_critic.build(mlp.Tanh(2), mlp.Tanh(2), envs.chain()), r"value: expected 1 outputs, got \(2,\)"),
     ],
-)
+)  # fmt: skip
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

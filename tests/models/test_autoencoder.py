@@ -111,6 +111,24 @@ def test_what_was_never_seen_comes_back_worse():
     assert np.median(error(strange)) > 2 * np.quantile(error(seen), 0.9)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, p: m.encode(p, jnp.zeros((2, 8, 8, 1), jnp.uint8)), "got uint8; genjax.data.scale"),
+        (lambda m, p: m.reconstruct(p, jnp.full((2, 8, 8, 1), jnp.nan)), "images: expected finite numbers"),
+        (lambda m, p: m.loss(jax.random.key(0), p, {"image": jnp.zeros((0, 8, 8, 1))}), "images: expected at least 1"),
+        (lambda m, p: m.encode(p, 127.0 * jnp.ones((2, 8, 8, 1))), r"pixels in \[-1, 1\], got 127 to 127"),
+        (lambda m, p: m.decode(p, jnp.zeros((2, 5))), r"codes: expected vectors of shape \[b, 4\]"),
+        (lambda m, p: m.decode(p, jnp.full((2, 4), jnp.inf)), "codes: expected finite numbers"),
+        (lambda m, p: autoencoder.reconstruction_error(jnp.zeros((2, 8, 8, 1)), jnp.zeros((1, 8, 8, 1))), "the shape"),
+    ],
+)
+def test_what_is_no_image_is_refused(call, message):
+    model = autoencoder.build(mlp.Encoder(4, ()), mlp.Decoder((8, 8, 1), ()), (8, 8, 1))
+    with pytest.raises(ValueError, match=message):
+        call(model, model.init(jax.random.key(0)))
+
+
 def test_networks_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"decoder: expected images of shape \(28, 28, 1\) back, got \(8, 8, 1\)"):
         autoencoder.build(mlp.Encoder(20), mlp.Decoder((8, 8, 1)), SHAPE)

@@ -157,6 +157,7 @@ def mixed(**more):
 
 
 BINARY = autoregressive.build(NETWORKS["gated"](1), pixels.bernoulli(), (4, 4, 1))
+CLASSES = autoregressive.build(NETWORKS["gated"](1, num_classes=3), pixels.bernoulli(), (4, 4, 1))
 PARAMS, NONE = awake(BINARY), jnp.zeros((4, 4), bool)
 ZEROS, TALL = jnp.zeros((2, 4, 4, 1)), jnp.ones((2, 5, 4, 1))
 
@@ -169,9 +170,20 @@ ZEROS, TALL = jnp.zeros((2, 4, 4, 1)), jnp.ones((2, 5, 4, 1))
         (lambda: BINARY.complete(KEY, PARAMS, TALL, NONE), r"expected the shape \(4, 4, 1\) .* \(5, 4, 1\)"),
         (lambda: BINARY.complete(KEY, PARAMS, ZEROS + 1, NONE[:3]), r"known: expected the shape \(4, 4\)"),
         (lambda: autoregressive.build(NETWORKS["gated"](2), pixels.bernoulli(), (4, 4, 1)), "expected 1 outputs a"),
+        (lambda: BINARY.log_prob(PARAMS, jnp.zeros((0, 4, 4, 1))), "images: expected at least 1"),
+        (lambda: BINARY.sample(KEY, PARAMS, 0), "num: expected at least 1, got 0"),
+        (lambda: BINARY.log_prob(PARAMS, ZEROS.astype(jnp.uint8)), "got uint8; genjax.data.scale"),
+        (lambda: BINARY.log_prob(PARAMS, ZEROS / 0), "images: expected finite numbers, got nan"),
+        (lambda: BINARY.log_prob(PARAMS, ZEROS - 1, [0, 0]), "labels: expected none; got labels"),
+        (lambda: CLASSES.log_prob(PARAMS, ZEROS - 1, [0, 3]), "labels: expected whole numbers from 0 to 2, got 3 at 1"),
+        (lambda: CLASSES.sample(KEY, PARAMS, 2, [-1, 0]), "labels: expected whole numbers from 0 to 2, got -1 at 0"),
+        (lambda: CLASSES.complete(KEY, PARAMS, ZEROS - 1, NONE, [3, 0]), "from 0 to 2, got 3 at 0"),
+        (lambda: BINARY.complete(KEY, PARAMS, ZEROS - 1, NONE * 0.3), "known: expected truth values, got float32"),
+        (lambda: autoregressive.build(NETWORKS["gated"](1), pixels.bernoulli(), (4, 4, 1), temperature=float("nan")),
+         "temperature: expected a?.*positive"),
         (lambda: mixed(colours=3), "expected colours 1, as the likelihood gives a whole pixel; got 3"),
         (lambda: autoregressive.build(NETWORKS["gated"](1), pixels.bernoulli(), (4, 4, 1), temperature=0.0),
-         "temperature: expected a positive"),
+         "temperature: expected positive"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(call, message):

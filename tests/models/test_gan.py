@@ -155,6 +155,19 @@ def test_the_running_vector_is_power_iteration_and_ends_at_the_largest_singular_
     assert abs(np.linalg.norm(np.asarray(normed - bias, float), 2) - 1) < 2e-3
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e30])
+def test_a_kernel_of_any_size_has_norm_one_or_none(scale):
+    kernel = scale * np.diag([3.0, 2.0, 1.0, 0.5]).astype(np.float32)
+    layer = spectral.Dense(4)
+    params = layer.init(KEY, jnp.eye(4))["params"] | {"kernel": jnp.asarray(kernel)}
+    for _ in range(30):
+        _, u = spectral.power_iteration(params["kernel"] / max(scale, 1e-30), params["u"])
+        params["u"] = u
+    out, pullback = jax.vjp(lambda p: layer.apply({"params": p}, jnp.eye(4)), params)
+    assert np.allclose(out, np.diag([1, 2 / 3, 1 / 3, 1 / 6]) * (scale > 0), atol=1e-3)
+    assert np.isfinite(pullback(jnp.ones_like(out))[0]["kernel"]).all() and np.isclose(np.linalg.norm(params["u"]), 1)
+
+
 @pytest.mark.parametrize("channels", [(), (8, 8)])
 def test_an_image_depends_on_its_key_and_label_only(channels):
     ours = model(channels=channels, classes=3)
@@ -167,6 +180,13 @@ def test_an_image_depends_on_its_key_and_label_only(channels):
 
 
 JUDGE = adversarial.Discriminator()
+PLAIN = model()
+PLAYERS = jax.jit(PLAIN.init)(KEY)
+
+
+def test_the_best_answer_outside_of_both_supports_is_as_good_as_any():
+    p, q = jnp.array([0.0, 3e38, 0.0, 1e-38]), jnp.array([0.0, 3e38, 1.0, 3e-38])
+    assert np.allclose(gan.optimal_discriminator(p, q), [0.5, 0.5, 0, 0.25], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +200,15 @@ JUDGE = adversarial.Discriminator()
          r"\(6, 6\) does not go by 4; use fewer channels, or images of \(8, 8\)"),
         (lambda: gan.build(adversarial.Generator(SHAPE, num_classes=3), JUDGE, gan.hinge, SHAPE),
          "discriminator: expected 3 classes"),
+        (lambda: model(slope=-1.0), "slope: expected finite numbers of at least 0"),
+        (lambda: model(r1_weight=float("nan")), "r1_weight: expected finite numbers of at least 0"),
+        (lambda: PLAIN.sample(KEY, PLAYERS, 0), "num: expected at least 1, got 0"),
+        (lambda: PLAIN.generate(PLAYERS, jnp.zeros((2, 5))), r"z: expected vectors of shape \[b, 4\]"),
+        (lambda: PLAIN.discriminate(PLAYERS, jnp.zeros((2, *SHAPE), jnp.uint8)), "got uint8; genjax.data.scale"),
+        (lambda: PLAIN.loss(KEY, PLAYERS, {"image": jnp.full((2, *SHAPE), jnp.nan)}), "expected finite numbers"),
+        (lambda: PLAIN.loss(KEY, PLAYERS, {"image": jnp.zeros((0, *SHAPE))}), "expected at least 1"),
+        (lambda: model(classes=2).sample(KEY, {}, 1, [2]), "labels: expected whole numbers from 0 to 1, got 2"),
+        (lambda: gan.optimal_discriminator(jnp.array([-0.1]), jnp.array([0.2])), "p: expected finite numbers of"),
         (lambda: model(classes=2).loss(KEY, model(classes=2).init(KEY), {"image": jnp.zeros((2, *SHAPE))}),
          "batch: a conditional model needs label"),
     ],

@@ -136,6 +136,41 @@ def test_no_bound_is_above_the_quadrature():
     assert abs(np.mean(tight - exact)) < 0.05 and np.all(tight >= bound.mean)
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_quadrature_finds_posteriors_however_narrow(jit):
+    """Posteriors of deviations from 1 to 1e-3, along two directions, against the closed form of the linear model.
+
+    log N(x; b, W Wᵀ + σ² I); the posterior's deviations are (1 + w_i² / σ²)^-½ for orthogonal columns of length w_i.
+    """
+    rng = np.random.default_rng(0)
+    directions = np.linalg.qr(rng.standard_normal((6, 2)))[0]
+    worst, shortest = 0.0, 1.0
+    for lengths in ([1e-3, 1e-3], [0.5, 0.5], [0.3, 3e-3], [0.5, 0.1]):
+        for std in (0.2, 5e-3, 5e-4):
+            model = vae.build(mlp.Encoder(4, ()), mlp.Decoder(SHAPE, ()), pixels.gaussian(std), SHAPE)
+            turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+            w = directions * lengths @ turn
+            x = np.clip(rng.standard_normal((3, 2)) @ w.T * 0.5 + std * rng.standard_normal((3, 6)), -1, 1)
+            shortest = min(shortest, (1 + (max(lengths) / std) ** 2) ** -0.5)
+            with jax.enable_x64(True):
+                params = as_params(w, np.zeros(6), np.zeros((2, 6)), np.zeros(2))
+                evidence = functools.partial(vae.log_evidence, model, num_points=48, width=7.0)
+                found = (jax.jit(evidence) if jit else evidence)(params, {"image": jnp.asarray(x.reshape(-1, *SHAPE))})
+            exact = scipy.stats.multivariate_normal(np.zeros(6), w @ w.T + std**2 * np.eye(6)).logpdf(x)
+            worst = max(worst, np.abs(found - exact).max())
+        if not jit:
+            break  # the same program, and slower
+    assert worst < 1e-5 and (shortest <= 1e-3 or not jit)
+
+
+def test_an_integral_that_does_not_stand_still_is_not_given():
+    model, params, batch = trained()
+    evidence = functools.partial(vae.log_evidence, model, num_points=9, tolerance=1e-12)
+    with pytest.raises(ValueError, match="num_points: 9 do not resolve the posterior of image 0"):
+        evidence(params, {"image": batch["image"][:2]})
+    assert np.isnan(jax.jit(evidence)(params, {"image": batch["image"][:2]})).any()
+
+
 def test_image_i_is_drawn_from_its_own_key():
     model, params, _ = trained()
     sample, loss = jax.jit(model.sample, static_argnums=2), jax.jit(model.loss)
@@ -185,6 +220,21 @@ def test_a_conditional_model_depends_on_its_label(network):
         model.loss(KEY, params, {"image": jnp.zeros((2, *shape))})
     with pytest.raises(ValueError, match="labels: expected one of 10 classes for each example"):
         model.sample(KEY, params, 3)
+    images, z = jnp.zeros((2, *shape)), jnp.zeros((2, 2))
+    for call in (
+        lambda labels: model.sample(KEY, params, 2, labels),
+        lambda labels: model.encode(params, images, labels),
+        lambda labels: model.decode(params, z, labels),
+        lambda labels: model.loss(KEY, params, {"image": images, "label": labels}),
+        lambda labels: model.log_joint(params, {"image": images, "label": labels}, z),
+        lambda labels: model.log_weights(KEY, params, {"image": images, "label": labels}, 1),
+    ):
+        with pytest.raises(ValueError, match="expected whole numbers from 0 to 9, got 10 at 1"):
+            call([0, 10])
+        with pytest.raises(ValueError, match="expected whole numbers from 0 to 9, got -1 at 0"):
+            call(np.array([-1, 3]))
+        with pytest.raises(ValueError, match=r"expected the shape \(2,\)"):
+            call(jnp.zeros(3, int))
 
 
 def test_encoder_and_decoder_equal_pytorchs():
@@ -218,6 +268,26 @@ def test_bad_input_is_refused():
         model.log_weights(KEY, params, batch, 0)
     with pytest.raises(ValueError, match=r"pixels in \[-1, 1\], got 0 to 255"):
         model.loss(KEY, params, {"image": 127.5 * (batch["image"] + 1)})
+    for wrong, message in (
+        (batch["image"].astype(jnp.uint8), "got uint8; genjax.data.scale"),
+        (jnp.full((2, 8, 8, 1), jnp.inf), "expected finite numbers, got inf"),
+        (batch["image"][:0], "expected at least 1"),
+        (batch["image"][:, :4], r"expected images of shape \[b, 8, 8, 1\]"),
+    ):
+        for call in (
+            lambda images: model.loss(KEY, params, {"image": images}),
+            lambda images: model.encode(params, images),
+        ):
+            with pytest.raises(ValueError, match=message):
+                call(wrong)
+    with pytest.raises(ValueError, match="num: expected at least 1, got 0"):
+        model.sample(KEY, params, 0)
+    with pytest.raises(ValueError, match=r"z: expected vectors of shape \[b, 2\]"):
+        model.decode(params, jnp.zeros((3, 3)))
+    for name in ("beta", "free_bits"):
+        for value in (-1, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match=f"{name}: expected finite numbers of at least 0"):
+                vae.build(mlp.Encoder(4), mlp.Decoder((8, 8, 1)), pixels.bernoulli(), (8, 8, 1), **{name: value})
     three = linear(3)
     with pytest.raises(ValueError, match="expected two latents, for a grid over them; got 3"):
         vae.log_evidence(three, three.init(KEY), {"image": jnp.zeros((1, *SHAPE))})

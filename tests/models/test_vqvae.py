@@ -35,6 +35,16 @@ def test_the_nearest_entry_is_that_of_brute_force(size, d, scale):
     assert (ours == distance.argmin(1)).mean() > 0.95
 
 
+@pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (1e3, 1e-2), (-3e5, 1.0), (1e-3, 1e-6)])
+def test_the_nearest_is_that_of_float64_where_entries_lie_close_together_far_from_0(offset, scale):
+    """|z|² - 2 z·e + |e|² in float32 resolves 6e-8 |z|²: nothing of the distances here."""
+    rng = np.random.default_rng(5)
+    numbers = lambda n: (offset + scale * rng.standard_normal((n, 8))).astype(np.float32)
+    entries, z = np.concatenate([numbers(40), 30 * numbers(5)]), numbers(300)
+    distance = ((z[:, None].astype(float) - entries.astype(float)) ** 2).sum(-1)
+    assert np.array_equal(quantizer.nearest(jnp.asarray(entries), jnp.asarray(z)), distance.argmin(1))
+
+
 def test_the_gradient_passes_straight_through_bit_for_bit():
     z, e = (jnp.asarray(RNG.standard_normal((3, 4)), jnp.float32) for _ in range(2))
     loss = lambda x: jnp.sum(jnp.sin(3 * x) * jnp.arange(4))
@@ -86,6 +96,33 @@ def test_descent_is_the_recursion_of_the_paper():
         total = decay * total + (1 - decay) * sums
     assert np.allclose(params["share"], share, atol=1e-6) and np.allclose(params["sum"], total, atol=1e-6)
     assert np.allclose(codebook.vectors(params), total / share[:, None], rtol=1e-3)
+
+
+def test_the_smoothing_is_that_of_the_paper_in_vectors():
+    """A.1 in counts: N ← γ N + (1 - γ) n and e = m / ((N + ε) / (n + k ε) n), with n = Σ N; most entries are rare.
+
+    An ε on shares would pull an entry with one vector in 4096 to a part 1 / (1 + 4096 ε) of itself.
+    """
+    size, num, decay, epsilon = 512, 4096, 0.9, 1e-3
+    codebook = vqvae.ema_codebook(size, decay=decay, epsilon=epsilon, num_vectors=num)
+    params = codebook.init(KEY, 3)
+    count, total = num * np.asarray(params["share"], float), num * np.asarray(params["sum"], float)
+    slope = jax.jit(jax.grad(codebook.loss))
+    for _ in range(30):
+        indices = np.minimum(RNG.geometric(0.01, num) - 1, size - 1)
+        z = RNG.standard_normal((num, 3)).astype(np.float32)
+        params = jax.tree.map(
+            lambda p, g: p - (1 - decay) * g, params, slope(params, jnp.asarray(z), jnp.asarray(indices))
+        )
+        sums = np.zeros((size, 3))
+        np.add.at(sums, indices, z)
+        count = decay * count + (1 - decay) * np.bincount(indices, minlength=size)
+        total = decay * total + (1 - decay) * sums
+    smooth = (count + epsilon) / (count.sum() + size * epsilon) * count.sum()
+    assert count.min() < 1 and np.allclose(codebook.vectors(params), total / smooth[:, None], rtol=1e-3, atol=1e-5)
+    assert np.abs(total / smooth[:, None] - total / count[:, None]).max() > 1e-3  # ε is seen
+    default = vqvae.ema_codebook(size).vectors(params)  # 1e-5 vectors: not seen
+    assert np.allclose(default, total / count[:, None], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("restart", [0.0, 0.1])
@@ -161,12 +198,28 @@ def test_perplexity_is_the_exponential_of_the_entropy_of_use():
     assert len(share) > 1 and np.isclose(found, np.exp(-(share * np.log(share)).sum()))
 
 
+SMALL = build(vqvae.gradient_codebook(4))
+PARAMS = jax.jit(SMALL.init)(KEY)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: vqvae.ema_codebook(0), "size: expected a codebook of at least 1 entry, got 0"),
         (lambda: vqvae.ema_codebook(4, decay=1.0), r"decay: expected a number in \(0, 1\)"),
         (lambda: vqvae.ema_codebook(4, restart=-1.0), "restart: expected 0"),
+        (lambda: vqvae.ema_codebook(4, decay=float("nan")), "decay: expected"),
+        (lambda: vqvae.ema_codebook(4, epsilon=-1e-5), "epsilon: expected finite numbers of at least 0, got -1e-05"),
+        (lambda: vqvae.ema_codebook(4, num_vectors=0), "num_vectors: expected at least 1, got 0"),
+        (lambda: build(vqvae.gradient_codebook(4), commitment=-0.1), "commitment: expected finite numbers"),
+        (lambda: SMALL.encode(PARAMS, jnp.zeros((2, *SHAPE), jnp.uint8)), "got uint8; genjax.data.scale"),
+        (lambda: SMALL.encode(PARAMS, jnp.full((2, *SHAPE), jnp.nan)), r"images: expected finite numbers, got nan"),
+        (lambda: SMALL.encode(PARAMS, jnp.zeros((0, *SHAPE))), "images: expected at least 1"),
+        (lambda: SMALL.loss(KEY, PARAMS, {"image": 255 * jnp.ones((2, *SHAPE))}), r"pixels in \[-1, 1\], got 255"),
+        (lambda: SMALL.decode(PARAMS, jnp.full((1, 4, 4), 4)), "indices: expected whole numbers from 0 to 3, got 4"),
+        (lambda: SMALL.decode(PARAMS, jnp.zeros((1, 3, 4), int)), r"indices: expected maps of shape \(4, 4\)"),
+        (lambda: quantizer.nearest(jnp.zeros((4, 3)), jnp.zeros((2, 1))), "z: expected vectors of 3 numbers"),
+        (lambda: quantizer.usage(jnp.zeros((0,), int), 4), "indices: expected at least 1"),
         (lambda: vqvae.build(convnet.MapEncoder(4, (8,)), convnet.MapDecoder(2, (8,)), vqvae.gradient_codebook(4),
                              pixels.gaussian(1.0), SHAPE), r"decoder: expected outputs of shape \(8, 8, 1\)"),
     ],

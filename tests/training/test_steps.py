@@ -53,9 +53,51 @@ def test_a_step_is_sgd_by_hand_and_ema_follows():
     noise = random.normal(random.per_example(KEY, 2), ())
     gradient = np.mean(2 * (3.0 - np.array([0.0, 1.0]) + 0.1 * noise))
     assert np.allclose(after.params["w"], 3.0 - 0.5 * gradient, rtol=1e-6)
-    assert np.allclose(after.ema_params["w"], 0.9 * 3.0 + 0.1 * after.params["w"], rtol=1e-6)
+    assert np.allclose(after.ema_params["w"], 0.1 * 3.0 + 0.9 * after.params["w"], rtol=1e-6)  # 1/10 at the first step
     assert np.allclose(metrics["grad_norm"], abs(gradient), rtol=1e-6) and after.step == 1
     assert set(metrics) == {"loss", "grad_norm", "size"}
+
+
+def test_the_average_forgets_the_start_while_it_warms_up():
+    """d_n = min(d, (1 + n) / (10 + n)): the start weighs Π d_n = 9! n! / (n + 9)!, then d at every step."""
+    optimizer = optax.set_to_zero()
+    start = state.create({"w": jnp.float32(0.0)}, optimizer)._replace(ema_params={"w": jnp.float32(1.0)})
+    step = steps.gradient_step(quadratic, optimizer, ema_decay=0.9)
+    run = lambda num, carry: jax.jit(steps.repeat(step, steps.rows(4), num))(KEY, carry, ROWS)[0]
+    for num in (1, 5, 81, 100):  # (1 + n) / (10 + n) is 0.9 at n = 80
+        weight = np.prod([min(0.9, (1 + n) / (10 + n)) for n in range(num)])
+        assert np.allclose(run(num, start).ema_params["w"], weight, rtol=1e-4)
+    assert run(40, start).ema_params["w"] == run(23, run(17, start)).ema_params["w"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: steps.rows(0), "batch_size: expected at least 1, got 0"),
+        (lambda: steps.rows(4)(KEY, at_step(0), {"x": jnp.zeros((0, 2))}), "data: expected arrays with as many rows"),
+        (
+            lambda: steps.rows(4)(KEY, at_step(0), {"x": jnp.zeros(2), "y": jnp.zeros(3)}),
+            "data: expected arrays with as",
+        ),
+        (lambda: steps.repeat(lambda *_: 0, steps.rows(1), -1), "num_steps: expected at least 0, got -1"),
+        (lambda: steps.epochs(lambda *_: 0, 0, 2), "num_epochs: expected at least 1, got 0"),
+        (lambda: steps.epochs(lambda *_: 0, 2, 0), "batch_size: expected at least 1, got 0"),
+        (lambda: steps.epochs(lambda *_: 0, 2, 2)(KEY, at_step(0), {"x": jnp.zeros(0)}), "batch: expected arrays with"),
+        (lambda: steps.evaluate(quadratic, 0), "batch_size: expected at least 1, got 0"),
+        (lambda: steps.evaluate(quadratic, 4)(KEY, {}, {"x": jnp.zeros(0)}), "data: expected arrays with as many rows"),
+        (lambda: parallel.check_split(8, 0), "num_devices: expected at least 1, got 0"),
+    ],
+)
+def test_no_rows_and_no_steps_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_no_step_at_all_leaves_the_state_as_it_was():
+    optimizer = optax.sgd(0.1)
+    start = state.create({"w": jnp.float32(3.0)}, optimizer)
+    end, metrics = steps.repeat(steps.gradient_step(quadratic, optimizer), steps.rows(4), 0)(KEY, start, ROWS)
+    assert end.step == 0 and end.params["w"] == 3.0 and metrics["loss"].shape == (0,)
 
 
 def test_without_ema_the_average_is_the_parameters():
