@@ -18,6 +18,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
+from train import forms
+
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 
 
@@ -93,10 +95,13 @@ class ImageRun(Run):
     """digits, tfds:NAME, folder:PATH or npz:PATH."""
     data_dir: str = ""
     """Where data sets lie or are downloaded to. Default: the folder of tensorflow-datasets."""
-    size: int = 64
-    """Height and width that the images of a folder are brought to."""
-    channels: Literal[1, 3] = 3
-    """1 for grey, 3 for colour: images of a folder."""
+    size: int = 0
+    """Height and width that images are brought to. 0 leaves them as they are; pictures of a folder, and sets of the
+    catalogue other than MNIST's kin and CIFAR-10, then come to 64."""
+    channels: Literal[0, 1, 3] = 0
+    """1 for grey, 3 for colour. 0 leaves images as they are; pictures of a folder then come in colour."""
+    on_bad_image: Literal["refuse", "skip"] = "refuse"
+    """A picture of a folder that cannot be read: refuse the folder, or skip it if no more than 1 % are so."""
     flip: bool = False
     """Mirror half of the training images."""
     without: int = -1
@@ -106,7 +111,7 @@ class ImageRun(Run):
 
     def problems(self) -> list[str]:
         """Everything wrong with the values, one line each."""
-        return super().problems() + at_least(self, {"size": 1, "without": -1})
+        return super().problems() + at_least(self, {"size": 0, "without": -1})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +199,8 @@ def read(schema: type[C], script: str, name: str) -> C:
     except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not a configuration: {error}") from error
     if path.suffix == ".json":
-        values = {key: value for key, value in values.items() if key not in ("workdir", "restart", "override_resume")}
+        unsaid = ("workdir", "restart", "override_resume")
+        values = {key: value for key, value in forms.recorded(values).items() if key not in unsaid}
     types, found = typing.get_type_hints(schema), []
     hints = {field.name: types[field.name] for field in dataclasses.fields(schema)}
     for key, value in values.items():

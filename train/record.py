@@ -20,7 +20,7 @@ import numpy as np
 import tqdm
 
 from genjax import data
-from train import checkpoint, config, members
+from train import checkpoint, config, forms, members
 
 IMPORTED = "imported"
 """The fingerprint of data that a run has not seen."""
@@ -51,7 +51,9 @@ def check(workdir: pathlib.Path, settings: config.Run) -> None:
         return
     free = config.FREE - ({"steps"} if settings.schedule == "cosine" else set())
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # of settings younger than the run
-    allowed, refused = config.changes(defaults | old["config"], dataclasses.asdict(settings), free)
+    allowed, refused = config.changes(
+        forms.meant(defaults | forms.recorded(old["config"])), forms.meant(dataclasses.asdict(settings)), free
+    )
     seen = old.get("data", {}).get("fingerprint") != IMPORTED  # weights from elsewhere may be trained on in any way
     if refused and seen and not settings.override_resume:
         raise config.UsageError(
