@@ -61,7 +61,8 @@ def summary(dataset: Dataset) -> str:
     most_first = sorted(dataset.left_out.items(), key=lambda item: (-item[1], item[0]))
     kinds = ", ".join([f"{kind} {count}" for kind, count in most_first[:KINDS_SHOWN]])
     more = ", …" if len(most_first) > KINDS_SHOWN else ""
-    left = f"; left out: {sum(dataset.left_out.values())} files ({kinds}{more})" if most_first else ""
+    total = sum(dataset.left_out.values())
+    left = f"; left out: {total} file{'s' * (total > 1)} ({kinds}{more})" if total else ""
     return legible(f"{dataset.name}: {', '.join(parts)}{left}").replace("\n", "\\n")
 
 
