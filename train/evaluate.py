@@ -86,16 +86,20 @@ def scores(settings: Evaluate) -> dict[str, Any]:
     Raises:
       UsageError: a value that cannot be.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
+      DataError: the data are not those the run was trained on.
     """
     least = {"samples": 1, "times": 1, "levels": 2 if settings.levels else 0, "num": 0, "seed": 0}
     if problems := config.at_least(settings, least):
         raise config.UsageError("\n".join(problems))
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
+    run = trained.record(pathlib.Path(settings.workdir), SCRIPTS, settings.member)
     told = dataclasses.replace(run.settings, data_dir=settings.data_dir or run.settings.data_dir)
     model = SCRIPTS[run.script].model(told, run.shape)
     params = trained.params(run, model.init, settings.checkpoint)
     coded = codes.named(told)
-    rows = (raster.load if run.script.startswith("pixel") else sources.load)(told).heldout
+    source = raster.SOURCE if run.script.startswith("pixel") else sources.IMAGES
+    whole = source.load(told)
+    trained.check_data(run, source.fingerprint(told, whole), data.fingerprint(whole))
+    rows = whole.heldout
     rows = {**rows, "original": codes.images(told).heldout["image"] if coded else rows["image"]}
     size, shape = len(rows["image"]), rows["original"].shape[1:]
     if not size:
@@ -106,8 +110,8 @@ def scores(settings: Evaluate) -> dict[str, Any]:
     for index in np.array_split(chosen, -(-len(chosen) // CHUNK)):
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
         parts.append(score(params, keys, {name: array[index] for name, array in rows.items()}))
-    whole = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
-    found = {name: estimates.estimate(values) for name, values in whole.items() if values.ndim == 1}
+    every = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+    found = {name: estimates.estimate(values) for name, values in every.items() if values.ndim == 1}
     row: dict[str, Any] = {
         "workdir": settings.workdir,
         "data": told.data,
@@ -122,7 +126,7 @@ def scores(settings: Evaluate) -> dict[str, Any]:
             "standard_error": float(value.standard_error),
             "bits_per_dim": float(pixels.bits_per_dim(-value.mean, shape)),
         }
-    if by_time := {name: np.asarray(values.mean(0)).tolist() for name, values in whole.items() if values.ndim > 1}:
+    if by_time := {name: np.asarray(values.mean(0)).tolist() for name, values in every.items() if values.ndim > 1}:
         row["by_time"] = by_time
     return row
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import tyro
 
-from train import config, panel, record, runtime, sample, trained
+from genjax import data
+from train import codes, config, panel, record, runtime, sample, trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +50,11 @@ def judges(settings: Judge) -> panel.Panel:
     Raises:
       UsageError: a value that cannot be, or images of another shape than the classifier takes.
       CheckpointError: a workdir holds no run of its kind, or no usable checkpoint.
+      DataError: the data are not those that the classifier was trained on.
     """
     if problems := config.at_least(settings, {"num": 0, "neighbours": 1, "seed": 0}):
         raise config.UsageError("\n".join(problems))
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), sample.SCRIPTS, settings.member)
+    run = trained.record(pathlib.Path(settings.workdir), sample.SCRIPTS, settings.member)
     if settings.inception:
         told = dataclasses.replace(run.settings, data_dir=settings.data_dir or run.settings.data_dir)
         return panel.panel(panel.of_inception(settings.inception), told, settings.neighbours)
@@ -70,8 +72,12 @@ def judge(settings: Judge, who: panel.Panel | None = None) -> dict[str, Any]:
     Raises:
       UsageError: a value that cannot be, or images of another shape than those of the data.
       CheckpointError: a workdir holds no run of its kind, or no usable checkpoint.
+      DataError: the run was trained on other data than those of the judges.
     """
     who = who or judges(settings)
+    run = trained.record(pathlib.Path(settings.workdir), sample.SCRIPTS, settings.member)
+    made_of = codes.source(run.settings.data.partition(":")[2])[0] if codes.named(run.settings) else run
+    trained.check_data(made_of, data.fingerprint(who.real))
     most = len(who.real.heldout["image"])
     num = settings.num or most
     if not num > settings.neighbours:

@@ -11,9 +11,24 @@ import jax
 import numpy as np
 import tyro
 
-from genjax import data, diffusion, random
+from genjax import diffusion, random
 from genjax.diffusion import likelihood
-from train import config, ddpm, edm, gan, pictures, pixelcnn, pixelrnn, raster, record, runtime, trained, vae, vdm
+from train import (
+    codes,
+    config,
+    ddpm,
+    edm,
+    gan,
+    pictures,
+    pixelcnn,
+    pixelrnn,
+    raster,
+    record,
+    runtime,
+    trained,
+    vae,
+    vdm,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +83,17 @@ def draw(settings: Sample) -> np.ndarray:
     Raises:
       UsageError: a value that cannot be.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
+      NonFinite: the images are not finite.
     """
     if problems := config.at_least(
         settings, {"num": 1, "batch_size": 1, "seed": 0, "columns": 0, "temperature": 0, "steps": 0}
     ):
         raise config.UsageError("\n".join(problems))
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
+    run = trained.record(pathlib.Path(settings.workdir), SCRIPTS, settings.member)
     if run.shape[-1] not in (1, 3):
         raise config.UsageError(f"{run.workdir} draws points of {run.shape[-1]} numbers, not images; see its samples/")
+    if run.script.startswith("pixel"):
+        codes.check(run)
     try:
         sample, init = _sampler(settings, run)
     except ValueError as error:
@@ -83,8 +101,9 @@ def draw(settings: Sample) -> np.ndarray:
     params = trained.params(run, init, settings.checkpoint)
     size = min(settings.batch_size, settings.num)
     key = jax.random.key(settings.seed)
-    batch = jax.jit(lambda first: data.to_uint8(sample(random.per_example(key, size, first), params, size, first)))
-    parts = [np.asarray(batch(first)) for first in range(0, settings.num, size)]
+    batch = jax.jit(lambda first: sample(random.per_example(key, size, first), params, size, first))
+    drawn = f"{settings.workdir}, {settings.sampler or 'its own sampler'}"
+    parts = [pictures.to_uint8(batch(first), drawn) for first in range(0, settings.num, size)]
     return np.concatenate(parts)[: settings.num]
 
 
