@@ -7,8 +7,9 @@ folder of that kind. Weights are safetensors only: pickles are not opened.
 
 import dataclasses
 import json
+import os
 import pathlib
-import shutil
+import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +23,8 @@ from safetensors import numpy as safetensors_numpy
 
 from genjax.nn import diffusers_unet, unet
 from genjax.training import state
-from train import checkpoint, config, ddpm, optimizer, record, runtime, trained
+from train import checkpoint, claims, config, ddpm, optimizer, record, runtime, trained
+from train.workdir import resolve
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
@@ -55,9 +57,10 @@ def read(settings: Bridge) -> None:
       CheckpointError: the folder is not of this kind, or its tensors are not those of its network.
       UsageError: the workdir holds a run already, or the network or its process is not covered.
     """
-    workdir, source = pathlib.Path(settings.workdir).absolute(), pathlib.Path(settings.source)
-    if (workdir / "config.json").exists() or (workdir / "checkpoints").exists():
+    workdir, source = resolve(settings.workdir), pathlib.Path(settings.source)
+    if record.run_id(workdir):
         raise config.UsageError(f"workdir {workdir}: it holds a run already; use another")
+    claims.check_free(workdir)
     weights = source / "unet" if (source / "unet").is_dir() else source
     described = _json(weights / "config.json")
     told = _settings(settings, described, source)
@@ -86,9 +89,9 @@ def write(settings: Bridge) -> None:
       UsageError: the folder exists, or diffusers has no such network or process.
     """
     target = pathlib.Path(settings.export).absolute()
-    if target.exists():
+    if os.path.lexists(target):
         raise config.UsageError(f"export {target}: it exists; name a folder that does not")
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    run = trained.record(pathlib.Path(settings.workdir), {"ddpm": ddpm})
     told, model = run.settings, ddpm.model(run.settings, run.shape)
     wrong = [name for name in ("classes", "zero_terminal") if getattr(told, name)]
     if told.variance == "learned" or told.noise == "sigmoid" or told.times == "loss_aware" or wrong:
@@ -104,8 +107,18 @@ def write(settings: Bridge) -> None:
     except ValueError as error:
         raise config.UsageError(f"export: diffusers has no such network: {error}") from error
     params = trained.params(run, model.init)
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".genjax-") as scratch:
+            partial = pathlib.Path(scratch) / "export"
+            _export(partial, told, described, params)
+            partial.rename(target)
+    except OSError as error:
+        raise config.UsageError(f"export {target}: {error.strerror}; name another folder") from error
+    record.say(f"{settings.workdir} in {target}; read it with diffusers.DDPMPipeline.from_pretrained")
+
+
+def _export(partial: pathlib.Path, told: ddpm.Config, described: Mapping[str, Any], params: Any) -> None:
     for part in ("unet", "scheduler"):
         (partial / part).mkdir(parents=True)
     levels = len(described["block_out_channels"])
@@ -114,8 +127,6 @@ def write(settings: Bridge) -> None:
     _save(partial / "scheduler" / "scheduler_config.json", _scheduler(told))
     index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
     _save(partial / "model_index.json", {"_class_name": "DDPMPipeline", **index})
-    partial.rename(target)
-    record.say(f"{settings.workdir} in {target}; read it with diffusers.DDPMPipeline.from_pretrained")
 
 
 def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
