@@ -144,7 +144,9 @@ def _load(settings: Config) -> data.Dataset:
     return data.Dataset(settings.env, rows(settings.batch_size), rows(settings.episodes))
 
 
-SOURCE = sources.Source(lambda settings: None, lambda settings: (1, 1, 1), _load)
+SOURCE = sources.Source(
+    lambda settings: None, lambda settings: (1, 1, 1), _load, lambda settings, dataset: f"environment:{settings.env}"
+)
 
 
 def _figures(settings: Config, ours: actor_critic.ActorCritic):

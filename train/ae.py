@@ -84,12 +84,12 @@ def _figures(settings: Config, ours: autoencoder.Autoencoder):
     @jax.jit
     def reconstruct(params: Params, images):
         again = ours.reconstruct(params, data.scale(images))
-        return data.to_uint8(again), autoencoder.reconstruction_error(data.scale(images), again)
+        return again, autoencoder.reconstruction_error(data.scale(images), again)
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         originals = rows["image"][:COLUMNS]
-        now = np.asarray(reconstruct(params, originals)[0])
+        now = pictures.to_uint8(reconstruct(params, originals)[0], f"the decoder at step {step}")
         first = folder / "first.png"
         if not first.exists():
             pictures.save(first, pictures.tile(now, len(now)), width=0)

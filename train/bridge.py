@@ -8,6 +8,7 @@ Weights are safetensors only: pickles are not opened.
 
 import dataclasses
 import json
+import os
 import pathlib
 import tempfile
 import uuid
@@ -22,7 +23,8 @@ from safetensors import numpy as safetensors_numpy
 
 from genjax.nn import diffusers_unet, unet
 from genjax.training import state
-from train import checkpoint, config, ddpm, foreign, optimizer, reads, record, runtime, trained, usage
+from train import checkpoint, claims, config, ddpm, foreign, optimizer, reads, record, runtime, trained, usage
+from train.workdir import resolve
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -57,9 +59,10 @@ def read(settings: Bridge) -> None:
       CheckpointError: the folder is not of this kind, or its tensors are not those of its network.
       UsageError: the workdir holds a run already, or the network or its process is not covered.
     """
-    workdir, source = pathlib.Path(settings.workdir).absolute(), pathlib.Path(settings.source)
-    if (workdir / "config.json").exists() or (workdir / "checkpoints").exists():
+    workdir, source = resolve(settings.workdir), pathlib.Path(settings.source)
+    if record.run_id(workdir):
         raise config.UsageError(f"workdir {workdir}: it holds a run already; use another")
+    claims.check_free(workdir)
     weights = source / "unet" if (source / "unet").is_dir() else source
     described = foreign.json_object(weights / "config.json")
     told = _settings(settings, described, source)
@@ -88,9 +91,9 @@ def write(settings: Bridge) -> None:
       UsageError: the folder exists, or diffusers has no such network or process.
     """
     target = pathlib.Path(settings.export).absolute()
-    if target.exists():
+    if os.path.lexists(target):
         raise config.UsageError(f"export {target}: it exists; name a folder that does not")
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    run = trained.record(pathlib.Path(settings.workdir), {"ddpm": ddpm})
     told, model = run.settings, ddpm.model(run.settings, run.shape)
     process = foreign.scheduler(told)
     network = ddpm.network(told, run.shape[-1])
@@ -101,18 +104,26 @@ def write(settings: Bridge) -> None:
     except ValueError as error:
         raise config.UsageError(f"export: diffusers has no such network: {error}") from error
     params = trained.params(run, model.init)
-    levels = len(described["block_out_channels"])
-    index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        made = pathlib.Path(folder) / "made"
-        for part in ("unet", "scheduler"):
-            (made / part).mkdir(parents=True)
-        safetensors_numpy.save_file(diffusers_unet.tensors(params, levels), made / "unet" / WEIGHTS, {"format": "pt"})
-        _save(made / "unet" / "config.json", {"_class_name": "UNet2DModel", **described})
-        _save(made / "scheduler" / "scheduler_config.json", process)
-        _save(made / "model_index.json", {"_class_name": "DDPMPipeline", **index})
-        made.rename(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".genjax-") as scratch:
+            partial = pathlib.Path(scratch) / "export"
+            _export(partial, process, described, params)
+            partial.rename(target)
+    except OSError as error:
+        raise config.UsageError(f"export {target}: {error.strerror}; name another folder") from error
     record.say(f"{settings.workdir} in {target}; read it with diffusers.DDPMPipeline.from_pretrained")
+
+
+def _export(partial: pathlib.Path, process: Mapping[str, Any], described: Mapping[str, Any], params: Any) -> None:
+    for part in ("unet", "scheduler"):
+        (partial / part).mkdir(parents=True)
+    levels = len(described["block_out_channels"])
+    safetensors_numpy.save_file(diffusers_unet.tensors(params, levels), partial / "unet" / WEIGHTS, {"format": "pt"})
+    _save(partial / "unet" / "config.json", {"_class_name": "UNet2DModel", **described})
+    _save(partial / "scheduler" / "scheduler_config.json", process)
+    index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
+    _save(partial / "model_index.json", {"_class_name": "DDPMPipeline", **index})
 
 
 def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from genjax import data
 from genjax.models import vqvae as vqvae_model
 from genjax.theory import pixels
 from genjax.types import Images, Params
-from train import choices, config, sources, trained, vqvae
+from train import checkpoint, choices, config, sources, trained, vqvae
 
 CHUNK = 500  # images at a time
 
@@ -30,7 +30,7 @@ def source(workdir: str) -> tuple[trained.Record, vqvae_model.VQVAE, Params]:
     Raises:
       CheckpointError: the workdir holds no such run, or no usable checkpoint.
     """
-    run = trained.record(pathlib.Path(workdir).absolute(), {"vqvae": vqvae})
+    run = trained.record(pathlib.Path(workdir), {"vqvae": vqvae})
     model = vqvae.model(run.settings, run.shape)
     return run, model, trained.params(run, model.init)
 
@@ -60,14 +60,48 @@ def load(settings: Any) -> data.Dataset:
 
 
 def images(settings: Any) -> data.Dataset:
-    """What the codes are of."""
+    """What the codes are of.
+
+    Raises:
+      DataError: they are not the images that the VQ-VAE was trained on.
+    """
+    run = source(_workdir(settings))[0]
     told = pictured(settings)
-    return sources.load(dataclasses.replace(told, data_dir=settings.data_dir or told.data_dir))
+    whole = sources.load(dataclasses.replace(told, data_dir=settings.data_dir or told.data_dir))
+    trained.check_data(run, data.fingerprint(whole))
+    return whole
 
 
 def pictured(settings: Any) -> vqvae.Config:
     """The settings of the run whose codes they are: its data are what the codes stand for."""
     return source(_workdir(settings))[0].settings
+
+
+def fingerprint(settings: Any, dataset: data.Dataset) -> str:
+    """Of codes: the digest of the parameters that made them, and the fingerprint of the images; of images, theirs.
+
+    The maps themselves may differ by an index between machines, and would not tell who can decode them.
+    """
+    if not named(settings):
+        return data.fingerprint(dataset)
+    run, _, params = source(_workdir(settings))
+    return f"codes:{checkpoint.digest(params)}:{run.described['data']['fingerprint']}"
+
+
+def check(run: trained.Record) -> None:
+    """Refuse to read codes with another VQ-VAE than the one that made what the run was trained on.
+
+    Raises:
+      CheckpointError: it has been trained on since, or is another.
+    """
+    kind, _, made_by = str(run.described["data"].get("fingerprint")).partition(":")
+    if named(run.settings) and kind == "codes":
+        by, _, params = source(_workdir(run.settings))
+        if checkpoint.digest(params) != made_by.partition(":")[0]:
+            raise checkpoint.CheckpointError(
+                f"{run.workdir} was trained on codes of another checkpoint than the latest of {by.workdir}, which "
+                "cannot decode them; put that back, or train the prior anew"
+            )
 
 
 def decode(settings: Any, maps: Images) -> Images:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from train import naming, reads, usage
+from train import forms, naming, reads, usage
 from train.configfile import CONFIGS, is_record, read
 from train.usage import UsageError, at_least
 
@@ -97,18 +97,6 @@ class Run:
         return found
 
 
-def _by_source(name: str, settings: Any) -> bool:
-    from train import sources  # which reads settings, and so imports this module
-
-    return name in sources.read(settings)
-
-
-def _sources(name: str) -> str:
-    from train import sources
-
-    return sources.readers(name)
-
-
 @dataclasses.dataclass(frozen=True)
 class ImageRun(Run):
     """What every script takes that trains on images."""
@@ -117,10 +105,13 @@ class ImageRun(Run):
     """digits, tfds:NAME, folder:PATH or npz:PATH."""
     data_dir: str = ""
     """Where data sets lie or are downloaded to. Default: the folder of tensorflow-datasets."""
-    size: int = 64
-    """Height and width that images are brought to, where the data set has none of its own."""
-    channels: Literal[1, 3] = 3
-    """1 for grey, 3 for colour: images of a folder."""
+    size: int = 0
+    """Height and width that images are brought to. 0 leaves them as they are; pictures of a folder, and sets of the
+    catalogue other than MNIST's kin and CIFAR-10, then come to 64."""
+    channels: Literal[0, 1, 3] = 0
+    """1 for grey, 3 for colour. 0 leaves images as they are; pictures of a folder then come in colour."""
+    on_bad_image: Literal["refuse", "skip"] = "refuse"
+    """A picture of a folder that cannot be read: refuse the folder, or skip it if no more than 1 % are so."""
     flip: bool = False
     """Mirror half of the training images."""
     without: int = -1
@@ -128,13 +119,13 @@ class ImageRun(Run):
 
     kinds: ClassVar[tuple[str, ...]] = ()  # of data that the model takes beside images; see sources.MORE
     READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        name: (reads.Condition(functools.partial(_by_source, name), functools.partial(_sources, name)),)
-        for name in ("data_dir", "size", "channels", "flip", "without")
+        name: (reads.Condition(functools.partial(forms.heeds, name), f"with --data {forms.heeding(name)}"),)
+        for name in ("data_dir", "size", "channels", "on_bad_image", "flip", "without")
     }
 
     def problems(self) -> list[str]:
         """Everything wrong with the values, one line each."""
-        return super().problems() + at_least(self, {"size": 1, "without": -1})
+        return super().problems() + at_least(self, {"size": 0, "without": -1})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pathlib
 import typing
 from typing import Any, Literal, TypeVar
 
-from train import documents, files, reads, usage
+from train import documents, files, forms, reads, usage
 from train.usage import UsageError
 
 CONFIGS = pathlib.Path(__file__).parent / "configs"
@@ -34,7 +34,7 @@ def read(schema: type[C], script: str, name: str) -> C:
     except documents.Unreadable as error:
         raise UsageError(f"not a configuration: {error}") from error
     if recorded:
-        values = {key: value for key, value in values.items() if key not in (*FLAGS_ONLY, "workdir")}
+        values = {key: value for key, value in forms.recorded(values).items() if key not in (*FLAGS_ONLY, "workdir")}
     types, found = typing.get_type_hints(schema), []
     hints = {field.name: types[field.name] for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     for key, value in values.items():

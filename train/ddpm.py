@@ -193,10 +193,10 @@ def _figures(settings: Config, ours: ddpm.DDPM):
     key = jax.random.key(settings.seed)
     num = settings.num_samples
     labels = jnp.arange(num) % settings.classes if settings.classes else None
-    draw = jax.jit(lambda params: jax.tree.map(data.to_uint8, ours.sample(key, params, num, stages, labels)))
+    draw = jax.jit(lambda params: ours.sample(key, params, num, stages, labels))
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        pictures.chain(folder, step, *jax.tree.map(np.asarray, draw(params)))
+        pictures.chain(folder, step, *draw(params))
         if not (folder / "forward.png").exists():
             pictures.save(folder / "forward.png", pictures.strip(_noising(settings, dataset, stages)))
 

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from genjax import data, diffusion
 from genjax.models import edm
@@ -100,10 +99,10 @@ def _figures(settings: Config, ours: edm.EDM):
     @jax.jit
     def draw(params: Params) -> tuple[jax.Array, jax.Array]:
         images, frames = ours.sample(key, params, num, stages)
-        return data.to_uint8(images), data.to_uint8(frames / size)
+        return images, frames / size
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        pictures.chain(folder, step, *jax.tree.map(np.asarray, draw(params)))
+        pictures.chain(folder, step, *draw(params))
 
     return figures
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genjax import data
 from genjax.theory import estimates, pixels
 from train import (
     choices,
@@ -100,6 +101,7 @@ def scores(settings: Evaluate, typed: Collection[str] = ()) -> dict[str, Any]:
       UsageError: a value that cannot be, or a setting that the run does not read.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
       NonFinite: a mean or a standard error is no number.
+      DataError: the data are not those the run was trained on.
     """
     least = {"samples": 1, "times": 1, "levels": 2 if settings.levels else 0, "num": 0, "seed": 0, "member": 0}
     problems = usage.extremes(settings) + config.at_least(settings, least)
@@ -107,7 +109,7 @@ def scores(settings: Evaluate, typed: Collection[str] = ()) -> dict[str, Any]:
         problems.append("num: expected at least 2 images, for a standard error, or 0 for all; got 1")
     if problems:
         raise config.UsageError("\n".join(problems))
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
+    run = trained.record(pathlib.Path(settings.workdir), SCRIPTS, settings.member)
     looked_at = codes.pictured(run.settings).data if codes.named(run.settings) else ""
     usage.refuse_idle(settings, run, typed, looked_at)
     with usage.of_library():
@@ -119,7 +121,10 @@ def _scores(settings: Evaluate, run: trained.Record) -> dict[str, Any]:
     model = SCRIPTS[run.script].model(told, run.shape)
     params = trained.params(run, model.init, settings.checkpoint)
     coded = codes.named(told)
-    rows = (raster.load if run.script.startswith("pixel") else sources.load)(told).heldout
+    source = raster.SOURCE if run.script.startswith("pixel") else sources.IMAGES
+    whole = source.load(told)
+    trained.check_data(run, source.fingerprint(told, whole), data.fingerprint(whole))
+    rows = whole.heldout
     rows = {**rows, "original": codes.images(told).heldout["image"] if coded else rows["image"]}
     size, shape = len(rows["image"]), rows["original"].shape[1:]
     if size < 2:
@@ -133,8 +138,8 @@ def _scores(settings: Evaluate, run: trained.Record) -> dict[str, Any]:
     for index in np.array_split(chosen, -(-len(chosen) // CHUNK)):
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
         parts.append(score(params, keys, {name: array[index] for name, array in rows.items()}))
-    whole = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
-    found = {name: estimates.estimate(values) for name, values in whole.items() if values.ndim == 1}
+    every = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+    found = {name: estimates.estimate(values) for name, values in every.items() if values.ndim == 1}
     row: dict[str, Any] = {
         "workdir": settings.workdir,
         "data": told.data,
@@ -151,7 +156,7 @@ def _scores(settings: Evaluate, run: trained.Record) -> dict[str, Any]:
             "standard_error": float(value.standard_error),
             "bits_per_dim": float(pixels.bits_per_dim(-value.mean, shape)),
         }
-    if by_time := {name: np.asarray(values.mean(0)).tolist() for name, values in whole.items() if values.ndim > 1}:
+    if by_time := {name: np.asarray(values.mean(0)).tolist() for name, values in every.items() if values.ndim > 1}:
         row["by_time"] = by_time
     runtime.check_finite(settings.workdir, row)
     return row

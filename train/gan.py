@@ -127,6 +127,7 @@ def _figures(settings: Config, ours: gan.GAN):
         num = len(dataset.heldout["image"])
         labels = jnp.arange(num) % settings.classes if settings.classes else None
         made = np.asarray(ours.sample(key, params, num, labels))[:, 0, 0]
+        pictures.check_finite(made, f"the generator at step {step}")
         at, share = classes_metric.modes(made, synthetic.centres(), 4 * synthetic.STD)
         title = f"step {step}: {len(np.unique(at))} of {synthetic.NUM_MODES} modes, {share:.0%} on them"
         for name in (f"{step:07d}.png", "latest.png"):
@@ -136,7 +137,7 @@ def _figures(settings: Config, ours: gan.GAN):
         return points
     num = settings.num_samples
     labels = jnp.arange(num) % settings.classes if settings.classes else None
-    draw = jax.jit(lambda params: data.to_uint8(ours.sample(key, params, num, labels)))
+    draw = jax.jit(lambda params: ours.sample(key, params, num, labels))
 
     @jax.jit
     def between(params: Params):
@@ -145,13 +146,13 @@ def _figures(settings: Config, ours: gan.GAN):
         angle = jnp.linspace(0, jnp.pi / 2, 10)[:, None, None]
         z = jnp.cos(angle) * ends[0] + jnp.sin(angle) * ends[1]
         theirs = jnp.tile(jnp.arange(4) % settings.classes, 10) if settings.classes else None
-        return data.to_uint8(ours.generate(params, z.reshape(40, -1), theirs))
+        return ours.generate(params, z.reshape(40, -1), theirs)
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        sheet = pictures.tile(np.asarray(draw(params)), columns=round(num**0.5))
+        sheet = pictures.tile(pictures.to_uint8(draw(params), f"the generator at step {step}"), columns=round(num**0.5))
         pictures.save(folder / f"{step:07d}.png", sheet)
         pictures.save(folder / "latest.png", sheet)
-        path = np.asarray(between(params))
+        path = pictures.to_uint8(between(params), f"the generator at step {step}")
         pictures.save(folder / "interpolation.png", pictures.strip(path.reshape(10, 4, *path.shape[1:])))
 
     return figures

@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
+from genjax import data
 from train import codes, config, files, panel, reads, record, runtime, sample, sources, trained, usage
 
 
@@ -56,11 +57,12 @@ def judges(settings: Judge, typed: Collection[str] = ()) -> panel.Panel:
     Raises:
       UsageError: a value that cannot be, or images of another shape than the classifier takes.
       CheckpointError: a workdir holds no run of its kind, or no usable checkpoint.
+      DataError: the data are not those that the classifier was trained on.
     """
     lowest = {"num": 0, "neighbours": 1, "seed": 0, "member": 0}
     if problems := usage.extremes(settings) + config.at_least(settings, lowest):
         raise config.UsageError("\n".join(problems))
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), sample.SCRIPTS, settings.member)
+    run = trained.record(pathlib.Path(settings.workdir), sample.SCRIPTS, settings.member)
     with usage.of_library():
         if settings.inception:
             told = codes.pictured(run.settings) if codes.named(run.settings) else run.settings
@@ -82,9 +84,13 @@ def judge(settings: Judge, who: panel.Panel | None = None) -> dict[str, Any]:
     Raises:
       UsageError: a value that cannot be, or images of another shape than those of the data.
       CheckpointError: a workdir holds no run of its kind, or no usable checkpoint.
+      DataError: the run was trained on other data than those of the judges.
       NonFinite: an image or a number is none.
     """
     who = who or judges(settings)
+    run = trained.record(pathlib.Path(settings.workdir), sample.SCRIPTS, settings.member)
+    made_of = codes.source(run.settings.data.partition(":")[2])[0] if codes.named(run.settings) else run
+    trained.check_data(made_of, data.fingerprint(who.real))
     most = len(who.real.heldout["image"])
     num = settings.num or most
     if not num > settings.neighbours:

@@ -86,6 +86,8 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
         _fit(build, lineup, shape)
     with checkpoint.lock(workdir):
         dataset = source.load(settings)
+        if isinstance(settings, config.ImageRun):
+            record.say(data.summary(dataset))
         shape = dataset.train["image"].shape[1:]
         task = _fit(build, lineup, shape)
         task.check(dataset)

@@ -40,13 +40,17 @@ class Panel(NamedTuple):
 
 
 class Eyes(NamedTuple):
-    """``see(images) -> (features, classes)`` of uint8 images, and whose they are; classes may be None."""
+    """``see(images) -> (features, classes)`` of uint8 images, and whose they are; classes may be None.
+
+    ``run`` is the one that was trained to see, on the data that it is to judge by.
+    """
 
     title: str
     name: str
     see: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
     num_classes: int
     shape: tuple[int, int, int] | None
+    run: trained.Record | None = None
 
 
 def of_classifier(workdir: str, data_dir: str) -> tuple[Eyes, Any]:
@@ -55,7 +59,7 @@ def of_classifier(workdir: str, data_dir: str) -> tuple[Eyes, Any]:
     Raises:
       CheckpointError: the workdir holds no such run.
     """
-    run = trained.record(pathlib.Path(workdir).absolute(), {"classifier": classifier})
+    run = trained.record(pathlib.Path(workdir), {"classifier": classifier})
     told = dataclasses.replace(run.settings, data_dir=data_dir or run.settings.data_dir)
     model = classifier.model(told, run.shape)
     params = trained.params(run, model.init, "best")
@@ -66,7 +70,7 @@ def of_classifier(workdir: str, data_dir: str) -> tuple[Eyes, Any]:
         return features, logits.argmax(1)
 
     title = f"of a classifier of {told.data}, {told.features} of them, trained for {told.steps} steps"
-    return Eyes(title, "Fréchet classifier distance", see, told.classes, run.shape), told
+    return Eyes(title, "Fréchet classifier distance", see, told.classes, run.shape, run), told
 
 
 def of_inception(weights: str) -> Eyes:
@@ -96,8 +100,11 @@ def panel(eyes: Eyes, told: Any, k: int) -> Panel:
 
     Raises:
       UsageError: no image is held out, or no more than k.
+      DataError: they are not the data that the eyes were trained on.
     """
     real = sources.load(told)
+    if eyes.run is not None:
+        trained.check_data(eyes.run, data.fingerprint(real))
     train, held = real.train["image"], real.heldout["image"]
     if not len(held) > k:
         raise config.UsageError(f"num: expected more held-out images than neighbours, {k}; got {len(held)}")

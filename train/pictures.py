@@ -102,11 +102,16 @@ def stages(num_steps: int) -> list[int]:
     return np.linspace(0, num_steps, min(10, num_steps + 1)).round().astype(int).tolist()
 
 
-def chain(folder: pathlib.Path, step: int, images: np.ndarray, frames: np.ndarray) -> None:
-    """What a chain drew, uint8[b h w c], as STEP.png and latest.png; its stages, uint8[stages b h w c], of some."""
-    sheet = tile(images, columns=round(len(images) ** 0.5))
+def chain(folder: pathlib.Path, step: int, images: jax.Array, frames: jax.Array) -> None:
+    """What a chain drew in [-1, 1], [b h w c], as STEP.png and latest.png; its stages, [stages b h w c], of some.
+
+    Raises:
+      NonFinite: as ``to_uint8``.
+    """
+    drawn = f"the sampler at step {step}"
+    sheet = tile(to_uint8(images, drawn), columns=round(len(images) ** 0.5))
     save(folder / f"{step:07d}.png", sheet)
-    save(folder / f"{step:07d}-reverse.png", strip(frames))
+    save(folder / f"{step:07d}-reverse.png", strip(to_uint8(frames, drawn)))
     save(folder / "latest.png", sheet)
 
 

@@ -106,7 +106,7 @@ def visible(settings: Config, images: Images) -> Images:
     return codes.decode(settings, images) if codes.named(settings) else images
 
 
-SOURCE = sources.IMAGES._replace(load=load)
+SOURCE = sources.IMAGES._replace(load=load, fingerprint=codes.fingerprint)
 """Images, and index maps of images."""
 
 
@@ -119,7 +119,7 @@ def _check(settings: Config, dataset: data.Dataset) -> None:
 
 def _figures(settings: Config, shape: tuple[int, int, int], ours: autoregressive.Autoregressive):
     key, num = jax.random.key(settings.seed), settings.num_samples
-    shown = jax.jit(lambda images: data.to_uint8(visible(settings, images)))
+    shown = jax.jit(lambda images: visible(settings, images))
     labels = jnp.arange(num) % classes(settings) if classes(settings) else None
     draw = jax.jit(lambda params: ours.sample(key, params, num, labels))
     known = np.zeros(shape[:2], bool)
@@ -135,7 +135,7 @@ def _figures(settings: Config, shape: tuple[int, int, int], ours: autoregressive
         return given, jnp.concatenate(done)
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        show = lambda images: np.asarray(shown(images))
+        show = lambda images: pictures.to_uint8(shown(images), f"the model at step {step}")
         sheet = pictures.tile(show(draw(params)), columns=round(num**0.5))
         pictures.save(folder / f"{step:07d}.png", sheet)
         pictures.save(folder / "latest.png", sheet)

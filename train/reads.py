@@ -17,7 +17,7 @@ class Condition(NamedTuple):
     """
 
     holds: Callable[[Any], bool]
-    words: str | Callable[[], str]
+    words: str
 
 
 Conditions = tuple[Condition, ...]
@@ -51,8 +51,7 @@ def without_effect(table: dict[str, Conditions], settings: Any, given: Collectio
     """
     found = {}
     for name in given:
-        failed = [part.words for part in table.get(name, ()) if not part.holds(settings)]
-        missing = [words if isinstance(words, str) else words() for words in failed]
+        missing = [part.words for part in table.get(name, ()) if not part.holds(settings)]
         if missing:
             found[name] = f"has no effect here; it is read only {' and '.join(missing)}"
     return found

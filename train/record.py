@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 
 from genjax import data
-from train import checkpoint, claims, config, files, lines, manifest, members, shelf
+from train import checkpoint, claims, config, files, forms, lines, manifest, members, shelf
 from train.lines import aligned
 from train.workdir import primary
 
@@ -78,9 +78,8 @@ def _changes(old: Mapping[str, Any], settings: config.Run) -> tuple[list[str], l
     """What differs from a run's record: what may, and what may not."""
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # of settings younger than the run
     # where the data lie is free: what is in them decides, when they are read
-    allowed, refused = config.changes(
-        defaults | old["config"], dataclasses.asdict(settings), config.free(settings) | {"data"}
-    )
+    then, now = forms.meant(defaults | forms.recorded(old["config"])), forms.meant(dataclasses.asdict(settings))
+    allowed, refused = config.changes(then, now, config.free(settings) | {"data"})
     if old["data"]["fingerprint"] == IMPORTED:  # weights from elsewhere may be trained on in any way
         allowed, refused = allowed + refused, []
     ignored = ("config: ", "workdir: ", "restart: ", "override_resume: ", "traceback: ")

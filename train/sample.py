@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax import data, diffusion, random
+from genjax import diffusion, random
 from genjax.diffusion import likelihood
 from train import (
+    codes,
     config,
     ddpm,
     documents,
@@ -123,7 +124,7 @@ def draw(settings: Sample, typed: Collection[str] = ()) -> np.ndarray:
     Raises:
       UsageError: a value that cannot be, or a setting that the run does not read.
       CheckpointError: the workdir holds no run of this kind, or no usable checkpoint.
-      NonFinite: images are no numbers.
+      NonFinite: the images are not finite.
     """
     lowest = {"num": 1, "member": 0, "batch_size": 1, "seed": 0, "columns": 0, "steps": 0}
     problems = usage.extremes(settings) + config.at_least(settings, lowest)
@@ -131,29 +132,21 @@ def draw(settings: Sample, typed: Collection[str] = ()) -> np.ndarray:
         problems.append(f"eta: expected 0 to 1, got {settings.eta}")
     if problems:
         raise config.UsageError("\n".join(problems))
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), SCRIPTS, settings.member)
+    run = trained.record(pathlib.Path(settings.workdir), SCRIPTS, settings.member)
     if run.shape[-1] not in (1, 3):
         raise config.UsageError(f"{run.workdir} draws points of {run.shape[-1]} numbers, not images; see its samples/")
     usage.refuse_idle(settings, run, typed)
+    if run.script.startswith("pixel"):
+        codes.check(run)
     with usage.of_library():
         sample, init = _sampler(settings, run)
         params = trained.params(run, init, settings.checkpoint)
         size = min(settings.batch_size, settings.num)
         key = jax.random.key(settings.seed)
-
-        @jax.jit
-        def batch(first: jax.Array) -> tuple[jax.Array, jax.Array]:
-            images = sample(random.per_example(key, size, first), params, size, first)
-            return data.to_uint8(images), jnp.isfinite(images).all(axis=(1, 2, 3))
-
-        parts = [jax.tree.map(np.asarray, batch(first)) for first in range(0, settings.num, size)]
-    images, finite = (np.concatenate(part)[: settings.num] for part in zip(*parts, strict=True))
-    if not finite.all():
-        raise runtime.NonFinite(
-            f"{(~finite).sum()} of {len(finite)} images are no numbers, the first of them image {np.argmin(finite)}; "
-            "nothing is written. A --guidance nearer to 1, more --steps or another --sampler usually helps"
-        )
-    return images
+        batch = jax.jit(lambda first: sample(random.per_example(key, size, first), params, size, first))
+        drawn = f"{settings.workdir}, {settings.sampler or 'its own sampler'}"
+        parts = [pictures.to_uint8(batch(first), drawn) for first in range(0, settings.num, size)]
+    return np.concatenate(parts)[: settings.num]
 
 
 def _sampler(settings: Sample, run: trained.Record):

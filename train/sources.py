@@ -1,66 +1,64 @@
 """Which data set a ``--data`` flag means."""
 
 import difflib
+import functools
+import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from genjax import data, random
 from genjax.theory import pixels
 from genjax.types import Batch, Images, Key, Loss, Params
-from train import reads
+from train import forms, reads
 from train.config import UsageError
 
 FORMS = "digits, tfds:NAME, folder:PATH or npz:PATH[#KEY]"
 MORE = {"codes": "codes:WORKDIR of a VQ-VAE", "ring": "ring"}
 """Kinds of data that only some models take, as their settings say in ``kinds``."""
 
-
-# The shapes that are known before anything is read.
-SHAPES = {
-    "digits": (8, 8, 1),
-    "ring": (1, 1, 2),
-    "tfds:mnist": (28, 28, 1),
-    "tfds:fashion_mnist": (28, 28, 1),
-    "tfds:binarized_mnist": (28, 28, 1),
-    "tfds:cifar10": (32, 32, 3),
+SHAPES, READS = forms.SHAPES, forms.READS
+FLAGS = {
+    'pass on_bad_image="skip"': "pass --on-bad-image skip",
+    "choose one with key=": "choose one with --data npz:PATH#KEY",
+    "pass size,": "pass --size,",
+    "prepare it in another data_dir": "prepare it in another --data-dir",
+    "give the images as a folder of files or as an .npz file": "give the images as --data folder:PATH or npz:PATH",
 }
+"""What the library advises, and what a command takes for it."""
 
-READS = {
-    "digits": {"flip", "without"},
-    "ring": {"without"},
-    "npz": {"flip", "without"},
-    "folder": {"flip", "without", "size", "channels"},
-    "tfds": {"flip", "without", "size", "data_dir"},
-    "codes": {"data_dir"},
-}
-"""The settings of images that each kind of data reads."""
-
-
-def read(settings: Any) -> set[str]:
-    """The settings of images that the data at hand read."""
-    every = {name for names in READS.values() for name in names}  # where ``check`` will say that there are no such data
-    return READS.get(settings.data.partition(":")[0], every) - ({"size"} if settings.data in SHAPES else set())
-
-
-def readers(name: str) -> str:
-    """The ``--data`` that read a setting of images, for a message."""
-    kinds = [kind for kind, names in READS.items() if name in names and kind not in MORE]
-    shown = {"tfds": "tfds:NAME", "folder": "folder:PATH", "npz": "npz:PATH"}
-    return f"with --data {' or '.join(shown.get(kind, kind) for kind in kinds)}"
-
-
-OF_DATA_DIR = (reads.Condition(lambda asked: "data_dir" in read(asked), lambda: f"of a run {readers('data_dir')}"),)
+OF_DATA_DIR = (
+    reads.Condition(functools.partial(forms.heeds, "data_dir"), f"of a run with --data {forms.heeding('data_dir')}"),
+)
 """When a command that asks a run reads where its data lie."""
 
 
 def check(settings: Any) -> None:
-    """Refuse a ``--data`` that names no kind of data.
+    """Refuse a ``--data`` that names no kind of data, and settings that its kind does not heed.
 
     Raises:
-      UsageError: with the forms there are.
+      UsageError: with the forms there are, or the setting and why not.
     """
+    _demand_form(settings)
+    own = SHAPES.get(settings.data, (0, 0, 0))
+    heeded = forms.reads(settings.data)
+    for name, same in (("size", own[0]), ("channels", own[2]), ("on_bad_image", "refuse")):
+        value, unset = getattr(settings, name), "refuse" if name == "on_bad_image" else 0
+        if name not in heeded and value not in (unset, same):
+            flag = f"--{name.replace('_', '-')} {value}"
+            raise UsageError(f"{flag}: --data {settings.data} takes none{_WHY.get(settings.data, '')}; leave it out")
+    if getattr(settings, "binarization", "none") == "static" and settings.size not in (0, own[0]):
+        raise UsageError(f"--size {settings.size}: black and white images would turn grey at another size")
+
+
+_WHY = {
+    "tfds:binarized_mnist": ", as black and white images would turn grey",
+    "ring": ", as points are no pictures",
+}
+
+
+def _demand_form(settings: Any) -> None:
     kind, _, rest = settings.data.partition(":")
     named = {"tfds", "folder", "npz", *settings.kinds} - {"ring"}
     if settings.data in {"digits", "ring"} & {"digits", *settings.kinds} or (kind in named and rest):
@@ -74,9 +72,15 @@ def check(settings: Any) -> None:
 
 def shape(settings: Any) -> tuple[int, int, int] | None:
     """(h, w, c) of the images, where the settings tell it; None where only the data does."""
-    if settings.data.startswith("folder:"):
-        return (settings.size, settings.size, settings.channels)
-    return SHAPES.get(settings.data)
+    size, channels = _asked(settings)
+    known = SHAPES.get(settings.data)
+    if size and channels:
+        return (size, size, channels)
+    return (size or known[0], size or known[1], channels or known[2]) if known else None
+
+
+def _asked(settings: Any) -> tuple[int | None, int | None]:
+    return forms.asked({name: getattr(settings, name) for name in ("data", "size", "channels")})
 
 
 def images(settings: Any, key: Key, rows: Batch) -> tuple[Key, Images]:
@@ -115,13 +119,16 @@ def load(settings: Any) -> data.Dataset:
     """The data set, without the class that ``without`` names.
 
     Args:
-      settings: of the script: ``data``, ``data_dir``, and the ``size`` and ``channels`` of images from a folder.
+      settings: of the script: ``data``, and what its kind reads (READS).
 
     Raises:
       genjax.data.DataError: it is missing, broken or out of reach.
       UsageError: there is no such class, or nothing but it.
     """
-    whole = _load(settings)
+    try:
+        whole = _load(settings)
+    except data.DataError as error:
+        raise data.DataError(_in_flags(str(error))) from error
     if getattr(settings, "binarization", "none") == "static":
         for split in (whole.train, whole.heldout):
             if len(levels := np.unique(split["image"])) > 2 or not {*levels.tolist()} <= {0, 255}:
@@ -142,16 +149,37 @@ def load(settings: Any) -> data.Dataset:
 
 def _load(settings: Any) -> data.Dataset:
     kind, _, rest = settings.data.partition(":")
-    if kind == "tfds":
-        return data.tfds(rest, settings.data_dir or None, size=None if settings.data in SHAPES else settings.size)
+    size, channels = _asked(settings)
     if kind == "folder":
-        return data.folder(rest, settings.size, channels=settings.channels)
+        on_bad_image: Literal["raise", "skip"] = "skip" if settings.on_bad_image == "skip" else "raise"
+        return data.folder(rest, size or forms.SIZE, channels=channels or forms.CHANNELS, on_bad_image=on_bad_image)
     if kind == "ring":
         return data.ring()
-    if kind == "npz":
-        path, _, key = rest.partition("#")
-        return data.npz(path, key=key or None)
-    return data.digits()
+    if kind == "tfds":
+        whole = data.tfds(rest, settings.data_dir or None, size=None if settings.data in SHAPES else size)
+    elif kind == "npz":
+        path, key = _path_and_key(rest)
+        whole = data.npz(path, key=key)
+    else:
+        whole = data.digits()
+    return data.fit(whole, size, channels)
+
+
+def _path_and_key(named: str) -> tuple[str, str | None]:
+    """PATH or PATH#KEY; names of files and keys may hold a #, so that the longest name of a file that is there wins."""
+    parts = named.split("#")
+    for i in range(len(parts), 0, -1):
+        path = "#".join(parts[:i])
+        if os.path.exists(os.path.expanduser(path)):
+            return path, "#".join(parts[i:]) or None
+    path, _, key = named.partition("#")
+    return path, key or None
+
+
+def _in_flags(message: str) -> str:
+    for theirs, ours in FLAGS.items():
+        message = message.replace(theirs, ours)
+    return message
 
 
 class Source(NamedTuple):

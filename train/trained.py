@@ -1,7 +1,7 @@
 """What a run left: its settings, its model and its parameters."""
 
-import json
 import pathlib
+import types
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -9,9 +9,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from genjax import data
 from genjax.training import state
 from genjax.types import Key, Params
-from train import checkpoint, config, members
+from train import checkpoint, config, files, members
+from train.record import IMPORTED
+from train.workdir import resolve
 
 
 class Record(NamedTuple):
@@ -24,6 +27,7 @@ class Record(NamedTuple):
       shape: (h, w, c) of the images.
       lineup: all the members of the run.
       member: which one is meant.
+      described: all that ``config.json`` says.
     """
 
     workdir: pathlib.Path
@@ -32,6 +36,7 @@ class Record(NamedTuple):
     shape: tuple[int, int, int]
     lineup: members.Members
     member: int
+    described: Mapping[str, Any] = types.MappingProxyType({})
 
 
 def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType], member: int = 0) -> Record:
@@ -46,23 +51,48 @@ def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType], member: int
       CheckpointError: the workdir holds no such run.
       UsageError: there are not so many members.
     """
+    workdir = resolve(workdir)
     path = workdir / "config.json"
-    if not path.is_file():
+    if not path.exists():
         names = " or ".join(f"python -m train.{name}" for name in scripts)
         raise checkpoint.CheckpointError(f"{workdir} holds no run: there is no config.json; train one with {names}")
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = files.mapping(path)
         script, shape = described["script"], tuple(described["data"]["train"][1:])
-    except (ValueError, KeyError, TypeError) as error:
-        raise checkpoint.CheckpointError(f"{path} is not a run's record: {error}") from error
+        if not isinstance(script, str) or not all(type(size) is int and size > 0 for size in shape) or len(shape) != 3:
+            raise ValueError("expected a script, and the shape of its images")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else repr(error)
+        raise checkpoint.CheckpointError(f"{path} is not a run's record: {reason}") from error
     if script not in scripts:
         wanted = " or ".join(f"train.{name}" for name in scripts)
-        raise checkpoint.CheckpointError(f"{workdir} was trained by train.{script}; expected a run of {wanted}")
+        raise checkpoint.CheckpointError(
+            f"{workdir} was trained by train.{files.shown(script)}; expected a run of {wanted}"
+        )
     lineup = members.of(config.read(scripts[script].Config, script, str(path)))
     if not 0 <= member < len(lineup.seeds):
         raise config.UsageError(f"member {member}: {workdir} has {len(lineup.seeds)}, numbered from 0")
     settings = lineup.with_value(None if lineup.values is None else float(lineup.values[member]))
-    return Record(workdir, script, settings, shape, lineup, member)
+    return Record(workdir, script, settings, shape, lineup, member, described)
+
+
+def check_data(run: Record, *fingerprints: str) -> None:
+    """Refuse data that are not those the run was trained on; of weights from elsewhere nobody knows these.
+
+    Args:
+      run: of ``record``.
+      fingerprints: of the data at hand; one of them must be that of the run.
+
+    Raises:
+      DataError: they are others.
+    """
+    about = run.described.get("data", {})
+    if (known := str(about.get("fingerprint"))) not in (*fingerprints, IMPORTED):
+        raise data.DataError(
+            f"{run.workdir} was trained on other data than those at hand: fingerprint {files.shown(known[:12])} "
+            f"({files.shown(str(about.get('name')))}), here {fingerprints[0][:12]}; a number of one is none of the "
+            f"other: put back what {files.shown(run.settings.data)} was"
+        )
 
 
 def params(run: Record, init: Callable[[Key], Params], which: Literal["latest", "best"] = "latest") -> Params:

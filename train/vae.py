@@ -116,25 +116,26 @@ def _figures(settings: Config, ours: vae.VAE):
     key = jax.random.key(settings.seed)
     num = settings.num_samples
     labels = jnp.arange(num) % settings.classes if settings.classes else None
-    draw = jax.jit(lambda params: data.to_uint8(ours.sample(key, params, num, labels)))
+    draw = jax.jit(lambda params: ours.sample(key, params, num, labels))
     encode = jax.jit(lambda params, batch: ours.encode(params, *_inputs(settings, key, batch)))
-    decode = jax.jit(lambda params, z, labels: data.to_uint8(ours.decode(params, z, labels)))
+    decoded = jax.jit(ours.decode)
+    decode = lambda params, z, labels: pictures.to_uint8(decoded(params, z, labels), "the decoder")
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        sheet = pictures.tile(np.asarray(draw(params)), columns=round(num**0.5))
+        sheet = pictures.tile(pictures.to_uint8(draw(params), f"the model at step {step}"), columns=round(num**0.5))
         pictures.save(folder / f"{step:07d}.png", sheet)
         pictures.save(folder / "latest.png", sheet)
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         some = {name: array[:16] for name, array in rows.items()}
         q, given = encode(params, some), some.get("label") if settings.classes else None
-        again = np.asarray(decode(params, q.mean, given))
+        again = decode(params, q.mean, given)
         both = np.concatenate([some["image"], again])
         pictures.save(folder / f"{step:07d}-reconstruction.png", pictures.tile(both, len(again)), width=900)
         if pairs := min(4, len(again) // 2):
             starts, ends = q.mean[0 : 2 * pairs : 2], q.mean[1 : 2 * pairs : 2]
             line = starts + jnp.linspace(0, 1, 10)[:, None, None] * (ends - starts)  # [10 pairs d]
             theirs = None if given is None else jnp.tile(given[0 : 2 * pairs : 2], 10)
-            path = np.asarray(decode(params, line.reshape(-1, line.shape[-1]), theirs))
+            path = decode(params, line.reshape(-1, line.shape[-1]), theirs)
             pictures.save(folder / "interpolation.png", pictures.strip(path.reshape(10, pairs, *path.shape[1:])))
         if settings.latents == 2 and not settings.classes:
             pictures.save(folder / "manifold.png", _manifold(decode, params), width=900)
@@ -150,7 +151,7 @@ def _manifold(decode, params: Params) -> np.ndarray:
     """Means at the quantiles 5 % to 95 % of both latents, 20 by 20, as the notes have it."""
     places = ndtri(jnp.linspace(0.05, 0.95, 20))
     x, y = jnp.meshgrid(places, places[::-1])
-    return pictures.tile(np.asarray(decode(params, jnp.stack([x, y], -1).reshape(-1, 2), None)), 20, paper=0)
+    return pictures.tile(decode(params, jnp.stack([x, y], -1).reshape(-1, 2), None), 20, paper=0)
 
 
 def _inputs(settings: Config, key: Key, batch: Batch):

@@ -104,12 +104,12 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 def _figures(settings: Config, ours: vdm.VDM):
     stages = pictures.stages(settings.timesteps)
     key, num = jax.random.key(settings.seed), settings.num_samples
-    draw = jax.jit(lambda params: jax.tree.map(data.to_uint8, ours.sample(key, params, num, stages)))
+    draw = jax.jit(lambda params: ours.sample(key, params, num, stages))
     times = np.linspace(0, 1, 101, dtype=np.float32)
     gamma = jax.jit(lambda params: ours.gamma(params, jnp.asarray(times)))
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        pictures.chain(folder, step, *jax.tree.map(np.asarray, draw(params)))
+        pictures.chain(folder, step, *draw(params))
         with pictures.figure(folder / "schedule.png", size=(5.2, 3.6)) as ((panel,),):
             panel.plot(times, -np.asarray(gamma(params)))
             panel.set(xlabel="t", ylabel="log signal-to-noise ratio", title="The learned schedule")

@@ -122,13 +122,14 @@ def _figures(settings: Config, ours: vqvae.VQVAE):
     @jax.jit
     def reconstruct(params: Params, images):
         indices = ours.encode(params, data.scale(images))
-        return indices, data.to_uint8(ours.decode(params, indices))
+        return indices, ours.decode(params, indices)
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         originals = rows["image"][:COLUMNS]
-        indices, again = map(np.asarray, reconstruct(params, originals))
-        maps = pictures.colours(indices, settings.codebook)
+        indices, decoded = reconstruct(params, originals)
+        again = pictures.to_uint8(decoded, f"the decoder at step {step}")
+        maps = pictures.colours(np.asarray(indices), settings.codebook)
         scale = originals.shape[1] // maps.shape[1]
         maps = maps.repeat(scale, axis=1).repeat(scale, axis=2)
         wide = lambda images: np.broadcast_to(images, (*images.shape[:-1], 3))

@@ -1,14 +1,15 @@
 """The only readers of disk: data sets in memory as uint8, and their way into a model.
 
 ``data.digits()`` and ``data.ring()`` need no file; ``data.tfds(name)``, ``data.folder(path, size)`` and
-``data.npz(path)`` read images, and raise ``DataError`` for every problem with them. ``scale``,
-``binarize``, ``flip`` and ``to_uint8`` run inside the training step.
+``data.npz(path)`` read images, and raise ``DataError`` for every problem with them; ``fit`` brings them to another
+size. ``scale``, ``binarize``, ``flip`` and ``to_uint8`` run inside the training step.
 """
 
 from genjax.data.archives import npz
 from genjax.data.catalogue import tfds
-from genjax.data.dataset import DataError, Dataset, fingerprint
+from genjax.data.dataset import DataError, Dataset, fingerprint, summary
 from genjax.data.embedded import digits
+from genjax.data.fitting import fit
 from genjax.data.folders import folder
 from genjax.data.preprocess import binarize, flip, scale, to_uint8
 from genjax.data.synthetic import ring
@@ -19,11 +20,13 @@ __all__ = [
     "binarize",
     "digits",
     "fingerprint",
+    "fit",
     "flip",
     "folder",
     "npz",
     "ring",
     "scale",
+    "summary",
     "tfds",
     "to_uint8",
 ]

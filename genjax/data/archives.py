@@ -1,15 +1,13 @@
 """Arrays of images in one ``.npz`` file."""
 
-import math
 import os
 import pathlib
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 
-from genjax.data import dataset
+from genjax.data import arrays, dataset
+from genjax.data.arrays import Header
 from genjax.data.dataset import DataError, Dataset
 
 HELDOUT_FRACTION = 0.05
@@ -37,15 +35,6 @@ LAYOUTS = (
 )
 
 
-class _Header(NamedTuple):
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    complete: bool
-
-    def __str__(self):
-        return f"{self.dtype}{list(self.shape)}"
-
-
 def npz(path: str | os.PathLike[str], *, key: str | None = None) -> Dataset:
     """The images of an ``.npz`` file: uint8, [n h w c] or [n h w].
 
@@ -55,14 +44,14 @@ def npz(path: str | os.PathLike[str], *, key: str | None = None) -> Dataset:
     below 5 % of 2²⁵⁶ (``dataset.hold_out``): the same rows for every array of a file.
 
     Args:
-      path: the file. Nothing in it is unpickled, nothing is allocated that the file does not hold.
+      path: the file. Nothing in it is unpickled, nothing is allocated that the file cannot hold.
       key: which array, where there are several.
 
     Raises:
       DataError: the file is missing or damaged, or holds no such array; the message lists what it holds.
     """
-    path = pathlib.Path(path).expanduser()
-    headers = _headers(path)
+    path = dataset.place(path)
+    headers = arrays.headers(path)
     layout = _layout(path, headers, key)
     train, heldout = (
         _rows(path, headers, image, label) for image, label in (layout[:2], layout[2:]) if not image or image in headers
@@ -74,26 +63,7 @@ def npz(path: str | os.PathLike[str], *, key: str | None = None) -> Dataset:
     return dataset.divide(path.stem, whole.train, mask)
 
 
-def _headers(path: pathlib.Path) -> dict[str, _Header]:
-    """Shapes and dtypes of all arrays, from the first bytes of each."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-            return {info.filename.removesuffix(".npy"): _header(archive, info) for info in members}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is no readable .npz file: {error}") from error
-
-
-def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Header:
-    with archive.open(info) as file:
-        read = np.lib.format.read_array_header_1_0
-        if np.lib.format.read_magic(file) != (1, 0):
-            read = np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        return _Header(shape, dtype, file.tell() + math.prod(shape) * dtype.itemsize <= info.file_size)
-
-
-def _layout(path: pathlib.Path, headers: dict[str, _Header], key: str | None) -> Layout:
+def _layout(path: pathlib.Path, headers: dict[str, Header], key: str | None) -> Layout:
     named = [layout for layout in LAYOUTS if layout.image == (key or layout.image) and layout.image in headers]
     if named:
         return max(named, key=lambda layout: sum(name in headers for name in layout))
@@ -101,12 +71,17 @@ def _layout(path: pathlib.Path, headers: dict[str, _Header], key: str | None) ->
     if key in headers or (key is None and len(bytes_) == 1):
         label = next((name for name in ("labels", "label", "y") if name in headers), "")
         return Layout(key or bytes_[0], label)
-    held = ", ".join(f"{name}: {header}" for name, header in headers.items()) or "nothing"
+    held = ", ".join(f"{shown(name)}: {header}" for name, header in headers.items()) or "nothing"
     wanted = f"an array {key!r}" if key else 'arrays named as "images", "x_train", ...; or choose one with key='
     raise DataError(f"{path}: expected {wanted}; it holds {held}")
 
 
-def _rows(path: pathlib.Path, headers: dict[str, _Header], image: str, label: str) -> dataset.Split:
+def shown(name: str) -> str:
+    """A name that stands in a file, in one line, with nothing that a terminal would obey."""
+    return name if name.isprintable() else repr(name)
+
+
+def _rows(path: pathlib.Path, headers: dict[str, Header], image: str, label: str) -> dataset.Split:
     if not image:
         return {}
     rows = {"image": _images(path, image, headers[image])}
@@ -115,29 +90,21 @@ def _rows(path: pathlib.Path, headers: dict[str, _Header], image: str, label: st
     return rows
 
 
-def _images(path: pathlib.Path, key: str, header: _Header) -> np.ndarray:
-    shape, dtype, _ = header
+def _images(path: pathlib.Path, key: str, header: Header) -> np.ndarray:
+    shape, dtype = header.shape, header.dtype
     if dtype != np.uint8:
-        raise DataError(f"{path}: {key} is {header}; expected uint8, levels 0 to 255: round and convert it first")
+        raise DataError(
+            f"{path}: {shown(key)} is {header}; expected uint8, levels 0 to 255: round and convert it first"
+        )
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
         order = "; move the channels to the end" if len(shape) == 4 and shape[1] in (1, 3) else ""
-        raise DataError(f"{path}: {key} is {header}; expected [n h w], or [n h w c] with 1 or 3 channels{order}")
-    array = _array(path, key, header)
+        raise DataError(f"{path}: {shown(key)} is {header}; expected [n h w], or [n h w c] with 1 or 3 channels{order}")
+    array = arrays.member(path, key)
     return array if array.ndim == 4 else array[..., None]
 
 
-def _labels(path: pathlib.Path, key: str, header: _Header) -> np.ndarray:
-    shape, dtype, _ = header
+def _labels(path: pathlib.Path, key: str, header: Header) -> np.ndarray:
+    shape, dtype = header.shape, header.dtype
     if dtype.kind not in "iu" or len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
-        raise DataError(f"{path}: {key} is {header}; expected one integer per image")
-    return _array(path, key, header).reshape(-1).astype(np.int32)
-
-
-def _array(path: pathlib.Path, key: str, header: _Header) -> np.ndarray:
-    if not header.complete:
-        raise DataError(f"{path}: {key} claims to be {header}, more than the file holds")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return archive[key]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: {key} cannot be read: {error}") from error
+        raise DataError(f"{path}: {shown(key)} is {header}; expected one integer per image")
+    return dataset.labels(arrays.member(path, key).reshape(-1))

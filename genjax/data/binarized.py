@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 from jaxtyping import UInt8
 
+from genjax.data import arrays, files
 from genjax.data.dataset import DataError, Dataset
 
 SPLITS = {"train": 50_000, "valid": 10_000, "test": 10_000}
@@ -36,7 +37,7 @@ def load(folder: pathlib.Path) -> Dataset | None:
 
 
 def _parse(path: pathlib.Path, rows: int) -> UInt8[np.ndarray, "n 28 28 1"]:
-    text = np.fromfile(path, np.uint8)
+    text = np.frombuffer(files.read(path, rows * LINE), np.uint8)
     if text.size != rows * LINE:
         raise DataError(f"{path} has {text.size} bytes, expected {rows * LINE}; download it again")
     bits = text.reshape(rows, 784, 2)
@@ -46,11 +47,7 @@ def _parse(path: pathlib.Path, rows: int) -> UInt8[np.ndarray, "n 28 28 1"]:
 
 
 def _unpack(path: pathlib.Path, split: str) -> UInt8[np.ndarray, "n 28 28 1"]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            packed = stored[split]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: {error}; download it again") from error
+    packed = arrays.member(path, split)
     if packed.dtype != np.uint8 or packed.shape != (SPLITS[split], 98):
         raise DataError(f"{path}: expected {split} to be uint8[{SPLITS[split]} 98], got {packed.dtype}{packed.shape}")
     return _images(np.unpackbits(packed, axis=1))

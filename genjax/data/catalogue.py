@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from genjax.data import images, originals, prepared
+from genjax.data import dataset, fitting, originals, prepared
 from genjax.data.dataset import DataError, Dataset
 
 
@@ -35,9 +35,14 @@ def tfds(
         has a SHA-256 below 5 % of 2²⁵⁶.
 
     Raises:
-      DataError: the data are damaged or cannot be had; the message says which files to put where.
+      DataError: the data are damaged or cannot be had; the message says which files to put where. Or the name is none
+        of the catalogue's.
+      ValueError: ``size`` is asked of ``binarized_mnist``, which would turn grey.
     """
-    root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    prepared.demand_name(name)
+    if name == "binarized_mnist" and size:
+        raise ValueError("size: binarized_mnist is black and white alone, and would turn grey at another size")
+    root = dataset.place(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     published = name in originals.SETS and heldout_split in (None, "test")
     found = _find(name, root, size, heldout_split, published)
     if found is None:
@@ -54,9 +59,4 @@ def _find(
     original = originals.load(name, root) if published else None
     if original is None:
         return prepared.load(name, root, size, heldout_split)
-    return _fit(original, size) if size else original
-
-
-def _fit(whole: Dataset, size: int) -> Dataset:
-    train, heldout = (split | {"image": images.fit_arrays(split["image"], size)} for split in whole[1:])
-    return Dataset(whole.name, train, heldout)
+    return fitting.fit(original, size)

@@ -4,13 +4,15 @@ A record of the binary version is one byte of label and 3,072 bytes of image, ch
 images in 25 rows of 40, row by row; their labels stand in one ``.npy`` file per split.
 """
 
+import gzip
+import io
 import pathlib
 import tarfile
-import zlib
 
 import numpy as np
 from PIL import Image
 
+from genjax.data import arrays, dataset, files, images
 from genjax.data.dataset import DataError, Dataset, Split
 
 FOLDER = "cifar-10-batches-bin"
@@ -18,6 +20,7 @@ TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST = ("test_batch.bin",)
 ARCHIVE = "cifar-10-binary.tar.gz"
 PER_BATCH, RECORD, SIDE = 10_000, 3073, 32
+MOST_UNPACKED = 1 << 28  # of 184 MB
 
 
 def load(folder: pathlib.Path) -> Dataset | None:
@@ -31,11 +34,11 @@ def load(folder: pathlib.Path) -> Dataset | None:
       DataError: a file is damaged or of the wrong length.
     """
     for place in (folder, folder / FOLDER):
-        if all((place / name).is_file() for name in TRAIN + TEST):
-            return _dataset({name: (place / name).read_bytes() for name in TRAIN + TEST})
-    if (folder / ARCHIVE).is_file():
+        if all(files.is_regular(place / name) for name in TRAIN + TEST):
+            return _dataset({name: files.read(place / name, PER_BATCH * RECORD) for name in TRAIN + TEST})
+    if files.is_regular(folder / ARCHIVE):
         return _dataset(_members(folder / ARCHIVE))
-    if (folder / "train-labels.npy").is_file() and (folder / "test-labels.npy").is_file():
+    if all(files.is_regular(folder / f"{split}-labels.npy") for split in ("train", "test")):
         return Dataset("cifar10", _mosaics(folder, "train"), _mosaics(folder, "test"))
     return None
 
@@ -58,36 +61,57 @@ def _members(path: pathlib.Path) -> dict[str, bytes]:
     wanted = {f"{FOLDER}/{name}": name for name in TRAIN + TEST}
     batches = {}
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        with files.open_regular(path) as file, tarfile.open(fileobj=_Bounded(file), mode="r|") as archive:
             for member in archive:
                 plain = member.isreg() and member.size == PER_BATCH * RECORD
-                if member.name in wanted and plain and (file := archive.extractfile(member)):
-                    batches[wanted[member.name]] = file.read()
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise DataError(f"{path}: {error}; delete the file and fetch it again") from error
+                if member.name in wanted and plain and (batch := archive.extractfile(member)):
+                    batches[wanted[member.name]] = batch.read()
+    except Exception as error:  # a damaged archive raises anything
+        raise DataError(f"{path}: {error or type(error).__name__}; delete the file and fetch it again") from error
     if missing := set(wanted.values()) - batches.keys():
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}, or they have the wrong size; fetch it again")
     return batches
 
 
+class _Bounded(gzip.GzipFile):
+    """What is packed in a file, as far as CIFAR-10 goes."""
+
+    def __init__(self, file: io.BufferedReader):
+        super().__init__(fileobj=file)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes, none of which may lie beyond what the archive has."""
+        if self.tell() > MOST_UNPACKED:
+            raise DataError(f"more than {MOST_UNPACKED} bytes: a decompression bomb?")
+        return super().read(MOST_UNPACKED if size is None or size < 0 else min(size, MOST_UNPACKED))
+
+
 def _mosaics(folder: pathlib.Path, split: str) -> Split:
-    try:
-        label = np.load(folder / f"{split}-labels.npy", allow_pickle=False)
-        tiles = [_tiles(path) for path in sorted(folder.glob(f"{split}-*.webp"))]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: {error}") from error
+    label = arrays.npy(folder / f"{split}-labels.npy")
+    tiles = [_tiles(path) for path in sorted(folder.glob(f"{split}-*.webp"))]
     num = sum(map(len, tiles))
-    if label.shape != (num,) or num == 0:
+    if label.shape != (num,) or num == 0 or label.dtype.kind not in "iu":
         raise DataError(
-            f"{folder}: {num} images in {split}-*.webp, but labels of shape {label.shape}; one each is needed"
+            f"{folder}: {num} images in {split}-*.webp, but labels of shape {label.shape}, {label.dtype}; "
+            "one whole number each is needed"
         )
-    return {"image": np.concatenate(tiles), "label": label.astype(np.int32)}
+    return {"image": np.concatenate(tiles), "label": dataset.labels(label)}
 
 
 def _tiles(path: pathlib.Path) -> np.ndarray:
-    with Image.open(path, formats=["WEBP"]) as mosaic:
-        if mosaic.width % SIDE or mosaic.height % SIDE or mosaic.mode != "RGB":
-            raise DataError(f"{path}: expected RGB tiles of {SIDE}×{SIDE}, got {mosaic.mode} {mosaic.size}")
-        rows, columns = mosaic.height // SIDE, mosaic.width // SIDE
-        grid = np.asarray(mosaic).reshape(rows, SIDE, columns, SIDE, 3)
+    try:
+        with files.open_regular(path) as file, Image.open(file, formats=["WEBP"]) as mosaic:
+            images.demand_pixels(mosaic)
+            return _cut(path, mosaic)
+    except DataError:
+        raise
+    except Exception as error:  # decoders of damaged files raise anything
+        raise DataError(f"{path}: {error or type(error).__name__}; fetch it again") from error
+
+
+def _cut(path: pathlib.Path, mosaic: Image.Image) -> np.ndarray:
+    if mosaic.width % SIDE or mosaic.height % SIDE or mosaic.mode != "RGB":
+        raise DataError(f"{path}: expected RGB tiles of {SIDE}×{SIDE}, got {mosaic.mode} {mosaic.size}")
+    rows, columns = mosaic.height // SIDE, mosaic.width // SIDE
+    grid = np.asarray(mosaic).reshape(rows, SIDE, columns, SIDE, 3)
     return grid.swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)

@@ -2,18 +2,39 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int32
+
+KINDS_SHOWN = 6
 
 Split = dict[str, np.ndarray]
 """Named arrays with a common leading axis n."""
 
 
 class DataError(ValueError):
-    """The data are missing, broken, or not what was asked for; the message says which, and what to do."""
+    """The data are missing, broken, or not what was asked for; the message says which, and what to do.
+
+    What cannot be printed is escaped: the message may hold names and texts that stand in files, and those may hold
+    commands for a terminal.
+    """
+
+    def __init__(self, message: object):
+        super().__init__(legible(str(message)))
+
+
+def legible(text: str) -> str:
+    r"""The text with everything that cannot be printed escaped, line breaks excepted.
+
+    >>> legible("a\x1b[2J\nb")
+    'a\\x1b[2J\nb'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 class Dataset(NamedTuple):
@@ -23,11 +44,26 @@ class Dataset(NamedTuple):
       name: what to call it.
       train: ``{"image": uint8[n h w c], "label": int32[n]}``; no "label" where there are none.
       heldout: the same names; rows that training never sees.
+      left_out: what was met but not taken, and how often: ``{".heic": 1990}``.
     """
 
     name: str
     train: Split
     heldout: Split
+    left_out: Mapping[str, int] = MappingProxyType({})
+
+
+def summary(dataset: Dataset) -> str:
+    """One line: ``pics: 475 to train, 25 held out, 2 classes; left out: 1992 files (.heic 1990, hidden 2)``."""
+    label = dataset.train.get("label")
+    classes = "no labels" if label is None else f"{len(np.unique(label))} classes"
+    parts = [f"{len(dataset.train['image'])} to train", f"{len(dataset.heldout['image'])} held out", classes]
+    most_first = sorted(dataset.left_out.items(), key=lambda item: (-item[1], item[0]))
+    kinds = ", ".join([f"{kind} {count}" for kind, count in most_first[:KINDS_SHOWN]])
+    more = ", …" if len(most_first) > KINDS_SHOWN else ""
+    total = sum(dataset.left_out.values())
+    left = f"; left out: {total} file{'s' * (total > 1)} ({kinds}{more})" if total else ""
+    return legible(f"{dataset.name}: {', '.join(parts)}{left}").replace("\n", "\\n")
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -41,6 +77,33 @@ def fingerprint(dataset: Dataset) -> str:
             digest.update(json.dumps([split, name, array.dtype.str, array.shape]).encode() + b"\n")
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def place(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path, with ``~`` for the user's home folder where there is one.
+
+    Raises:
+      DataError: it is empty, or no path at all.
+    """
+    if not os.fspath(path) or "\0" in os.fspath(path):
+        raise DataError(f"expected a path, got {os.fspath(path)!r}")
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def labels(values: np.ndarray) -> Int32[np.ndarray, " n"]:
+    """Whole numbers of any width as int32.
+
+    Raises:
+      DataError: one of them does not fit.
+    """
+    span = np.iinfo(np.int32)
+    outside = values[(values < span.min) | (values > span.max)]
+    if outside.size:
+        raise DataError(f"labels: expected whole numbers of 32 bits, got {outside.flat[0]}")
+    return values.astype(np.int32)
 
 
 def draws(names: Iterable[bytes]) -> Float64[np.ndarray, " n"]:
@@ -88,7 +151,7 @@ def checked(dataset: Dataset) -> Dataset:
     Raises:
       DataError: there is nothing to train on; a split's arrays differ in length; the splits differ in names or shapes.
     """
-    name, train, heldout = dataset
+    name, train, heldout = dataset[:3]
     if train["image"].size == 0:
         raise DataError(f"{name}: expected at least one image of at least one pixel, got shape {train['image'].shape}")
     for part, split in (("training", train), ("held-out", heldout)):

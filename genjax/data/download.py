@@ -1,5 +1,6 @@
 """One file from the network: over https only, checked against its SHA-256, whole or not at all."""
 
+import glob
 import hashlib
 import http.client
 import io
@@ -11,11 +12,19 @@ import urllib.request
 import uuid
 from collections.abc import Callable
 
+from genjax.data import files
 from genjax.data.dataset import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PATIENCE = 3.0
 ATTEMPTS = 3
 CHUNK = 1 << 20
+MOST = 1 << 28
+"""Bytes: the largest published file has 170 MB."""
 FAILURES = (OSError, http.client.HTTPException)
 
 OpenUrl = Callable[[str, float], io.BufferedIOBase]
@@ -78,9 +87,11 @@ def fetch(url: str, path: pathlib.Path, sha256: str, open_url: OpenUrl = open_ht
 def _attempt(url: str, path: pathlib.Path, sha256: str, open_url: OpenUrl) -> str:
     """What is wrong with the bytes that came, or nothing once they are in place."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clean(path)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with open_url(url, 30.0) as body, open(part, "xb") as file:
+            _claim(file)
             got = _copy(body, file)
         if got != sha256:
             return f"expected SHA-256 {sha256}, got {got} in {part.stat().st_size} bytes"
@@ -90,11 +101,36 @@ def _attempt(url: str, path: pathlib.Path, sha256: str, open_url: OpenUrl) -> st
         part.unlink(missing_ok=True)
 
 
+def _claim(file: io.BufferedIOBase) -> bool:
+    """Mark a file as being written, for as long as it is open; false where another process has."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+
+
+def _clean(path: pathlib.Path) -> None:
+    """Remove what killed programs have left of this download."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        try:
+            with files.open_regular(left) as file:
+                if _claim(file):
+                    left.unlink(missing_ok=True)
+        except (OSError, DataError):
+            continue  # another's
+
+
 def _copy(body: io.BufferedIOBase, file: io.BufferedIOBase) -> str:
     """Copies to the disk, and returns the SHA-256."""
-    digest = hashlib.sha256()
+    digest, length = hashlib.sha256(), 0
     while chunk := body.read(CHUNK):
         digest.update(chunk)
+        length += len(chunk)
+        if length > MOST:
+            raise DataError(f"more than {MOST} bytes come, which none of these files has")
         file.write(chunk)
     file.flush()
     os.fsync(file.fileno())

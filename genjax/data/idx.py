@@ -5,11 +5,11 @@ import io
 import math
 import pathlib
 import struct
-import zlib
 
 import numpy as np
 from jaxtyping import UInt8
 
+from genjax.data import files
 from genjax.data.dataset import DataError
 
 UNSIGNED_BYTE = 8
@@ -25,13 +25,14 @@ def read(path: pathlib.Path) -> UInt8[np.ndarray, "..."]:
       DataError: the file is truncated, damaged, longer than its header says, or no IDX file of unsigned bytes.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            return _parse(file)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+        with files.open_regular(path) as file:
+            packed = path.suffix == ".gz"
+            return _parse(gzip.GzipFile(fileobj=file) if packed else file, files.length(file))
+    except Exception as error:  # damaged files raise anything
         raise DataError(f"{path}: {error}; delete the file and fetch it again") from error
 
 
-def _parse(file: gzip.GzipFile | io.BufferedReader) -> np.ndarray:
+def _parse(file: gzip.GzipFile | io.BufferedReader, stored: int) -> np.ndarray:
     magic = file.read(4)
     if len(magic) < 4 or magic[:3] != bytes([0, 0, UNSIGNED_BYTE]):
         raise ValueError(
@@ -42,7 +43,9 @@ def _parse(file: gzip.GzipFile | io.BufferedReader) -> np.ndarray:
         raise ValueError("the file ends within the header")
     shape = struct.unpack(f">{magic[3]}I", lengths)
     size = math.prod(shape)
-    content = _at_most(file, size + 1)
+    most = files.most_plausible(stored)
+    content = _at_most(file, min(size, most) + 1)
+    files.demand_plausible(len(content), stored)
     if len(content) != size:
         got = f"only {len(content)}" if len(content) < size else "more"
         raise ValueError(f"the header says {size} bytes, shape {shape}; there are {got}")

@@ -5,7 +5,7 @@ in the file         becomes
 ==================  =====================================================================================
 1, L, P, RGB        its colours; palettes are looked up
 CMYK, YCbCr, ...    RGB by Pillow
-16 bits, I;16 or I  level / 257, rounded, so that 65535 becomes 255; other ranges are refused
+16 bits, I          level / 257, rounded, so that 65535 becomes 255; other ranges are refused
 F                   255 x, rounded, for x in [0, 1]; other ranges are refused
 transparent         composited on the background, before anything is resized
 EXIF orientation    applied
@@ -13,42 +13,104 @@ animation           its first frame
 ==================  =====================================================================================
 """
 
+import contextlib
+import functools
+import io
 import pathlib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError, features
 
+from genjax.data import files, pngs, sixteen
 from genjax.data.dataset import DataError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "DIB", "DDS", "ICO", "QOI", "SGI")
+"""Formats of pictures that are told by their first bytes, run no program, and notice when they are cut short."""
+BY_NAME = ("TGA", "PCX")
+"""Formats that first bytes do not tell: read only from files that are named so."""
 MAX_PIXELS = 89_478_485
 """More pixels than this, a quarter of a gigabyte in RGB, are taken for a decompression bomb."""
+_CODECS = {"AVIF": "avif", "WEBP": "webp", "JPEG": "jpg", "JPEG2000": "jpg_2000"}
+_TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Colour = tuple[int, int, int]
+Allowance = Callable[[int], contextlib.AbstractContextManager[Any]]
+"""``allowance(pixels)``: a context that is entered once so many pixels may be held in memory."""
+
+
+class Picture(NamedTuple):
+    """A picture as an array.
+
+    Fields:
+      pixels: uint8[size size channels].
+      dark: whether it had 16 bits per channel and used less than an eighth of their range.
+    """
+
+    pixels: np.ndarray
+    dark: bool
+
+
+@functools.cache
+def suffixes() -> dict[str, str]:
+    """The format of each suffix, in small letters, that this Pillow can read."""
+    readable = [name for name in FORMATS + BY_NAME if name not in _CODECS or features.check(_CODECS[name])]
+    return {suffix: name for suffix, name in Image.registered_extensions().items() if name in (*readable, "MPO")}
 
 
 def read(path: pathlib.Path, size: int, channels: int, background: Colour) -> UInt8[np.ndarray, "h w c"]:
     """The picture in a file, brought to ``size`` × ``size`` by ``fit``.
 
     Args:
-      path: a file of one of FORMATS, whatever its name.
+      path: a file of one of FORMATS, whatever its name, or of one of BY_NAME that is named so.
       size: height and width of the result.
       channels: 3, or 1 for luma, 0.299 R + 0.587 G + 0.114 B.
       background: what shows through transparent pixels, RGB in 0 to 255.
 
     Raises:
-      DataError: the file is no such picture, truncated, damaged, or has more than MAX_PIXELS.
+      DataError: the file is no such picture, truncated, damaged, no regular file, or has more than MAX_PIXELS.
     """
+    found = picture(path, size, channels, background)
+    if found.dark:
+        warnings.warn(f"{str(path)!r}: {DARK_REMARK}", stacklevel=2)
+    return found.pixels
+
+
+DARK_REMARK = (
+    "16 bits per channel, and no level reaches an eighth of their range: nearly black as it is read; "
+    "where 12 bits are meant, multiply by 16 first"
+)
+
+
+def picture(
+    path: pathlib.Path, size: int, channels: int, background: Colour, allowance: Allowance = contextlib.nullcontext
+) -> Picture:
+    """``read``, with remarks; the pixels are held in memory only as far as ``allowance`` lets."""
     try:
-        image = fit(_opaque(_load(path), background), size).convert("L" if channels == 1 else "RGB")
+        with _opened(path) as image, allowance(image.width * image.height):
+            whole, dark = sixteen.reduced(image, lambda: _opened(path, swapped=True))
+            whole = _opaque(whole, background)
+            if (side := image.getexif().get(0x0112)) in _TURNED:
+                whole = whole.transpose(_TURNED[side])
+            fitted = _converted(fit(whole, size), channels)
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        raise DataError("cannot identify the format of the picture") from error
     except Exception as error:  # decoders of damaged files raise anything
         raise DataError(f"{error or 'damaged'} ({type(error).__name__})") from error
-    return np.asarray(image).reshape(size, size, channels)
+    return Picture(np.asarray(fitted).reshape(size, size, channels), dark)
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:
@@ -64,45 +126,67 @@ def fit(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
 
 
-def fit_array(image: UInt8[np.ndarray, "h w c"], size: int) -> UInt8[np.ndarray, "{size} {size} c"]:
-    """``fit`` for an array of 1, 3 or 4 channels."""
-    fitted = fit(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), size)
-    return np.asarray(fitted).reshape(size, size, image.shape[-1])
+def fit_array(
+    image: UInt8[np.ndarray, "h w c"], size: int | None, channels: int | None = None
+) -> UInt8[np.ndarray, "h2 w2 c2"]:
+    """``fit`` for an array of 1, 3 or 4 channels, and then its colours brought to so many channels; None is as is."""
+    whole = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    fitted = fit(whole, size) if size else whole
+    if channels:
+        fitted = _converted(fitted, channels)
+    return np.asarray(fitted).reshape(fitted.height, fitted.width, channels or image.shape[-1])
 
 
-def fit_arrays(images: Iterable[np.ndarray], size: int) -> UInt8[np.ndarray, "n {size} {size} c"]:
+def fit_arrays(
+    images: Iterable[np.ndarray], size: int | None, channels: int | None = None
+) -> UInt8[np.ndarray, "n h2 w2 c2"]:
     """``fit_array`` for each."""
-    return np.stack([fit_array(image, size) for image in images])
+    return np.stack([fit_array(image, size, channels) for image in images])
 
 
-def _load(path: pathlib.Path) -> Image.Image:
-    with Image.open(path, formats=FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(f"{image.width}×{image.height} pixels, more than {MAX_PIXELS}: a decompression bomb?")
-        if image.format == "PNG":
-            _verify(path)
-        image.load()
-        return ImageOps.exif_transpose(image)
+def demand_pixels(image: Image.Image) -> None:
+    """Refuse a picture that is opened and not yet decoded, and has more than MAX_PIXELS.
+
+    Raises:
+      DataError: says how many.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"{image.width}×{image.height} pixels, more than {MAX_PIXELS}: a decompression bomb?")
 
 
-def _verify(path: pathlib.Path) -> None:
-    """Checks the checksums of a PNG, which decoding alone does not."""
-    with Image.open(path, formats=FORMATS) as image:
-        image.verify()
+@contextlib.contextmanager
+def _opened(path: pathlib.Path, swapped: bool = False) -> Iterator[Image.Image]:
+    """The picture, not yet decoded; ``swapped`` as ``sixteen`` wants it to see the low bytes."""
+    with files.open_regular(path) as file:
+        stream: Any = file
+        formats, grey_alpha, depth = (*FORMATS, *_named(path)), False, 8
+        if file.read(len(pngs.SIGNATURE)) == pngs.SIGNATURE:
+            file.seek(0)
+            png = pngs.essence(file, MAX_PIXELS)
+            grey_alpha, depth = swapped and (png.depth, png.colour) == (16, 4), png.depth
+            stream, formats = io.BytesIO(pngs.as_rgba(png) if grey_alpha else png.content), ("PNG",)
+        stream.seek(0)
+        with Image.open(stream, formats=formats) as image:
+            demand_pixels(image)
+            if image.mode == "L" and depth < 8 and isinstance(image.info.get("transparency"), int):
+                image.info["transparency"] *= 255 // (2**depth - 1)  # as its levels are
+            if swapped and not grey_alpha:
+                sixteen.swap(image)
+            yield image
+
+
+def _named(path: pathlib.Path) -> tuple[str, ...]:
+    found = suffixes().get(path.suffix.lower())
+    return (found,) if found in BY_NAME else ()
+
+
+def _converted(image: Image.Image, channels: int) -> Image.Image:
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _opaque(image: Image.Image, background: Colour) -> Image.Image:
-    if image.mode == "F":
-        return _eight_bits(np.asarray(image), 1)
-    if image.mode.startswith("I"):
-        return _eight_bits(np.asarray(image.convert("I")), 65535)
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, (*background, 255))
-        return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
-
-
-def _eight_bits(levels: np.ndarray, full: int) -> Image.Image:
-    if not (levels.min() >= 0 and levels.max() <= full):
-        raise DataError(f"levels {levels.min()} to {levels.max()}; expected 0 to {full}")
-    return Image.fromarray(np.rint(levels * (255 / full)).astype(np.uint8))
+        return Image.alpha_composite(canvas, image if image.mode == "RGBA" else image.convert("RGBA")).convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")

@@ -6,9 +6,7 @@ import shlex
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
-from genjax.data import binarized, cifar, dataset, download, idx
+from genjax.data import binarized, cifar, dataset, download, files, idx
 from genjax.data.dataset import DataError, Dataset
 
 IDX_FILES = (
@@ -21,6 +19,9 @@ MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 FASHION_MNIST_URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/"
 BINARIZED_MNIST_URL = "https://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
+
+
+MOST_LABELS = 1 << 24
 
 
 class Original(NamedTuple):
@@ -53,7 +54,9 @@ def obtain(name: str, root: pathlib.Path, open_url: download.OpenUrl = download.
       DataError: at once when the server cannot be reached; says which files to put where.
     """
     original, folder = SETS[name], root / name
-    missing = [file for file in original.sha256 if not (folder / file).exists()]
+    missing = [file for file in original.sha256 if not files.is_regular(folder / file)]
+    if not missing:
+        raise DataError(f"{folder} holds the files of {name}, but they cannot be read as such; delete them")
     try:
         if reason := download.unreachable(original.url + missing[0], open_url):
             raise DataError(reason)
@@ -79,8 +82,8 @@ def recipe(name: str, folder: pathlib.Path, files: list[str]) -> str:
 def _idx_pairs(folder: pathlib.Path) -> Dataset | None:
     """MNIST and sets of its form, gzipped or not."""
     plain = [folder / file.removesuffix(".gz") for file in IDX_FILES]
-    paths = [path if path.exists() else path.with_name(f"{path.name}.gz") for path in plain]
-    if not all(path.exists() for path in paths):
+    paths = [path if files.is_regular(path) else path.with_name(f"{path.name}.gz") for path in plain]
+    if not all(files.is_regular(path) for path in paths):
         return None
     return Dataset(folder.name, _pair(*paths[:2]), _pair(*paths[2:]))
 
@@ -91,15 +94,15 @@ def _pair(image_path: pathlib.Path, label_path: pathlib.Path) -> dataset.Split:
         raise DataError(
             f"{image_path} has shape {image.shape}, {label_path.name} {label.shape}; expected [n h w], and n labels"
         )
-    return {"image": image[..., None], "label": label.astype(np.int32)}
+    return {"image": image[..., None], "label": dataset.labels(label)}
 
 
 def _demand_own_labels(name: str, folder: pathlib.Path) -> None:
     """MNIST and Fashion-MNIST have files of the same names and shapes: by the labels' checksum they are told apart."""
     path = folder / IDX_FILES[-1]
-    if not path.exists():
+    if not files.is_regular(path):
         return
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = hashlib.sha256(files.read(path, MOST_LABELS)).hexdigest()
     for other, original in SETS.items():
         if other != name and original.sha256.get(path.name) == found:
             raise DataError(f"{folder} holds {other}, not {name}; put the files of {name} into a folder named {name}")

@@ -1,30 +1,54 @@
-"""Data sets that tensorflow-datasets has prepared, read without TensorFlow; which only preparing them needs.
+"""Data sets that tensorflow-datasets has prepared, read without it and without TensorFlow; preparing them needs both.
 
-Only the ``array_record`` format can be read so. The order of the records is tensorflow-datasets' own.
+Only the ``array_record`` format can be read so. The order of the records is tensorflow-datasets' own, whose reader
+imports the classes that a folder's ``features.json`` names. Ours imports nothing: of that file it takes names, shapes
+and types, and what is no class of tensorflow-datasets' own is refused. Nothing that is read decides what is run.
 """
 
 import difflib
 import importlib.util
+import io
 import pathlib
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from genjax.data import dataset, download, images
+from genjax.data import dataset, download, examples, files, images
 from genjax.data.dataset import DataError, Dataset, Split
 
 HELDOUT_FRACTION = 0.05
 CHUNK = 500
+NAME = re.compile(r"[A-Za-z0-9_]+(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)*")
+OWN_FEATURES = "tensorflow_datasets.core.features"
+"""Where tensorflow-datasets' own classes of features live."""
+_CLASS = re.compile(re.escape(OWN_FEATURES) + r"(\.\w+){1,2}", re.ASCII)
+_IMAGE, _LABEL = "image_feature.Image", ("class_label_feature.ClassLabel", "tensor_feature.Tensor", "scalar.Scalar")
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+class _Features(NamedTuple):
+    """The names of the images and of the labels, the latter empty where there are none; the channels of the images."""
+
+    image: str
+    label: str
+    channels: int
 
 
 def load(name: str, root: pathlib.Path, size: int | None, heldout_split: str | None) -> Dataset | None:
     """The newest version of the data set that is prepared in ``root/name/``; None where there is none.
 
     Raises:
-      DataError: it is in another format, or holds no images, splits or sizes that would do.
+      DataError: it is in another format, names a class that is not tensorflow-datasets' own, or holds no images, splits
+        or sizes that would do.
     """
-    versions = [path.parent for path in (root / name).glob("*/dataset_info.json") if _version(path.parent)]
+    try:
+        versions = [path.parent for path in (root / name).glob("*/dataset_info.json") if _version(path.parent)]
+    except OSError as error:
+        raise DataError(f"{root / name}: {error.strerror}") from error
     if not versions:
         return None
     newest = max(versions, key=_version)
@@ -36,17 +60,38 @@ def load(name: str, root: pathlib.Path, size: int | None, heldout_split: str | N
         raise DataError(f"{newest} is damaged ({error}); delete it and prepare {name} again") from error
 
 
-def _open(name: str, folder: pathlib.Path, size: int | None, heldout_split: str | None) -> Dataset:
-    import tensorflow_datasets
+def demand_name(name: str) -> None:
+    """Refuse what is no name of the catalogue: paths, other people's collections, modules and classes.
 
-    builder = tensorflow_datasets.builder_from_directory(folder)
-    kind = builder.info.file_format and builder.info.file_format.value
+    Raises:
+      DataError: says what a name is.
+    """
+    if not NAME.fullmatch(name):
+        raise DataError(
+            f"{name!r} is no name of the catalogue of tensorflow-datasets: expected letters, digits and _, and the "
+            "configuration after a slash where there is one"
+        )
+
+
+def _open(name: str, folder: pathlib.Path, size: int | None, heldout_split: str | None) -> Dataset:
+    info = _mapping(files.read_json(folder / "dataset_info.json"), "the description")
+    features = _features(name, folder / "features.json")
+    kind = info.get("fileFormat")
     if kind != "array_record":
         raise DataError(
-            f"{folder} is in the format {kind}, which only TensorFlow reads; prepare it in another data_dir, with "
+            f"{folder} is in the format {kind!r}, which only TensorFlow reads; prepare it in another data_dir, with "
             f'tensorflow_datasets.builder("{name}", data_dir=..., file_format="array_record").download_and_prepare()'
         )
-    return _divide(name, builder, size, heldout_split)
+    shards = {str(split.get("name")): split for split in map(_split, info.get("splits", []))}
+    heldout = heldout_split or next((split for split in ("test", "validation") if split in shards), None)
+    for wanted in {"train", heldout} - {None}:
+        if wanted not in shards:
+            raise DataError(f"{name} has no split {wanted!r}; it has {', '.join(map(repr, shards)) or 'none'}")
+    train = _read(name, _paths(folder, info, shards["train"]), features, size)
+    if heldout:
+        return Dataset(name, train, _read(name, _paths(folder, info, shards[heldout]), features, size))
+    mask = dataset.hold_out(dataset.row_names(len(train["image"])), HELDOUT_FRACTION)
+    return dataset.divide(name, train, mask)
 
 
 def prepare(name: str, root: pathlib.Path) -> None:
@@ -67,7 +112,9 @@ def prepare(name: str, root: pathlib.Path) -> None:
 
     tensorflow.config.set_visible_devices([], "GPU")  # or TensorFlow takes the memory of every GPU
     try:
-        builder = tensorflow_datasets.builder(name, data_dir=root, file_format="array_record")
+        plain, options = tensorflow_datasets.core.naming.parse_builder_name_kwargs(name)
+        cls = tensorflow_datasets.builder_cls(str(plain))  # `builder` might build from what lies in the folder instead
+        builder = cls(data_dir=root, file_format="array_record", **options)
         _demand_network(builder)
         builder.download_and_prepare()
     except Exception as error:
@@ -90,50 +137,116 @@ def _demand_network(builder: Any) -> None:
 
 def _version(path: pathlib.Path) -> tuple[int, ...]:
     parts = path.name.split(".")
-    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()
+    return tuple(map(int, parts)) if all(part.isdecimal() and len(part) < 10 for part in parts) else ()
 
 
-def _divide(name: str, builder: Any, size: int | None, heldout_split: str | None) -> Dataset:
-    splits = list(builder.info.splits)
-    heldout = heldout_split or next((split for split in ("test", "validation") if split in splits), None)
-    for split in {"train", heldout} - {None}:
-        if split not in splits:
-            raise DataError(f"{name} has no split {split!r}; it has {', '.join(splits) or 'none'}")
-    train = _read(name, builder, "train", size)
-    if heldout:
-        return Dataset(name, train, _read(name, builder, heldout, size))
-    mask = dataset.hold_out(dataset.row_names(len(train["image"])), HELDOUT_FRACTION)
-    return dataset.divide(name, train, mask)
+def _features(name: str, path: pathlib.Path) -> _Features:
+    """What the images and labels are called, by ``features.json``; nothing that it names is imported."""
+    described = _mapping(files.read_json(path), "features.json")
+    for found in _classes(described):
+        if not (isinstance(found, str) and _CLASS.fullmatch(found)):
+            raise DataError(
+                f"{path} names the class {found!r}, which is none of {OWN_FEATURES}; no code that a file names is run"
+            )
+    features = _mapping(_mapping(described.get("featuresDict", {}), "featuresDict").get("features", {}), "features")
+    kinds = {key: str(_mapping(one, key).get("pythonClassName", "")) for key, one in features.items()}
+    named = [key for key, kind in kinds.items() if kind.endswith(_IMAGE)]
+    chosen = ["image"] if "image" in named else named
+    about = _mapping(features[chosen[0]].get("image", {}), "image") if len(chosen) == 1 else {}
+    if not chosen or about.get("dtype") != "uint8":
+        held = ", ".join(f"{key!r}: {kind.rpartition('.')[2]!r}" for key, kind in kinds.items()) or "nothing"
+        raise DataError(f"{name}: expected one feature of uint8 images, or one named image; it has {held}")
+    sides = _mapping(about.get("shape", {}), "shape").get("dimensions", [])
+    channels = int(sides[2]) if isinstance(sides, list) and len(sides) == 3 else 3
+    if channels not in _MODES:
+        raise DataError(f"{name}: expected images of 1, 3 or 4 channels; {path} says {channels}")
+    return _Features(chosen[0], "label" if _is_class(features.get("label"), kinds.get("label", "")) else "", channels)
 
 
-def _read(name: str, builder: Any, split: str, size: int | None) -> Split:
-    image_key, label_key = _features(name, builder.info.features)
+def _classes(described: Any) -> Iterator[Any]:
+    """Everything in the description that names a class, however deep, in this form of the file or an older one."""
+    waiting = [described]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield from (one[key] for key in ("pythonClassName", "python_class_name") if key in one)
+            if "content" in one and "type" in one:  # before 2022
+                yield one["type"]
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+
+
+def _is_class(feature: Any, kind: str) -> bool:
+    if not kind.endswith(_LABEL):
+        return False
+    about = feature.get("tensor")
+    return not about or (str(about.get("dtype", "")).startswith(("int", "uint")) and not about.get("shape"))
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{what}: expected a mapping, got {str(value)[:40]!r}")
+    return value
+
+
+def _split(value: Any) -> dict[str, Any]:
+    return _mapping(value, "splits")
+
+
+def _paths(folder: pathlib.Path, info: dict[str, Any], split: dict[str, Any]) -> list[tuple[pathlib.Path, int]]:
+    """The files of a split, inside the folder, and how many records each holds."""
+    lengths = [int(count) for count in split.get("shardLengths", [])]
+    template = split.get("filepathTemplate") or _TEMPLATE
+    words = {"DATASET": info.get("name"), "SPLIT": split.get("name"), "FILEFORMAT": "array_record"}
+    found = []
+    for i, count in enumerate(lengths):
+        name = str(template)
+        for word, value in {**words, "SHARD_X_OF_Y": f"{i:05d}-of-{len(lengths):05d}"}.items():
+            name = name.replace(f"{{{word}}}", str(value))
+        if not re.fullmatch(r"[\w+-][\w.+-]*", name):
+            raise DataError(f"{folder}: expected plain names of files, got {name!r}")
+        found.append((folder / name, count))
+    return found
+
+
+def _read(name: str, shards: list[tuple[pathlib.Path, int]], features: _Features, size: int | None) -> Split:
     labels: list[int] = []
     found: list[np.ndarray] = []
-    for example in _examples(builder.as_data_source(split=split)):
-        image = example[image_key]
+    stored = sum(path.stat().st_size for path, _ in shards if files.is_regular(path))
+    for record in _records(shards):
+        values = examples.parse(record)
+        image = _decode(values[features.image][0], features.channels)
         found.append(images.fit_array(image, size) if size else image)
-        if label_key:
-            labels.append(int(example[label_key]))
-    if len({image.shape for image in found}) > 1:
-        raise DataError(f"{name}: its images differ in shape; pass size, the height and width to bring them to")
+        if found[-1].shape != found[0].shape:
+            raise DataError(f"{name}: its images differ in shape; pass size, the height and width to bring them to")
+        files.demand_plausible(len(found) * found[0].nbytes, stored)
+        if features.label:
+            labels.append(int(values[features.label][0]))
     if not found:
-        raise DataError(f"{name}: its split {split!r} is empty")
-    return {"image": np.stack(found)} | ({"label": np.array(labels, np.int32)} if label_key else {})
+        raise DataError(f"{name}: a split is empty")
+    return {"image": np.stack(found)} | ({"label": dataset.labels(np.array(labels))} if features.label else {})
 
 
-def _examples(source: Any) -> Iterator[dict[str, Any]]:
-    for first in range(0, len(source), CHUNK):
-        yield from source.__getitems__(list(range(first, min(first + CHUNK, len(source)))))
+def _records(shards: list[tuple[pathlib.Path, int]]) -> Iterator[bytes]:
+    from array_record.python import array_record_module
+
+    for path, count in shards:
+        if not files.is_regular(path):
+            raise DataError(f"{path} is missing, or not a file")
+        reader = array_record_module.ArrayRecordReader(str(path))
+        try:
+            if reader.num_records() != count:
+                raise DataError(f"{path}: expected {count} records, got {reader.num_records()}")
+            for first in range(0, count, CHUNK):
+                yield from reader.read(list(range(first, min(first + CHUNK, count))))
+        finally:
+            reader.close()
 
 
-def _features(name: str, features: Any) -> tuple[str, str]:
-    """The names of the images and of the labels, the latter empty where there are none."""
-    image = [key for key, feature in features.items() if type(feature).__name__ == "Image"]
-    if "image" in image:
-        image = ["image"]
-    if len(image) != 1 or features[image[0]].np_dtype != np.uint8:
-        raise DataError(f"{name}: expected one feature of uint8 images, or one named image; it has {features}")
-    label = dict(features.items()).get("label")
-    is_class = label is not None and label.shape == () and np.issubdtype(label.np_dtype, np.integer)
-    return image[0], "label" if is_class else ""
+def _decode(encoded: Any, channels: int) -> np.ndarray:
+    """The pixels as they are stored, without regard to an orientation, as tensorflow-datasets has them."""
+    with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG", "GIF", "BMP")) as image:
+        images.demand_pixels(image)
+        pixels = np.asarray(image.convert(_MODES[channels]))
+    return pixels.reshape(image.height, image.width, channels)

@@ -119,17 +119,16 @@ def test_arguments_out_of_range_are_named(tmp_path):
 def spoil(root):
     """Every kind of bad file; returns their names."""
     whole = (root / "0.png").read_bytes()
-    (root / "empty.png").write_bytes(b"")
     (root / "half.png").write_bytes(whole[: len(whole) // 2])
     (root / "text.png").write_text("no picture")
     (root / "dangling.png").symlink_to(root / "nowhere.png")
-    return ["empty.png", "half.png", "text.png", "dangling.png"]
+    return ["half.png", "text.png", "dangling.png"]
 
 
 def test_all_bad_files_are_listed(tmp_path):
     put(tmp_path, "0.png")
     bad = spoil(tmp_path)
-    with pytest.raises(data.DataError, match=r"4 of 5 images") as error:
+    with pytest.raises(data.DataError, match=r"3 of 4 images") as error:
         data.folder(tmp_path, 4)
     assert all(repr(name) in str(error.value) for name in bad) and "'0.png'" not in str(error.value)
     assert "on_bad_image" in str(error.value)
@@ -146,7 +145,7 @@ def test_few_bad_files_are_skipped_with_a_warning(tmp_path):
         put(tmp_path, f"class{i % 2}/{i}.png", i)
     whole = data.folder(tmp_path, 4)
     put(tmp_path, "class0/bad.png")
-    (tmp_path / "class0/bad.png").write_bytes(b"")
+    (tmp_path / "class0/bad.png").write_bytes(b"no picture")
     with pytest.warns(UserWarning, match=r"(?s)1 of 101 .*class0/bad.png"):
         found = data.folder(tmp_path, 4, on_bad_image="skip")
     assert data.fingerprint(found) == data.fingerprint(whole)
@@ -155,7 +154,7 @@ def test_few_bad_files_are_skipped_with_a_warning(tmp_path):
 def test_many_bad_files_are_refused_even_so(tmp_path):
     for i in range(98):
         put(tmp_path, f"{i}.png")
-    (tmp_path / "bad.png").write_bytes(b"")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
     with warnings.catch_warnings(), pytest.raises(data.DataError, match="more than 1%"):
         warnings.simplefilter("ignore")
         data.folder(tmp_path, 4, on_bad_image="skip")
@@ -165,3 +164,74 @@ def test_loops_of_links_end(tmp_path):
     put(tmp_path, "a/1.png")
     (tmp_path / "a/loop").symlink_to(tmp_path)
     assert len(data.folder(tmp_path, 4).train["image"]) == 1
+
+
+def both(found):
+    return len(found.train["image"]) + len(found.heldout["image"])
+
+
+def test_what_is_left_out_is_counted_and_said(tmp_path):
+    for i in range(6):
+        put(tmp_path, f"class{i % 2}/{i}.png", i)
+    whole = data.folder(tmp_path, 4)
+    for name in ("a.heic", "b.HEIC", "c.heic", "Thumbs.db", "desktop.ini", "notes", "é.txt"):
+        (tmp_path / "class0" / name).write_bytes(b"\xef\xbb\xbfwhatever")
+    for name in (
+        ".DS_Store",
+        "._0.png",
+        "~$0.png",
+        ".nfs0001.png",
+        ".fuse_hidden01.png",
+        "__MACOSX/0.png",
+        "@eaDir/0.jpg",
+    ):
+        put(tmp_path, f"class1/{name}")
+    (tmp_path / "class1/empty.png").write_bytes(b"")
+    found = data.folder(tmp_path, 4)
+    assert data.fingerprint(found) == data.fingerprint(whole)
+    rest = {".db": 1, ".ini": 1, ".txt": 1, "without suffix": 1, "empty": 1}
+    assert found.left_out == {".heic": 3, "hidden": 7} | rest
+    num = len(whole.train["image"])
+    assert data.summary(whole) == f"{tmp_path.name}: {num} to train, {6 - num} held out, 2 classes"
+    assert data.summary(found) == (
+        f"{data.summary(whole)}; left out: 15 files (hidden 7, .heic 3, .db 1, .ini 1, .txt 1, empty 1, …)"
+    )
+
+
+def test_a_folder_of_nothing_that_can_be_read_says_what_is_there(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.heic").write_bytes(b"x")
+    with pytest.raises(data.DataError, match=r"no images.*\.avif.*there are '\.heic' 3"):
+        data.folder(tmp_path, 4)
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    for name, level in (("a/1.png", 1), ("b/1.png", 2), ("there/1.png", 3)):
+        put(tmp_path / ("pics" if name != "there/1.png" else "."), name, level)
+    (tmp_path / "pics" / "c").symlink_to(tmp_path / "there")
+    (tmp_path / "pics" / "d").symlink_to(tmp_path / "pics" / "a")  # read already
+    (tmp_path / "there" / "loop").symlink_to(tmp_path / "pics")
+    (tmp_path / "pics" / "0").symlink_to(tmp_path / "pics")
+    found = data.folder(tmp_path / "pics", 4)
+    label = [*found.train["label"], *found.heldout["label"]]
+    assert sorted(zip(levels(found.train) + levels(found.heldout), label, strict=True)) == [(1, 0), (2, 1), (3, 2)]
+
+
+def test_many_links_to_one_folder_are_one(tmp_path):
+    put(tmp_path / "there", "1.png")
+    (tmp_path / "pics").mkdir()
+    for name in "zay":
+        (tmp_path / "pics" / name).symlink_to(tmp_path / "there")
+    assert both(data.folder(tmp_path / "pics", 4)) == 1
+
+
+def test_names_with_commands_for_a_terminal_are_printed_harmlessly(tmp_path):
+    root = tmp_path / "a\x1b[31m"
+    put(root, "x.png", 3)
+    (root / "bad\x1b]0;owned\x07.png").write_bytes(b"no picture")
+    (root / "x.\x1b[2J").write_bytes(b"x")
+    with pytest.raises(data.DataError) as error:
+        data.folder(root, 4)
+    (root / "bad\x1b]0;owned\x07.png").unlink()
+    for text in (str(error.value), data.summary(data.folder(root, 4))):
+        assert text.replace("\n", "").isprintable() and "x1b" in text

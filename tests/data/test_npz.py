@@ -1,6 +1,7 @@
 """Arrays in one file, under the names people use."""
 
 import io
+import os
 import tracemalloc
 import zipfile
 
@@ -134,3 +135,111 @@ def test_emoji_are_read(data_dir, key, size):
     found = data.npz(data_dir / "noto_emoji" / "noto_emoji.npz", key=key)
     assert found.train["image"].shape[1:] == (size, size, 3)
     assert len(found.train["image"]) + len(found.heldout["image"]) == 3583
+
+
+def test_numbers_beyond_32_bits_are_refused_as_labels(tmp_path):
+    for big in (2**32 + 3, 2**31, -(2**31) - 1):
+        with pytest.raises(data.DataError, match=f"32 bits.*{big}"):
+            data.npz(save(tmp_path, images=IMAGES, labels=np.full(40, big)))
+    with pytest.raises(data.DataError, match="32 bits"):
+        data.npz(save(tmp_path, images=IMAGES, labels=np.full(40, 2**64 - 1, np.uint64)))
+    assert data.npz(save(tmp_path, images=IMAGES, labels=np.full(40, 255, np.uint8))).train["label"].max() == 255
+
+
+def test_columns_first_and_big_endian_arrays_are_read(tmp_path):
+    found = data.npz(save(tmp_path, images=np.asfortranarray(IMAGES), labels=LABELS.astype(">i8")))
+    assert (found.train["image"] == IMAGES[found.train["label"]]).all()
+
+
+def npy(shape, content=b"", descr="'|u1'"):
+    head = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + content
+
+
+HEADERS = {
+    "open brackets": b"\x93NUMPY\x01\x00\xff\x1f" + b"(" * 0x1FFF,
+    "deep": b"\x93NUMPY\x01\x00\x40\x1f" + b"-" * 8000,
+    "below zero": npy((-5, 4, 4), bytes(80)),
+    "a digit too many": npy("(" + "9" * 5000 + ",4,4)"),
+    "not a shape": npy("'no'"),
+    "fields": npy((4, 4, 4), bytes(64), "[('a', '|u1')]"),
+    "objects": npy((4, 4, 4), bytes(512), "'|O'"),
+    "no type": npy((4, 4, 4), bytes(64), "'lurking.Image'"),
+    "more than there is": npy((40, 4, 4), bytes(9)),
+    "less than there is": npy((4, 4, 4), bytes(65)),
+    "a later version": b"\x93NUMPY\x09\x00" + npy((4, 4, 4), bytes(64))[8:],
+    "not utf-8": b"\x93NUMPY\x03\x00\x04\x00\x00\x00\xff\xff\xff\xff",
+    "nothing": b"",
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::SyntaxWarning")
+@pytest.mark.parametrize("what", HEADERS)
+def test_headers_of_any_kind_end_in_data_errors(tmp_path, what):
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        archive.writestr("images.npy", HEADERS[what])
+    with pytest.raises(data.DataError, match="set.npz"):
+        data.npz(tmp_path / "set.npz")
+
+
+def patched(content, offset_local, offset_central, value):
+    """The same zip file with two bytes changed in the first local header and in the first central one (APPNOTE 4.3)."""
+    content = bytearray(content)
+    for signature, offset in ((b"PK\x03\x04", offset_local), (b"PK\x01\x02", offset_central)):
+        start = content.index(signature) + offset
+        content[start : start + len(value)] = value
+    return bytes(content)
+
+
+@pytest.mark.parametrize("method", [9, 93, 97, 14, 12, 99])  # Deflate64, Zstandard, WavPack, LZMA, bzip2, AES
+def test_packings_that_are_not_those_of_numpy_are_data_errors(tmp_path, method):
+    path = save(tmp_path, images=IMAGES)
+    path.write_bytes(patched(path.read_bytes(), 8, 10, method.to_bytes(2, "little")))
+    with pytest.raises(data.DataError, match="set.npz"):
+        data.npz(path)
+
+
+def test_encrypted_archives_are_data_errors(tmp_path):
+    path = save(tmp_path, images=IMAGES)
+    path.write_bytes(patched(path.read_bytes(), 6, 8, b"\x01\x00"))
+    with pytest.raises(data.DataError, match="encrypted"):
+        data.npz(path)
+
+
+def test_forged_lengths_are_not_believed(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", npy((1 << 30, 4, 1), bytes(400)))
+    content = (tmp_path / "set.npz").read_bytes()
+    (tmp_path / "set.npz").write_bytes(patched(content, 22, 24, b"\xfe\xff\xff\xff"))
+    with pytest.raises(data.DataError, match="bomb|more than the file"):
+        data.npz(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_damaged_packings_are_data_errors(tmp_path, compression):
+    with zipfile.ZipFile(tmp_path / "set.npz", "w", compression) as archive:
+        archive.writestr("images.npy", npy((40, 30, 3), bytes(3600)))
+    content = bytearray((tmp_path / "set.npz").read_bytes())
+    for i in range(30, len(content) - 60, 3):
+        content[i] ^= 0xFF
+    (tmp_path / "set.npz").write_bytes(content)
+    with pytest.raises(data.DataError, match="set.npz"):
+        data.npz(tmp_path / "set.npz")
+
+
+def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
+    path = save(tmp_path, images=np.zeros((200, 1000, 1000), np.uint8))
+    assert path.stat().st_size < 300_000
+    tracemalloc.start()
+    with pytest.raises(data.DataError, match="bomb"):
+        data.npz(path)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_pipes_devices_and_folders_are_no_archives(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path in (tmp_path / "pipe.npz", "/dev/zero", tmp_path, "", "a\0b", "~nobody-of-this-name/x.npz"):
+        with pytest.raises(data.DataError):
+            data.npz(path)

@@ -3,12 +3,14 @@
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from genjax import diffusion
 from genjax.diffusion import likelihood
-from train import config, ddpm, edm, evaluate, sample, vdm
+from train import config, ddpm, edm, evaluate, sample, trained, vdm
 
 TINY = (
     "--timesteps 8 --width 8 --multipliers 1 --blocks 1 --attention --batch-size 16 --num-samples 4 "
@@ -44,6 +46,64 @@ def test_labels_are_drawn_and_guided(labelled):
     assert plain.shape == (4, 8, 8, 1) and not np.array_equal(plain, guided)
     same = sample.draw(sample.Sample(labelled, num=4, sampler="ddim", steps=3, guidance=1.0))
     assert np.array_equal(plain, same)
+
+
+def test_negative_guidance_acts_and_labels_are_scored_unless_they_are_left_out(labelled, tmp_path):
+    away, none = (sample.draw(sample.Sample(labelled, num=4, sampler="ddim", steps=3, guidance=w)) for w in (-2.0, 0.0))
+    assert not np.array_equal(away, none)
+    rows = []
+    for flags, said in (([], "labels: given"), (["--no-labels"], "labels: not given")):
+        out = tmp_path / "row.json"
+        evaluate.main(["--workdir", labelled, "--num", "3", "--out", str(out), *flags])
+        rows.append(json.loads(out.read_text()))
+        assert f"labels: {rows[-1]['labels']}" == said
+    assert rows[0]["vlb"]["nats"] != rows[1]["vlb"]["nats"] and np.isfinite(rows[0]["vlb"]["nats"])
+
+
+def test_what_is_no_number_is_neither_drawn_nor_written(learned, tmp_path, monkeypatch, command):
+    broken = lambda run, init, which="latest": jax.tree.map(
+        lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), jax.eval_shape(init, jax.random.key(0))
+    )
+    monkeypatch.setattr(trained, "params", broken)
+    for script, name in (("sample", "x.npz"), ("evaluate", "x.json")):
+        code, _, err = command(script, "--workdir", learned, "--num", 3, "--out", tmp_path / name)
+        assert code == 5 and ("no number" in err or "not finite" in err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_library_refuses_while_it_traces_is_a_usage_error(labelled, tmp_path, monkeypatch, command):
+    """Of a process at whose end nothing of the image is left; an error from below the library stays a defect."""
+    flags = ("--sampler", "ddim", "--steps", 4, "--spacing", "karras")
+    code, _, err = command("sample", "--workdir", labelled, "--num", 2, "--out", tmp_path / "x.png", *flags)
+    assert code == 2 and "space the times evenly" in err and not (tmp_path / "x.png").exists()
+    monkeypatch.setattr(diffusion, "ancestral", lambda *_, **__: np.zeros(3).reshape(2, 2))
+    with pytest.raises(ValueError, match="reshape"):
+        command("sample", "--workdir", labelled, "--num", 2, "--out", tmp_path / "x.png")
+
+
+def test_a_neighbours_file_stays_and_outputs_are_looked_at_first(learned, tmp_path, command):
+    (tmp_path / "a.partial").write_text("precious")
+    (tmp_path / "d.png").mkdir()
+    code, _, err = command("sample", "--workdir", learned, "--num", 2, "--out", tmp_path / "a.png")
+    assert code == 0, err
+    assert (tmp_path / "a.partial").read_text() == "precious" and (tmp_path / "a.png").is_file()
+    for script, name in (("sample", "d.png"), ("evaluate", "no/e.json"), ("judge", "no/e.json"), ("judge", "d.png")):
+        code, _, err = command(script, "--workdir", tmp_path / "no run", "--out", tmp_path / name)
+        assert code == 2 and f"--out {tmp_path / name}" in err  # before the run is looked for
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.partial", "a.png", "d.png"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"by_time": 3}', '{"by_time": {"squared_error": [[1]]}}', '{"by_time": {"squared_error": [NaN]}}',
+     '{"by_time": {"squared_error": ["1"]}}', '{"by_time": {"squared_error": [-1.0]}}', "[" * 3000, "9" * 5000,
+     '{"by_time": {"squared_error": [1' + "0" * 400 + "]}}"],
+    ids=range(11),
+)  # fmt: skip
+def test_terms_that_are_none_are_named(plain, content, tmp_path):
+    (tmp_path / "terms.json").write_text(content)
+    with pytest.raises(config.UsageError, match="terms.json is not what train.evaluate --out writes"):
+        sample.draw(sample.Sample(plain[0], num=2, terms=str(tmp_path / "terms.json")))
 
 
 def test_guidance_leaves_learned_variances_as_they_are(labelled):
@@ -150,8 +210,10 @@ def test_a_variational_model_draws_by_any_sampler_of_a_grid(variational, flags):
     ("flags", "message"),
     [
         ({"sampler": "pndm"}, "sampler: pndm wants a process of T steps; expected ancestral, ddim"),
-        ({"spacing": "karras"}, "spacing: a run of train.vdm has its own"),
-        ({"eta": 0.5}, "eta: expected 0 with --sampler ancestral"),
+        ({"spacing": "karras"}, "--spacing: has no effect here; .* of a run of train.ddpm and with --steps"),
+        ({"eta": 0.5}, "--eta: has no effect here; .* with --sampler ddim"),
+        ({"guidance": 2.0}, "--guidance: has no effect here; .* of a run of train.ddpm"),
+        ({"temperature": 0.5}, "--temperature: has no effect here; .* of a run of train.pixelcnn or train.pixelrnn"),
     ],
 )
 def test_draws_of_a_variational_model_that_cannot_be_are_refused(variational, flags, message):
@@ -211,7 +273,7 @@ def test_terms_of_something_else_are_refused(plain, learned, tmp_path):
     for name, message in (("other", "is not what train.evaluate"), ("long", "of 9 times; .* has 8"), ("no", "is not")):
         with pytest.raises(config.UsageError, match=message):
             sample.draw(sample.Sample(plain[0], num=2, terms=str(tmp_path / f"{name}.json")))
-    with pytest.raises(config.UsageError, match="ancestral and --spacing best read them; ddim does not"):
+    with pytest.raises(config.UsageError, match="--terms: .* with --sampler ancestral or --spacing best"):
         sample.draw(sample.Sample(plain[0], num=2, steps=4, sampler="ddim", terms=plain[1]))
     with pytest.raises(config.UsageError, match="spacing: best wants --terms FILE"):
         sample.draw(sample.Sample(plain[0], num=2, steps=4, spacing="best"))
@@ -221,6 +283,7 @@ def test_terms_of_something_else_are_refused(plain, learned, tmp_path):
     ("argv", "message"),
     [
         (["--zero-terminal"], "zero_terminal: .* use --predict v"),
+        (["--attention", "99"], "--attention: .* at heights that the U-Net has"),
         (["--guidance", "2"], "guidance: expected a model conditional on labels"),
         (["--classes", "10", "--network", "simple"], "classes: the network simple takes no labels"),
         (["--network", "diffusers"], "unet_config: expected with --network diffusers"),
@@ -237,8 +300,13 @@ def test_settings_that_cannot_be_are_refused(argv, message, tmp_path):
     ("flags", "message"),
     [
         ({"sampler": "ddim", "steps": 9}, "steps: expected 1 to 8"),
-        ({"sampler": "heun", "eta": 0.5}, "eta: expected 0 with --sampler heun"),
-        ({"guidance": 2.0}, "guidance: expected a model conditional on labels"),
+        ({"sampler": "heun", "eta": 0.5}, "--eta: has no effect here; .* with --sampler ddim"),
+        ({"sampler": "ddim", "eta": 1.5}, "eta: expected 0 to 1, got 1.5"),
+        ({"guidance": 2.0}, "--guidance: has no effect here; .* of a run that was trained with --classes"),
+        ({"guidance": float("inf")}, "guidance: expected a finite number"),
+        ({"spacing": "linspace"}, "--spacing: .* with --steps, or with a --sampler other than ancestral"),
+        ({"terms": "x.json"}, "--terms: .* of a run whose network does not say the variances itself"),
+        ({"num": 10**10}, "num: expected at most"),
         ({"sampler": "pndm", "spacing": "karras"}, "spacing: pndm wants even steps"),
         ({"sampler": "pndm", "steps": 3}, "num_steps: expected at least 4"),
         ({"sampler": "ddim", "steps": 8, "spacing": "karras"}, "use at most .* steps, or even spacing"),
