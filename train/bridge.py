@@ -99,7 +99,7 @@ def write(settings: Bridge) -> None:
             "export: expected fixed variances, a linear or cosine schedule, no classes, a terminal SNR above zero and "
             f"no loss-aware times; {settings.workdir} has others"
         )
-    network = ddpm.network(told, run.shape[-1])
+    network = ddpm.network(told, run.shape[-1], run.shape[0])
     if not isinstance(network, unet.UNet):
         raise config.UsageError(f"export: diffusers has no network like --network {told.network}")
     try:
