@@ -46,13 +46,11 @@ class Drawn:
 
 def train(script: str, settings: Drawn, num_seeds: int = 1, variant: str = "") -> pathlib.Path:
     """The workdir of a run of a script, trained where it is not."""
-    parts = [part.rpartition("/")[2] for part in variant.split()]
-    suffix = (f"-{num_seeds}-seeds" if num_seeds > 1 else "") + "".join(f"-{part}" for part in parts)
-    workdir = pathlib.Path(settings.workdir) / f"{script}-{settings.config}{suffix}"
-    argv = ["--config", settings.config, "--num-seeds", str(num_seeds), "--workdir", str(workdir)]
+    argv = ["--config", settings.config, "--num-seeds", str(num_seeds)]
     argv += ["--data-dir", settings.data_dir] if settings.data_dir else []
-    flags = [flag for part in variant.split() for flag in f"--{part}".split("=", 1)]
-    subprocess.run([sys.executable, "-m", f"train.{script}", *argv, *flags], check=True)
+    argv += [flag for part in variant.split() for flag in f"--{part}".split("=", 1)]
+    workdir = quality.workdir(settings.workdir, script, argv)
+    subprocess.run([sys.executable, "-m", f"train.{script}", *argv, "--workdir", str(workdir)], check=True)
     return workdir
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from benchmarks import drawn, quality
-from train import evaluate, record, runtime
+from train import config, documents, evaluate, record, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,9 @@ RUNS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 def digits(settings: Ledger) -> list[dict[str, Any]]:
     """Train where nothing is trained, and score."""
     rows, source = [], ""
-    for script, config, variant, flags in RUNS:
-        codes = f" data=codes:{source}" if config == "codes" else ""
-        workdir = drawn.train(script, drawn.Drawn(config=config, workdir=settings.workdir), variant=variant + codes)
+    for script, name, variant, flags in RUNS:
+        codes = f" data=codes:{source}" if name == "codes" else ""
+        workdir = drawn.train(script, drawn.Drawn(config=name, workdir=settings.workdir), variant=variant + codes)
         if script == "vqvae":
             source = str(workdir)
             continue
@@ -57,10 +57,25 @@ def digits(settings: Ledger) -> list[dict[str, Any]]:
     return rows
 
 
+def _row(path: pathlib.Path) -> dict[str, Any]:
+    """What train.evaluate wrote.
+
+    Raises:
+      UsageError: the file is something else.
+    """
+    try:
+        row = documents.json_object(path)
+        evaluate.ledger([row])
+    except (ValueError, LookupError, TypeError) as error:
+        raise config.UsageError(f"rows: {path} is not what train.evaluate --out writes: {error!r}") from error
+    runtime.check_finite(str(path), row)
+    return row
+
+
 def main(argv: Sequence[str]) -> None:
     """Write what the command line says."""
     settings = tyro.cli(Ledger, prog="python -m benchmarks.ledger", args=argv)
-    rows = [json.loads(pathlib.Path(path).read_text(encoding="utf-8")) for path in settings.rows] or digits(settings)
+    rows = [_row(pathlib.Path(path)) for path in settings.rows] or digits(settings)
     for row in rows:
         row.pop("by_time", None)
     path = quality.HERE / "results" / f"ledger-{settings.name}.json"

@@ -5,6 +5,7 @@ table in ``README.md`` of this folder. Runs that are there already go on or are 
 """
 
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from train import evaluate, members, runtime
+from train import config, evaluate, members, runtime
 
 RESULTS = "GENJAX_RESULTS"
 """The variable that names another folder for the results and the page with the tables than this one."""
@@ -133,17 +134,22 @@ class Quality:
     """Show where in the code an error arose."""
 
 
+def workdir(folder: str, script: str, argv: Sequence[str]) -> pathlib.Path:
+    """Where a run is in a folder of runs: named as its script would name it."""
+    schema = importlib.import_module(f"train.{script}").Config
+    return pathlib.Path(folder) / pathlib.Path(config.parse(schema, script, argv).workdir).name
+
+
 def score(row: Row, settings: Quality) -> dict[str, Any]:
     """Train the seeds of a row, and score them."""
     wanted = settings.steps or row.steps
     flags = (*row.flags, "--steps", str(wanted))
-    values = [flag for flag in row.flags if not flag.startswith("--")]
-    workdir = pathlib.Path(settings.workdir) / "-".join([row.script, *values])
     common = ("--data-dir", settings.data_dir) if settings.data_dir else ()
-    command = (*flags, "--num-seeds", str(settings.num_seeds), "--workdir", str(workdir), *common)
-    subprocess.run([sys.executable, "-m", f"train.{row.script}", *command], check=True)
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    told = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    command = (*flags, "--num-seeds", str(settings.num_seeds), *common)
+    run = workdir(settings.workdir, row.script, command)
+    subprocess.run([sys.executable, "-m", f"train.{row.script}", *command, "--workdir", str(run)], check=True)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    told = json.loads((run / "config.json").read_text(encoding="utf-8"))
     last = next(line for line in lines if line["step"] == wanted)
     losses = last.get("heldout_members", {}).get("loss", [last["heldout_loss"]])
     shown = f"python -m train.{row.script} {' '.join(flags)} --num-seeds {settings.num_seeds}"
@@ -160,12 +166,11 @@ def score(row: Row, settings: Quality) -> dict[str, Any]:
         rows = [
             evaluate.scores(
                 evaluate.Evaluate(
-                    str(workdir),
-                    samples=row.samples,
-                    times=row.samples,
+                    str(run),
                     num=num,
                     member=i,
                     data_dir=settings.data_dir,
+                    **{"times" if row.script == "vdm" else "samples": row.samples},
                 )
             )
             for i in range(settings.num_seeds)
@@ -223,9 +228,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _drawn(settings: Quality) -> None:
-    """What the models draw, judged alike: a program of its own, with its own flags."""
-    more = ["--data-dir", settings.data_dir] if settings.data_dir else []
-    command = ["--config", "digits", "--num-seeds", str(settings.num_seeds), "--workdir", settings.workdir, *more]
+    """What the models draw of the digits, judged alike: a program of its own, with its own flags."""
+    command = ["--config", "digits", "--num-seeds", str(settings.num_seeds), "--workdir", settings.workdir]
     subprocess.run([sys.executable, "-m", "benchmarks.drawn", *command], check=True)
 
 

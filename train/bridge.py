@@ -96,7 +96,7 @@ def write(settings: Bridge) -> None:
     run = trained.record(pathlib.Path(settings.workdir), {"ddpm": ddpm})
     told, model = run.settings, ddpm.model(run.settings, run.shape)
     process = foreign.scheduler(told)
-    network = ddpm.network(told, run.shape[-1])
+    network = ddpm.network(told, run.shape[-1], run.shape[0])
     if not isinstance(network, unet.UNet):
         raise config.UsageError(f"export: diffusers has no network like --network {told.network}")
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from genjax import data
 from genjax.nn import convnet, mlp, unet
 from genjax.theory import pixels
-from train import config, reads, sources
+from train import config, reads, record, sources
 
 
 def likelihood(settings: Any) -> pixels.Likelihood:
@@ -52,13 +52,13 @@ def encoder_decoder(
     return mlp.Encoder(features, down, num_classes, activation), mlp.Decoder(outputs, up, num_classes)
 
 
-def unet_of(settings: config.UNetRun, channels: int, **more: Any) -> unet.UNet:
-    """The U-Net that the settings describe, which puts out so many channels."""
+def unet_of(settings: config.UNetRun, channels: int, height: int, **more: Any) -> unet.UNet:
+    """The U-Net that the settings describe, for images of that height, which puts out so many channels."""
     return unet.UNet(
         channels=settings.width,
         multipliers=settings.multipliers,
         blocks=settings.blocks,
-        attention=settings.attention,
+        attention=tuple(sorted(set(settings.attention) & heights(settings, height))),
         dropout=settings.dropout,
         groups=min(32, max(settings.width // 4, 1)),
         image_channels=channels,
@@ -88,15 +88,31 @@ def check_halvings(flag: str, times: int, shape: tuple[int, int, int]) -> None:
         )
 
 
-def heights(settings: config.UNetRun) -> set[int]:
-    """Of the maps in the U-Net, from the image down; none where only the data tell."""
+def heights(settings: config.UNetRun, height: int) -> set[int]:
+    """Of the maps in the U-Net, of images of that height."""
+    return {height >> level for level in range(len(settings.multipliers))}
+
+
+def _occurs(settings: config.UNetRun) -> bool:
+    """Whether all heights of attention are somewhere; yes where only the data tell how high images are."""
     shape = sources.shape(settings)
-    return {shape[0] >> level for level in range(len(settings.multipliers))} if shape else set()
+    return shape is None or set(settings.attention) <= heights(settings, shape[0])
+
+
+def tell_attention(settings: config.UNetRun, dataset: data.Dataset) -> None:
+    """Say where a configuration asks for attention at heights that these images never have."""
+    height = dataset.train["image"].shape[1]
+    if missing := sorted(set(settings.attention) - heights(settings, height)):
+        there = ", ".join(map(str, sorted(heights(settings, height), reverse=True)))
+        record.say(
+            f"attention at height {', '.join(map(str, missing))}: images of height {height} come to {there} only, so "
+            "there is none of it; --attention says where"
+        )
 
 
 OCCURS = (
     reads.Condition(
-        lambda settings: not heights(settings) or set(settings.attention) <= heights(settings),
+        _occurs,
         "at heights that the U-Net has: that of the images, halved once for each of --multipliers after the first",
     ),
 )

@@ -119,7 +119,7 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None
     times, learned = schedule(settings), settings.variance == "learned"
     read = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[settings.predict]
     ours = ddpm.build(
-        network(settings, shape[-1] * (2 if learned else 1)),
+        network(settings, shape[-1] * (2 if learned else 1), shape[0]),
         times,
         shape,
         objective=_objective(settings, times),
@@ -184,8 +184,14 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
-        check=functools.partial(choices.check_labels, settings.classes),
+        check=functools.partial(_check, settings),
     )
+
+
+def _check(settings: Config, dataset: data.Dataset) -> None:
+    choices.check_labels(settings.classes, dataset)
+    if settings.network == "unet":
+        choices.tell_attention(settings, dataset)
 
 
 def _figures(settings: Config, ours: ddpm.DDPM):
@@ -221,8 +227,8 @@ def schedule(settings: Config) -> diffusion.Schedule:
     return diffusion.zero_terminal(plain) if settings.zero_terminal else plain
 
 
-def network(settings: Config, channels: int) -> nn.Module:
-    """The network that the settings describe, which puts out so many channels."""
+def network(settings: Config, channels: int, height: int) -> nn.Module:
+    """The network that the settings describe, for images of that height, which puts out so many channels."""
     dtype = jnp.bfloat16 if settings.bfloat16 else None
     if settings.network == "diffusers":
         try:
@@ -232,7 +238,7 @@ def network(settings: Config, channels: int) -> nn.Module:
     if settings.network == "simple":
         widths = tuple(settings.width * multiplier for multiplier in settings.multipliers)
         return unet.SimpleUNet(channels=widths, image_channels=channels, norm=settings.norm, dtype=dtype)
-    return choices.unet_of(settings, channels, num_classes=settings.classes)
+    return choices.unet_of(settings, channels, height, num_classes=settings.classes)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """Train the diffusion model of Karras et al. 2022: ``python -m train.edm --config digits``."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -59,7 +60,7 @@ def model(
     """The model that the settings describe, for images of a shape (h, w, c)."""
     choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
     return edm.build(
-        choices.unet_of(settings, shape[-1]),
+        choices.unet_of(settings, shape[-1], shape[0]),
         shape,
         deviation=settings.deviation,
         mean=settings.mean,
@@ -88,6 +89,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
+        check=functools.partial(choices.tell_attention, settings),
     )
 
 

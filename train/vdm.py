@@ -1,6 +1,7 @@
 """Train a variational diffusion model: ``python -m train.vdm --config digits``."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
@@ -67,7 +68,7 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Chain | None =
     choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
     shapes = {"learned": vdm.Schedule, "line": Line}
     return vdm.build(
-        choices.unet_of(settings, shape[-1]),
+        choices.unet_of(settings, shape[-1], shape[0]),
         shape,
         schedule=shapes[settings.schedule_shape](first=settings.first, last=settings.last),
         num_levels=settings.levels,
@@ -98,6 +99,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
+        check=functools.partial(choices.tell_attention, settings),
     )
 
 
