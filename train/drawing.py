@@ -1,5 +1,7 @@
 """The pictures of a report, drawn when all else is saved: one that fails is a warning, and no signal waits for them."""
 
+import errno
+import pathlib
 import threading
 from collections.abc import Callable, Sequence
 
@@ -21,25 +23,38 @@ def draw(step: int, parts: Sequence[Callable[[], None]], own: claims.Claims, sto
       NonFinite: images that were drawn are not finite.
     """
     failed: list[BaseException] = []
+    left = threading.Event()  # from then on nothing is written
+
+    def claim(path: pathlib.Path) -> None:
+        if left.is_set():
+            raise OSError(errno.ECANCELED, "the run has ended", str(path))
+        own(path)
 
     def work() -> None:
-        with files.claimed(own):
+        with files.claimed(claim):
             for part in parts:
                 try:
                     part()
                 except runtime.NonFinite as error:
                     failed.append(error)
                 except Exception as error:
+                    if left.is_set():
+                        return
                     what = "" if isinstance(error, pictures.PictureError) else f"pictures of step {step}: "
                     checkpoint.warn(f"{what}{_reason(error)}; the run goes on without")
-        own.draw(step)
+        if not left.is_set():
+            own.draw(step)
 
     if stopping():
         return
     worker = threading.Thread(target=work, name="pictures", daemon=True)  # a signal handler wants this thread free
     worker.start()
-    while worker.is_alive() and not stopping():
-        worker.join(PATIENCE)
+    try:
+        while worker.is_alive() and not stopping():
+            worker.join(PATIENCE)
+    finally:
+        if worker.is_alive():
+            left.set()
     if failed:
         raise failed[0]
 

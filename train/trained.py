@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from genjax import data
 from genjax.training import state
 from genjax.types import Key, Params
-from train import checkpoint, config, files, members
+from train import checkpoint, config, files, manifest, members
 from train.record import IMPORTED
 from train.workdir import resolve
 
@@ -62,7 +62,7 @@ def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType], member: int
         if not isinstance(script, str) or not all(type(size) is int and size > 0 for size in shape) or len(shape) != 3:
             raise ValueError("expected a script, and the shape of its images")
     except (OSError, ValueError, LookupError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else repr(error)
+        reason = manifest.brief(error)
         raise checkpoint.CheckpointError(f"{path} is not a run's record: {reason}") from error
     if script not in scripts:
         wanted = " or ".join(f"train.{name}" for name in scripts)

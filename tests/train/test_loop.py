@@ -7,12 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from train import checkpoint, config, ddpm, record, sample
+from genjax import data
+from train import ae, checkpoint, config, ddpm, evaluate, loop, pictures, record, runtime, sample, trained
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = """
@@ -279,3 +282,79 @@ def test_a_damaged_checkpoint_is_passed_over(unbroken, run, tmp_path):
     code, out, err = run(tmp_path / "run")
     assert code == 0 and "damaged" in err and "step 40" in out
     assert digest(tmp_path / "run") == digest(unbroken) and lines(tmp_path / "run") == lines(unbroken)
+
+
+# ---------------------------------------------------------------- pictures cost nothing
+
+
+def little_run(workdir, figures, **settings):
+    """Three reports in three steps, of a little autoencoder, with these pictures: ``figures(step)``."""
+    draw = lambda folder, step, params, dataset: figures(step)
+    build = lambda told, shape: ae.build(told, shape)._replace(figures=draw)
+    told = ae.Config(workdir=str(workdir), steps=3, every=1, steps_per_call=1, batch_size=16, hidden=(4,), **settings)
+    loop.run("ae", told, build)
+
+
+def test_pictures_that_fail_or_last_cost_no_checkpoint_and_keep_no_signal_waiting(tmp_path, capfd, monkeypatch):
+    drawn, over = [], threading.Event()
+
+    def figures(step):
+        drawn.append(step)
+        assert (tmp_path / "run/checkpoints" / str(step)).is_dir()  # which is saved before
+        if step == 1:
+            raise OSError(28, "No space left on device", "samples/0000001.png")
+        os.kill(os.getpid(), signal.SIGTERM)
+        over.wait(600)
+
+    monkeypatch.setattr(pictures, "curves", lambda *_: {}["a mistake in matplotlib"])
+    with pytest.raises(runtime.Preempted, match="after step 2, saved; the same command without --restart goes on"):
+        little_run(tmp_path / "run", figures, restart=True)
+    over.set()
+    err = capfd.readouterr().err
+    assert drawn == [1, 2] and "samples/0000001.png" in err and "No space left" in err and "KeyError" in err
+    monkeypatch.undo()
+    drawn.clear()
+    little_run(tmp_path / "run", drawn.append)
+    assert drawn == [2, 3]  # the pictures that were not finished, too
+    assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3]
+    assert (tmp_path / "run/curves.png").exists()
+    little_run(tmp_path / "run", drawn.append)
+    assert drawn == [2, 3] and "nothing to do" in capfd.readouterr().out
+
+
+def test_pictures_that_are_not_finite_end_the_run_after_its_checkpoint(tmp_path):
+    with pytest.raises(runtime.NonFinite, match="the decoder of this test: 25.0% of the numbers"):
+        little_run(
+            tmp_path / "run", lambda step: pictures.to_uint8(np.array([0, 1, np.nan, -1.0]), "the decoder of this test")
+        )
+    assert (tmp_path / "run/checkpoints/1").is_dir()
+
+
+def test_images_that_are_not_finite_are_not_written(unbroken, tmp_path, monkeypatch):
+    read = trained.params
+    monkeypatch.setattr(trained, "params", lambda *args: jax.tree.map(lambda x: x * np.nan, read(*args)))
+    argv = ["--num", "2", "--sampler", "ddim", "--steps", "1", "--out", str(tmp_path / "a.png")]
+    with pytest.raises(runtime.NonFinite, match="ddim: 100.0% of the numbers drawn are NaN"):
+        sample.main(["--workdir", str(unbroken), *argv])
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- what the record says is used
+
+
+def test_other_data_than_the_runs_are_not_scored(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "run")
+    path = tmp_path / "run/config.json"
+    path.write_text(path.read_text().replace(data.fingerprint(data.digits()), r"\u001b[2J"))
+    with pytest.raises(data.DataError, match="trained on other data") as caught:
+        evaluate.main(["--workdir", str(tmp_path / "run"), "--num", "2"])
+    assert "\x1b" not in str(caught.value)
+
+
+def test_checkpoints_that_are_gone_are_said_to_be_gone_and_their_lines_kept(unbroken, run, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    old = (tmp_path / "run/metrics.jsonl").read_text()
+    code, out, _ = run(tmp_path / "run", "--steps", 20)
+    assert code == 0 and "there is no checkpoint" in out and "metrics.jsonl.1" in out
+    assert (tmp_path / "run/metrics.jsonl.1").read_text() == old and lines(tmp_path / "run") == lines(unbroken)[:4]
