@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 STANDARD = {"jax", "jaxlib", "jaxtyping", "numpy", "scipy"}
 
-# What a part of the project may import, besides the standard library, itself, and genjax.types, random and checks.
+# What a part of the project may import, besides the standard library, itself, and what genjax holds beside its parts.
 MAY_IMPORT = {
     "genjax/theory": STANDARD | {"optax"},
     "genjax/diffusion": STANDARD | {"genjax.theory"},
@@ -69,7 +69,7 @@ def wrong_imports(path, text):
             yield f"{relative}:{line}: imports {name}; only {ONLY[top]} may"
         if MAY_IMPORT[here] is None or top in sys.stdlib_module_names:
             continue
-        allowed = MAY_IMPORT[here] | {own, "genjax.types", "genjax.random", "genjax.checks"}
+        allowed = MAY_IMPORT[here] | {own, "genjax.types", "genjax.random", "genjax.checks", "genjax.lapack"}
         if not any(f"{name}.".startswith(f"{module}.") for module in allowed):
             yield f"{relative}:{line}: {here} may not import {name}"
 

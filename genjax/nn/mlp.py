@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from genjax import lapack
 from genjax.types import Images
 
 Labels = Int[Array, " b"]
@@ -106,5 +107,10 @@ class Tanh(nn.Module):
     def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
         """Apply to vectors."""
         for width in self.hidden:
-            x = nn.tanh(nn.Dense(width, kernel_init=nn.initializers.orthogonal(2**0.5))(x))
-        return nn.Dense(self.features, kernel_init=nn.initializers.orthogonal(self.scale))(x)
+            x = nn.tanh(nn.Dense(width, kernel_init=_orthogonal(2**0.5))(x))
+        return nn.Dense(self.features, kernel_init=_orthogonal(self.scale))(x)
+
+
+def _orthogonal(scale: float) -> nn.initializers.Initializer:
+    initializer = nn.initializers.orthogonal(scale)
+    return lambda key, shape, dtype: lapack.one_by_one(lambda key: initializer(key, shape, dtype))(key)

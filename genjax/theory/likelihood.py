@@ -17,6 +17,7 @@ from jax.scipy.stats import chi2
 from jaxtyping import Array, Bool, Float
 from jaxtyping import ArrayLike as Numbers
 
+from genjax import lapack
 from genjax.theory import simplex
 from genjax.theory.gaussian import DiagGaussian, FullGaussian, from_covariance
 from genjax.types import Params, Scalar
@@ -223,9 +224,9 @@ def ratio_test(restricted: Numbers, full: Numbers, num_restrictions: int) -> Rat
 
 
 def _standard_error(info: Float[Array, "p p"]) -> Float[Array, " p"]:
-    variance = jnp.diagonal(jnp.linalg.inv(info))
-    positive = jnp.all(jnp.linalg.eigvalsh(info) > 0)
-    return jnp.where(positive, jnp.sqrt(jnp.where(variance > 0, variance, jnp.nan)), jnp.nan)
+    low = lapack.cholesky(info)  # NaN where it is not positive definite
+    half = lapack.solve_lower(low, jnp.eye(len(info), dtype=info.dtype))
+    return jnp.sqrt(jnp.sum(half**2, 0))
 
 
 def _check_not_negative(x: Numbers) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from scipy.sparse import csgraph, csr_array
 
+from genjax import lapack
 from genjax.theory import scans, simplex
 from genjax.types import Input, Kernel, Key, Output, Scalar, State
 
@@ -120,7 +121,7 @@ def stationary(transition: Transition) -> Float[Array, " s"]:
     from_everywhere = jnp.all(_reachable(table), axis=0)
     state = jnp.argmax(from_everywhere)  # one of the closed class
     balance = (jnp.diag(moving.sum(1)) - moving).T.at[state].add(1 / len(table))
-    law = jnp.linalg.solve(balance, jax.nn.one_hot(state, len(table), dtype=table.dtype) / len(table))
+    law = lapack.solve(balance, jax.nn.one_hot(state, len(table), dtype=table.dtype)[:, None] / len(table))[:, 0]
     return jnp.where(jnp.any(from_everywhere), jnp.where(law < 0, 0, law), jnp.nan)  # < 0 is rounding
 
 
@@ -281,8 +282,7 @@ def _period(linked: Bool[np.ndarray, "s s"]) -> int:
 
 def _eigenvector(table: Float[np.ndarray, "s s"]) -> Float[np.ndarray, " s"]:
     values, vectors = np.linalg.eig(table.T)
-    law = np.abs(vectors[:, np.argmin(np.abs(values - 1))])
-    return law / law.sum()
+    return _rows_to_one(np.abs(vectors[:, [np.argmin(np.abs(values - 1))]].T))[0]
 
 
 def _reachable(table: Float[Array, "s s"]) -> Bool[Array, "s s"]:
