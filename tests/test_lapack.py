@@ -87,6 +87,14 @@ def test_the_check_above_finds_a_batched_call():
     assert "5x3x3" in line.split(" : ")[-1]
 
 
+def test_nothing_else_calls_lapack_through_jax():
+    """Such a call would be a batch under ``vmap``. Norms of vectors are sums; a program's own numpy is one call."""
+    wrong = re.compile(r"(jnp|jax\.numpy|jax\.scipy)\.linalg( import|\.(?!norm))|initializers\.orthogonal")
+    for folder in ("genjax", "train", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert path.name == "lapack.py" or not wrong.search(path.read_text(encoding="utf-8")), path
+
+
 STARTS = """
 import sys
 import jax
@@ -101,6 +109,6 @@ for _ in range(100):
 
 
 def test_a_hundred_starts_of_members_come_to_an_end():
-    """With the threads of a command; batched, about two in five such processes waited for ever on two cores."""
+    """With the threads of a command; where the decompositions were batched, three of eight such processes hung."""
     env = {"JAX_PLATFORMS": "cpu", "PATH": "", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([sys.executable, "-c", STARTS], cwd=ROOT, env=env, check=True, timeout=120)

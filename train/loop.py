@@ -180,7 +180,7 @@ def _start(task_of: Callable[[Any], Task], lineup: members.Members):
         task = task_of(value)
         return state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer[0])
 
-    return lineup.in_turn(start)
+    return lineup.lift(start, ())
 
 
 def _advance(task_of: Callable[[Any], Task], lineup: members.Members, num: int) -> parallel.Run:
@@ -214,14 +214,14 @@ def _fit(build: Build, lineup: members.Members, shape: tuple[int, int, int]) -> 
 
 
 def _trial(build: Build, lineup: members.Members, shape: tuple[int, int, int]) -> None:
-    """Refuse a value that cannot vary, by a step and an evaluation of one member that are traced only."""
-    num, one = lineup.settings.batch_size, lineup.alone()
+    """Refuse members that cannot be trained together, by a step and an evaluation that are traced only."""
+    num = lineup.settings.batch_size
     task_of = lambda value: build(lineup.with_value(value), shape)
     rows = {"image": jax.ShapeDtypeStruct((num, *shape), np.uint8), "label": jax.ShapeDtypeStruct((num,), np.int32)}
 
     def trial(keys: Key, values: Any, rows):
         who = (keys, values)
-        carry, metrics = _advance(task_of, one, 1)(who, _start(task_of, one)(*who), rows)
-        return metrics, _evaluate(task_of, one)(*who, carry.ema_params, rows)
+        carry, metrics = _advance(task_of, lineup, 1)(who, _start(task_of, lineup)(*who), rows)
+        return metrics, _evaluate(task_of, lineup)(*who, carry.ema_params, rows)
 
-    members.check(one, jax.vmap(trial, in_axes=None, axis_name=parallel.AXIS, axis_size=1), rows)
+    members.check(lineup, jax.vmap(trial, in_axes=None, axis_name=parallel.AXIS, axis_size=1), rows)

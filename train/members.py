@@ -66,17 +66,6 @@ class Members:
         values = None if self.values is None else 0
         return jax.vmap(run, (0, values, *in_axes), out_axes)
 
-    def in_turn(self, run: Callable) -> Callable:
-        """``run(key, value)`` for one member after the other, as ``lift`` is for all at once.
-
-        For what needs many factorisations: batches of those can hang (see ``genjax.lapack``).
-        """
-        return (lambda *who: jax.lax.map(lambda one: run(*one), who)) if self.many else run
-
-    def alone(self) -> "Members":
-        """The first member, as a run by itself whose value is still a number that can be traced."""
-        return dataclasses.replace(self, many=False, values=None if self.values is None else self.values[0])
-
     def first(self, tree: Any) -> Any:
         """The first member's."""
         return jax.tree.map(lambda array: array[0], tree) if self.many else tree
@@ -120,7 +109,7 @@ def check(lineup: Members, trial: Callable[..., Any], *args: Any) -> None:
 
     Args:
       lineup: the members.
-      trial: ``(keys, values, *args)``: a step, and an evaluation.
+      trial: ``(keys, values, *args)``: a step of all of them, and an evaluation.
       args: shapes and types.
 
     Raises:

@@ -107,10 +107,5 @@ class Tanh(nn.Module):
     def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
         """Apply to vectors."""
         for width in self.hidden:
-            x = nn.tanh(nn.Dense(width, kernel_init=_orthogonal(2**0.5))(x))
-        return nn.Dense(self.features, kernel_init=_orthogonal(self.scale))(x)
-
-
-def _orthogonal(scale: float) -> nn.initializers.Initializer:
-    initializer = nn.initializers.orthogonal(scale)
-    return lambda key, shape, dtype: lapack.one_by_one(lambda key: initializer(key, shape, dtype))(key)
+            x = nn.tanh(nn.Dense(width, kernel_init=lapack.orthogonal(2**0.5))(x))
+        return nn.Dense(self.features, kernel_init=lapack.orthogonal(self.scale))(x)
