@@ -65,7 +65,7 @@ def solve(a: Float[Array, "... d d"], rhs: Float[Array, "... d m"]) -> Float[Arr
     return jnp.vectorize(_solve_square, signature="(d,d),(d,m)->(d,m)")(a, rhs)
 
 
-def orthogonal(scale: float) -> jax.nn.initializers.Initializer:
+def orthogonal(scale: float) -> Callable:
     """An initialiser: ``scale`` times a matrix with orthonormal rows or columns, by a QR decomposition."""
     initializer = jax.nn.initializers.orthogonal(scale)
     return lambda key, shape, dtype: one_by_one(lambda key: initializer(key, shape, dtype))(key)

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from train import leaves, manifest, shelf
+from train import leaves, manifest, shelf, streams
 from train.leaves import digest
 from train.manifest import CheckpointError, NonFinite
 from train.workdir import WorkdirError, hold, lock, primary
@@ -38,7 +38,7 @@ class Restored(NamedTuple):
 
 
 def _to_stderr(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    streams.tell(f"warning: {message}", sys.stderr)
 
 
 class Checkpoints:

@@ -262,6 +262,8 @@ def main(argv: Sequence[str]) -> None:
     """Print the numbers and the row of the ledger, and write it where asked."""
     settings = tyro.cli(Evaluate, prog="python -m train.evaluate", args=argv)
     row = scores(settings)
+    if settings.out:
+        pathlib.Path(settings.out).write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
     record.say(f"{row['data']}, {row['split']}; pixels: {row['pixels']}")
     titles = {"elbo": "ELBO", "bound": f"bound, K = {settings.samples}", "exact": "log p(x), quadrature"}
     titles |= {
@@ -280,8 +282,6 @@ def main(argv: Sequence[str]) -> None:
                 f"   {value['bits_per_dim']:.4f} bits per dim"
             )
     record.say(f"bits per dim ± standard error:\n{ledger([row])}")
-    if settings.out:
-        pathlib.Path(settings.out).write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

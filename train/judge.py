@@ -96,6 +96,8 @@ def main(argv: Sequence[str]) -> None:
     who = judges(settings)
     found = judge(settings, who)
     found["floor"] = who.floor(found["num"])
+    if settings.out:
+        pathlib.Path(settings.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     record.say(f"{found['workdir']}: {found['num']} images, seen by features {found['features']}; {found['frechet']}")
     record.say(f"{'':12} {'drawn':>12} {'held out':>12}")
     shares = found["drawn"].get("shares")
@@ -106,8 +108,6 @@ def main(argv: Sequence[str]) -> None:
         record.say(f"{name:12} {one:12.4f} {other:12.4f}")
     if shares:
         record.say(f"class shares {shares}")
-    if settings.out:
-        pathlib.Path(settings.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

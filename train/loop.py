@@ -15,7 +15,7 @@ import optax
 from genjax import data
 from genjax.training import parallel, state, steps
 from genjax.types import Draw, Kernel, Key, Loss, Params
-from train import checkpoint, config, members, pictures, record, runtime, sources
+from train import checkpoint, config, members, pictures, record, runtime, signals, sources
 
 _INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside those of training/steps.py
 
@@ -93,7 +93,7 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
         if settings.restart:
             record.clear(workdir)
         name = record.run_id(workdir)
-        with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints, runtime.on_sigterm() as stop:
+        with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints, signals.on_sigterm(settings.restart) as stop:
             start = jax.jit(lambda: _start(task_of, lineup)(*lineup.who), compiler_options=runtime.run_once())
             saved = checkpoints.restore(jax.eval_shape(start))
             if saved and saved.step >= settings.steps:
@@ -153,7 +153,8 @@ def _train(task: Task, task_of, lineup, dataset, workdir, devices, checkpoints, 
         checkpoints.check()
         if stopping and done < settings.steps:
             checkpoints.wait()
-            raise runtime.Preempted(f"stopped after step {done}, saved; the same command goes on from there")
+            command = signals.going_on(settings.restart)
+            raise runtime.Preempted(f"stopped after step {done}, saved; {command} from there")
     checkpoints.wait()
     log.close()
 

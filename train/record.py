@@ -20,7 +20,7 @@ import numpy as np
 import tqdm
 
 from genjax import data
-from train import checkpoint, config, members
+from train import checkpoint, config, members, streams
 
 IMPORTED = "imported"
 """The fingerprint of data that a run has not seen."""
@@ -31,12 +31,8 @@ CLOCKS = ("seconds", "steps_per_second")
 
 def say(text: str) -> None:
     """A line for whoever watches; nobody need be there."""
-    if jax.process_index() != 0:
-        return
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # the reader has left, as `| head -1` does: the run goes on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if jax.process_index() == 0:
+        streams.tell(text)
 
 
 def check(workdir: pathlib.Path, settings: config.Run) -> None:
