@@ -18,7 +18,7 @@ import optax
 from genjax import data
 from genjax.training import parallel, state, steps
 from genjax.types import Draw, Kernel, Key, Loss, Params
-from train import checkpoint, claims, config, drawing, members, pictures, record, runtime, sources, usage
+from train import checkpoint, claims, config, drawing, members, pictures, record, runtime, signals, sources, usage
 from train.workdir import resolve
 
 _INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside those of training/steps.py
@@ -101,7 +101,7 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
         if settings.restart and begun:
             claims.clear(workdir, begun)
         name = begun if begun and not settings.restart else uuid.uuid4().hex
-        with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints, runtime.on_sigterm() as stop:
+        with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints, signals.on_sigterm(settings.restart) as stop:
             start = jax.jit(lambda: _start(task_of, lineup)(*lineup.who), compiler_options=runtime.run_once())
             saved = checkpoints.restore(jax.eval_shape(start))
             if saved and saved.step >= settings.steps and claims.drawn(workdir, name, saved.step):
@@ -173,8 +173,8 @@ def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoi
         if due and not stopping:
             report()
         if done < settings.steps and (stopping or (due and stop())):
-            again = "the same command without --restart" if settings.restart else "the same command"
-            raise runtime.Preempted(f"stopped after step {done}, saved; {again} goes on from there")
+            command = signals.going_on(settings.restart)
+            raise runtime.Preempted(f"stopped after step {done}, saved; {command} from there")
     log.close()
 
 

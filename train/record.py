@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 
 from genjax import data
-from train import checkpoint, claims, config, files, forms, lines, manifest, members, shelf
+from train import checkpoint, claims, config, files, forms, lines, manifest, members, shelf, streams
 from train.lines import aligned
 from train.workdir import primary
 
@@ -33,15 +33,8 @@ CLOCKS = ("seconds", "steps_per_second")
 
 def say(text: str) -> None:
     """A line for whoever watches; nobody need be there."""
-    if jax.process_index() != 0 or sys.stdout is None:
-        return
-    try:
-        print(files.shown(text, keep="\n"), flush=True)
-    except (OSError, ValueError) as error:  # a full disk; or the reader has left, as `| head -1` does: the run goes on
-        if not isinstance(error, BrokenPipeError):
-            checkpoint.warn(f"stdout: {error}; nothing more is said there")
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if jax.process_index() == 0:
+        streams.tell(text)
 
 
 def check(workdir: pathlib.Path, settings: config.Run, script: str) -> None:

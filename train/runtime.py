@@ -1,21 +1,23 @@
-"""The process around a run: devices, compilation cache, signals, exit codes."""
+"""The process around a run: devices, compilation cache, machines, exit codes."""
 
 import contextlib
+import functools
+import glob
 import os
 import pathlib
-import signal
+import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from genjax import data
 from genjax.training import parallel
-from train import checkpoint
+from train import checkpoint, signals, streams
 from train.config import UsageError
 
 
@@ -61,17 +63,22 @@ EXIT_CODES: list[tuple[type[BaseException], int]] = [
 def main(script: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
     """Run a script and end the process: 0, or one line on stderr and the code of what went wrong."""
     argv = sys.argv[1:] if argv is None else argv
-    code = 0
-    try:
-        remember_compilations()
-        script(argv)
-    except (Exception, KeyboardInterrupt) as error:
-        code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
-        if "--traceback" in argv:
-            traceback.print_exc()
-        with contextlib.suppress(BrokenPipeError):
-            print(_message(error), file=sys.stderr, flush=True)
-    _leave(code)
+    streams.prepare()
+    with signals.watched():
+        try:
+            remember_compilations()
+            script(argv)
+            code: object = 0
+        except SystemExit as error:
+            code = error.code
+        except BrokenPipeError:  # the reader has left, as `| head -1` does
+            code = 141
+        except (Exception, KeyboardInterrupt) as error:
+            code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+            if "--traceback" in argv:
+                traceback.print_exc()
+            streams.tell(_message(error), sys.stderr)
+        _leave(code if isinstance(code, int) else int(code is not None))
 
 
 def devices(num: int, batch_size: int) -> list[jax.Device]:
@@ -94,15 +101,34 @@ def devices(num: int, batch_size: int) -> list[jax.Device]:
 
 
 def remember_compilations() -> None:
-    """Keep compiled programs in the user's cache folder, so that a second start need not compile again."""
-    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "genjax" / "xla"
+    """Keep compiled programs in the user's cache folder, so that a second start need not compile again.
+
+    JAX leaves an entry that it cannot read where it is, and complains at every start; here it is removed, so that the
+    program is written anew.
+    """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
+        folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "genjax" / "xla"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             jax.config.update("jax_compilation_cache_dir", str(folder))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+            warnings.filterwarnings("always", UNREADABLE)
+            warnings.showwarning = functools.partial(_show_warning, folder, warnings.showwarning)
+
+
+UNREADABLE = "Error reading persistent compilation cache entry for '([^']+)'"
+"""What JAX warns of, with the name of the program, which its entries' files begin with."""
+
+
+def _show_warning(folder: pathlib.Path, otherwise: Callable, message: Warning | str, *args: Any) -> None:
+    found = re.match(UNREADABLE, str(message))
+    if found is None:
+        return otherwise(message, *args)
+    for path in folder.glob(f"{glob.escape(found[1])}-*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def join_machines() -> None:
@@ -130,47 +156,9 @@ def run_once() -> dict[str, int]:
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
 
 
-class Stop:
-    """Whether a signal has asked the run to stop: ``stop()`` on any machine, ``stop.here()`` on this one."""
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-
-    def here(self) -> bool:
-        """Whether this process was asked."""
-        return bool(self.asked)
-
-    def __call__(self) -> bool:
-        """Whether any process was asked; all of them are to ask, and stop after the same step."""
-        if jax.process_count() > 1:
-            return bool(multihost_utils.process_allgather(jax.numpy.asarray(self.here())).any())
-        return self.here()
-
-
-@contextlib.contextmanager
-def on_sigterm() -> Iterator[Stop]:
-    """Inside, SIGTERM only sets a flag, which the yielded function reads; a second one ends the process at once."""
-    stop = Stop()
-
-    def handle(number, frame):
-        if stop.asked:
-            os._exit(128 + number)
-        stop.asked.append(number)
-
-    try:
-        previous = signal.signal(signal.SIGTERM, handle)
-    except ValueError:  # not the main thread: signals are somebody else's
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 def _message(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command goes on from the last checkpoint"
+        return str(error) or "interrupted"
     if "RESOURCE_EXHAUSTED" in str(error):
         return f"out of memory: reduce --batch-size\n{str(error).splitlines()[0]}"
     if any(isinstance(error, kind) for kind, _ in EXIT_CODES[:-1]):
@@ -181,7 +169,6 @@ def _message(error: BaseException) -> str:
 def _leave(code: int) -> None:
     """End the process now: a compiled loop that is still running in the background is not waited for."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+        streams.tell("", stream, end="")
     if code:
         os._exit(code)

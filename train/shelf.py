@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
-from train import files, manifest
+from train import manifest, streams
 
 Warn = Callable[[str], None]
 T = TypeVar("T")
@@ -91,8 +91,7 @@ def first_sound(
 
 def warn(message: str) -> None:
     """A sentence on stderr, if anybody reads it."""
-    with contextlib.suppress(OSError, ValueError):
-        print(f"warning: {files.shown(message, keep=chr(10))}", file=sys.stderr, flush=True)
+    streams.tell(f"warning: {message}", sys.stderr)
 
 
 def report(damage: Mapping[int, str], used: int, warn: Warn) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from genjax import checks
+from genjax import checks, lapack
 from genjax.types import Pixels
 
 Labels = Shaped[Array, " b"]
@@ -126,5 +126,5 @@ class Tanh(nn.Module):
     def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
         """Apply to vectors."""
         for width in self.hidden:
-            x = nn.tanh(nn.Dense(width, kernel_init=nn.initializers.orthogonal(2**0.5))(x))
-        return nn.Dense(self.features, kernel_init=nn.initializers.orthogonal(self.scale))(x)
+            x = nn.tanh(nn.Dense(width, kernel_init=lapack.orthogonal(2**0.5))(x))
+        return nn.Dense(self.features, kernel_init=lapack.orthogonal(self.scale))(x)

@@ -154,7 +154,7 @@ def _closed(transition: Float[np.ndarray, "s a s"], earning: Bool[np.ndarray, "s
 
 def _staying(transition: Float[np.ndarray, "s a s"], inside: Bool[np.ndarray, " s"]) -> Bool[np.ndarray, "s a"]:
     """The actions that lead to no state outside."""
-    return ~(transition[:, :, ~inside] > 0).any(-1)
+    return ~np.any(transition[:, :, ~inside] > 0, axis=-1)
 
 
 def _leading(transition: Float[np.ndarray, "s a s"], goal: Bool[np.ndarray, " s"]) -> Bool[np.ndarray, " s"]:
@@ -175,8 +175,8 @@ def _ending(
     policy = (_staying(transition, home) & (reward == 0)).argmax(1)
     reached = home
     while True:
-        nearer = (transition[:, :, reached] > 0).any(-1)
-        new = nearer.any(1) & ~reached
+        nearer = np.any(transition[:, :, reached] > 0, axis=-1)
+        new = np.any(nearer, axis=1) & ~reached
         if not new.any():
             return policy
         policy, reached = np.where(new, nearer.argmax(1), policy), reached | new

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from genjax import lapack
 from genjax.theory import series, transitions
 
 
@@ -43,7 +44,7 @@ def traced(transition: Float[Array, "s s"]) -> Float[Array, " s"]:
     from_everywhere = jnp.all(transitions.reachable(transition), axis=0)
     first = jnp.argmax(from_everywhere)  # one of the closed class
     balance = (jnp.diag(moving.sum(1)) - moving).T.at[first].add(1 / size)
-    solved = jnp.linalg.solve(balance, jax.nn.one_hot(first, size, dtype=moving.dtype) / size)
+    solved = lapack.solve(balance, jax.nn.one_hot(first, size, dtype=moving.dtype)[:, None] / size)[:, 0]
     law = series.with_slope(_eliminated(jax.lax.stop_gradient(moving), first), solved)
     return jnp.where(jnp.any(from_everywhere), law, jnp.nan)
 

@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float, Int
 
-from genjax import random
+from genjax import lapack, random
 from genjax.types import Key
 
 LOG_TAU = math.log(2 * math.pi)
@@ -59,7 +58,7 @@ def full(p: Gaussian) -> FullGaussian:
 
 def from_covariance(mean: Float[Array, "... d"], covariance: Float[Array, "... d d"]) -> FullGaussian:
     """N(μ, Σ); NaN where Σ is not positive definite."""
-    return FullGaussian(mean, jnp.linalg.cholesky(covariance))
+    return FullGaussian(mean, lapack.cholesky(covariance))
 
 
 def sample(key: Key, p: Gaussian) -> Float[Array, "... d"]:
@@ -114,7 +113,7 @@ def kl(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
         return 0.5 * jnp.sum(exp_minus_line(2 * (p.log_std - q.log_std)) + shift**2, -1)
     p, q = full(p), full(q)
     shift = _whiten(q, p.mean - q.mean)
-    ratio = _solve(q.scale_tril, p.scale_tril)
+    ratio = lapack.solve_lower(q.scale_tril, p.scale_tril)
     s = 2 * jnp.log(_diagonal(ratio))
     off_diagonal = jnp.sum(jnp.tril(ratio, -1) ** 2, (-2, -1))
     return 0.5 * (jnp.sum(exp_minus_line(s) + shift**2, -1) + off_diagonal)
@@ -142,7 +141,8 @@ def product(p: Gaussian, q: Gaussian) -> tuple[Gaussian, Float[Array, "..."]]:
         return r, log_prob(DiagGaussian(q.mean, sum_log_std), p.mean)
     p, q = full(p), full(q)
     total = from_covariance(q.mean, p.covariance + q.covariance)
-    gain = cho_solve((total.scale_tril, True), p.covariance).mT  # Σ_p (Σ_p + Σ_q)⁻¹
+    half = lapack.solve_lower(total.scale_tril, p.covariance)
+    gain = lapack.solve_lower(total.scale_tril, half, transposed=True).mT  # Σ_p (Σ_p + Σ_q)⁻¹
     mean = p.mean + _times(gain, q.mean - p.mean)
     kept = jnp.eye(mean.shape[-1], dtype=mean.dtype) - gain
     covariance = kept @ p.covariance @ kept.mT + gain @ q.covariance @ gain.mT  # Joseph's form stays positive
@@ -175,7 +175,7 @@ def condition(p: FullGaussian, index: Int[Array, " a"], value: Float[Array, "...
         joint.scale_tril[..., known:, :known],
         joint.scale_tril[..., known:, known:],
     )
-    whitened = solve_triangular(top, (value - joint.mean[..., :known])[..., None], lower=True)[..., 0]
+    whitened = lapack.solve_lower(top, (value - joint.mean[..., :known])[..., None])[..., 0]
     return FullGaussian(joint.mean[..., known:] + _times(side, whitened), low)
 
 
@@ -265,13 +265,7 @@ def _half_log_det(p: Gaussian) -> Float[Array, "..."]:
 def _whiten(p: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
     if isinstance(p, DiagGaussian):
         return x * jnp.exp(-p.log_std)
-    return _solve(p.scale_tril, x[..., None])[..., 0]
-
-
-def _solve(tril: Float[Array, "... d d"], rhs: Float[Array, "... d m"]) -> Float[Array, "... d m"]:
-    batch = jnp.broadcast_shapes(tril.shape[:-2], rhs.shape[:-2])
-    wide = lambda a: jnp.broadcast_to(a, batch + a.shape[-2:])
-    return solve_triangular(wide(tril), wide(rhs), lower=True)
+    return lapack.solve_lower(p.scale_tril, x[..., None])[..., 0]
 
 
 def _diagonal(matrix: Float[Array, "... d d"]) -> Float[Array, "... d"]:

@@ -259,9 +259,9 @@ def ratio_test(restricted: Numbers, full: Numbers, num_restrictions: int) -> Rat
     smaller, larger = np.asarray(restricted, np.float64), np.asarray(full, np.float64)  # all digits, then subtract
     if np.any(larger - smaller < -1e-5 * np.maximum(np.abs(smaller), 1)):
         raise ValueError(f"full: expected at least the log-likelihood {smaller} of the restricted model, got {larger}")
-    statistic = np.maximum(2 * (larger - smaller), 0)
-    p_value = scipy.stats.chi2.sf(statistic, num_restrictions)
-    return RatioTest(_device(statistic, restricted, full), _device(p_value, restricted, full))
+    twice = np.maximum(2 * (larger - smaller), 0)
+    p_value = scipy.stats.chi2.sf(twice, num_restrictions)
+    return RatioTest(_device(twice, restricted, full), _device(p_value, restricted, full))
 
 
 def _floats(params: Params) -> Params:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from genjax import lapack
 from genjax.types import Scalar
 
 Vector = Float[Array, " p"]
@@ -80,7 +81,7 @@ def judge(f: Function, x: Vector, size: int, limit: float) -> Verdict:
     gradient = jax.grad(f)(x)
     basis, definite = whiten(jax.hessian(f)(x))
     further = x + _times(basis, _times(basis.T, gradient))
-    curvature, axes = jnp.linalg.eigh(-jax.hessian(lambda move: f(further + _times(basis, move)))(jnp.zeros_like(x)))
+    curvature, axes = lapack.eigh(-jax.hessian(lambda move: f(further + _times(basis, move)))(jnp.zeros_like(x)))
     steady = jnp.all((curvature > 0.5) & (curvature < 2))
     near = _norm(basis, gradient) <= limit * size**0.5
     columns = _times(basis, axes) / jnp.sqrt(jnp.where(steady, curvature, 1))
@@ -92,7 +93,7 @@ def whiten(hessian: Matrix) -> tuple[Matrix, Bool[Array, ""]]:
     """B with B Bᵀ = |∇²f|⁻¹, and whether -∇²f is positive definite beyond rounding, in units of its diagonal."""
     scale = jnp.sqrt(jnp.abs(jnp.diagonal(hessian)))
     scale = jnp.where(scale > 0, scale, 1)
-    curvature, axes = jnp.linalg.eigh(-hessian / scale / scale[:, None])
+    curvature, axes = lapack.eigh(-hessian / scale / scale[:, None])
     rounding = 8 * len(scale) * jnp.finfo(hessian.dtype).eps
     return axes / scale[:, None] / jnp.sqrt(jnp.maximum(jnp.abs(curvature), rounding)), jnp.all(curvature > rounding)
 

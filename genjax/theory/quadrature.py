@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from genjax import checks
+from genjax import checks, lapack
 
 Points = Float[Array, "b 2"]
 NEGLIGIBLE = 40.0  # nats below the highest point: what is left out has less than a part in 10¹³ of the integral
@@ -125,7 +125,7 @@ def _look(log_density, side: int, tolerance: float, window: _Window) -> tuple[In
     off = points - mean
     cell = window.axes * (2 / side)
     covariance = jnp.einsum("nb,nbi,nbj->bij", share, off, off) + jnp.einsum("bik,bjk->bij", cell, cell) / 12
-    axes = jnp.linalg.eigh(covariance)[1]  # columns
+    axes = lapack.eigh(covariance)[1]  # columns
 
     # A cell may hold more than its midpoint says, at most about by as much as its neighbours differ from it.
     steep = lambda axis: jnp.abs(jnp.diff(table, axis=axis))
@@ -142,11 +142,10 @@ def _look(log_density, side: int, tolerance: float, window: _Window) -> tuple[In
 
     edge = jnp.ones((side, side), bool).at[1:-1, 1:-1].set(False).reshape(-1, 1)
     outside = jnp.sum(share * edge, 0) > 1e-5
-    area = lambda window: jnp.abs(jnp.linalg.det(window.axes))
     twice = window._replace(axes=2 * window.axes)
     pick = lambda a, b: jnp.where(outside.reshape(-1, *[1] * (a.ndim - 1)), a, b)
     following = jax.tree.map(pick, twice, around)
-    narrows = outside | (area(around) < 2 / 3 * area(window))
+    narrows = outside | (_area(around) < 2 / 3 * _area(window))
     return found._replace(converged=found.converged & ~outside), following, narrows
 
 
@@ -173,8 +172,14 @@ def _integral(parts: Float[Array, "9 b"], window: _Window, side, tolerance: floa
     """Of the nine sums of values on the coarser grids."""
     error = parts.max(0) - parts.min(0)
     error = jnp.where(jnp.isfinite(error), error, jnp.inf)
-    cell = jnp.log(jnp.abs(jnp.linalg.det(window.axes))) + math.log(4) - 2 * jnp.log(jnp.asarray(side, error.dtype))
+    cell = jnp.log(_area(window)) + math.log(4) - 2 * jnp.log(jnp.asarray(side, error.dtype))
     return Integral(jax.nn.logsumexp(parts, 0) + cell, error, error <= tolerance)
+
+
+def _area(window: _Window) -> Float[Array, " b"]:
+    """A quarter of it: the determinant of the axes."""
+    (a, b), (c, d) = jnp.moveaxis(window.axes, 0, -1)
+    return jnp.abs(a * d - b * c)
 
 
 def _place(window: _Window, x, y) -> Float[Array, "*n b 2"]:
