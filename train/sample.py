@@ -43,7 +43,7 @@ class Sample:
     """Noise of ddim: 0 is deterministic and the same as euler, 1 as noisy as ancestral."""
     spacing: Literal["", "trailing", "leading", "linspace", "karras", "best"] = ""
     """Which times a short chain visits; karras spaces the noise as Karras et al. 2022 do, best makes the variational
-    bound least (Watson et al. 2021) and wants --terms. trailing by default, which begins at noise whatever the steps."""
+    bound least (Watson et al. 2021) and wants --terms. trailing by default: it begins at noise whatever the steps."""
     terms: str = ""
     """The JSON that train.evaluate wrote of this run: ancestral then takes the optimal variances (Bao et al. 2022)."""
     guidance: float = -1.0
