@@ -1,7 +1,7 @@
 """What a public function refuses: one check for each kind of bad argument, used at every entrance.
 
 Values are looked at where they are known: outside ``jit``, ``grad``, ``vmap`` and ``scan``. Types and shapes are known
-everywhere. A message says the argument, what was expected, and what came.
+everywhere. Each raises a ValueError that says the argument, what was expected, what came and, of arrays, where.
 """
 
 import math
@@ -37,9 +37,6 @@ def finite(name: str, x: Any) -> None:
     >>> finite("scores", [1.0, math.nan])
     Traceback (most recent call last):
     ValueError: scores: expected finite numbers, got nan at 1
-
-    Raises:
-      ValueError: says which number, and where; or ``x`` is not of real numbers.
     """
     real(name, x)
     if known(x):
@@ -52,9 +49,6 @@ def within(name: str, x: Any, low: float | int = -math.inf, high: float | int = 
     >>> within("level", [0.5, 2.0], 0, 1)
     Traceback (most recent call last):
     ValueError: level: expected numbers from 0 to 1, got 2 at 1
-
-    Raises:
-      ValueError: says which number, and where; or ``x`` is not of real numbers.
     """
     real(name, x)
     if known(x):
@@ -69,9 +63,6 @@ def positive(name: str, x: Any) -> None:
     >>> positive("scale", 0.0)
     Traceback (most recent call last):
     ValueError: scale: expected positive, finite numbers, got 0
-
-    Raises:
-      ValueError: says which number, and where; or ``x`` is not of real numbers.
     """
     real(name, x)
     if known(x):
@@ -85,9 +76,6 @@ def integers(name: str, x: Any, low: int, high: int) -> None:
     >>> integers("labels", np.array([3, 11]), 0, 10)
     Traceback (most recent call last):
     ValueError: labels: expected whole numbers from 0 to 9, got 11 at 1
-
-    Raises:
-      ValueError: says which number, and where; or the type is another.
     """
     if (dtype := _dtype(x)).kind not in "iu":
         raise ValueError(f"{name}: expected whole numbers from {low} to {high - 1}, got the type {dtype.name}")
@@ -113,6 +101,34 @@ def floating(name: str, x: Any, instead: str = "") -> None:
         raise ValueError(f"{name}: expected floating-point numbers, got {dtype.name}{advice}")
 
 
+def floats(name: str, x: Any, instead: str = "genjax.data.scale makes them of bytes") -> None:
+    """Refuse arrays that are not of floating-point type, and NaN and infinity: what images and noise must be.
+
+    >>> floats("x_T", np.array([math.nan]))
+    Traceback (most recent call last):
+    ValueError: x_T: expected finite numbers, got nan at 0
+    """
+    floating(name, x, instead)
+    finite(name, x)
+
+
+def count(name: str, value: Any, least: int = 1, most: float | int = math.inf) -> int:
+    """One whole number from ``least`` to ``most``.
+
+    >>> count("num_steps", 2.5)
+    Traceback (most recent call last):
+    ValueError: num_steps: expected a whole number of at least 1, got 2.5
+
+    Raises:
+      ValueError: it is none, or out of range.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:
+        span = f"{least} to {most}" if math.isfinite(most) else f"at least {least}"
+        raise ValueError(f"{name}: expected {span if whole else f'a whole number of {span}'}, got {value!r}")
+    return int(value)
+
+
 def some(name: str, x: Any, least: int = 1) -> None:
     """Refuse fewer than ``least`` rows along the leading axis.
 
@@ -123,19 +139,6 @@ def some(name: str, x: Any, least: int = 1) -> None:
     shape = np.shape(x)
     if not shape or shape[0] < least:
         raise ValueError(f"{name}: expected at least {least} along its leading axis, got the shape {shape}")
-
-
-def count(name: str, value: Any, least: int = 1) -> None:
-    """Refuse what is no whole number, and those below ``least``.
-
-    >>> count("num_steps", 0)
-    Traceback (most recent call last):
-    ValueError: num_steps: expected at least 1, got 0
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
 def counts(name: str, values: Any, least: int = 1, length: int = 0) -> None:
@@ -176,6 +179,18 @@ def choice(name: str, value: Any, options: Sequence[Any]) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}; got {value!r}")
 
 
+def batch(name: str, x: Any) -> jax.Array:
+    """What a loss takes, as an array: at least one row, of floating point, finite where that can be seen.
+
+    >>> batch("image", np.zeros((0, 8, 8, 1), np.float32))
+    Traceback (most recent call last):
+    ValueError: image: expected at least 1 along its leading axis, got the shape (0, 8, 8, 1)
+    """
+    some(name, x)
+    floats(name, x)
+    return jnp.asarray(x)
+
+
 def images(
     name: str, x: Any, shape: tuple[int, int, int], low: float | int = -1, high: float | int = 1, instead: str = SCALE
 ) -> jax.Array:
@@ -210,7 +225,7 @@ def images(
     return jnp.asarray(x)
 
 
-def labels(name: str, x: Any, num_classes: int, num: int) -> jax.Array | None:
+def labels(name: str, x: Any, num_classes: int, num: int | None = None, *, none: bool = False) -> jax.Array | None:
     """The labels as an array, or None for a model without.
 
     >>> labels("labels", [10], 10, 1)
@@ -221,7 +236,8 @@ def labels(name: str, x: Any, num_classes: int, num: int) -> jax.Array | None:
       name: of the argument.
       x: a class for each example [b], or None.
       num_classes: that there are; 0 for a model without labels.
-      num: b.
+      num: b, if it is known.
+      none: whether ``num_classes``, which stands for no label, is allowed.
 
     Raises:
       ValueError: labels are wanted and missing, or given and not wanted; their type, their shape, or a number.
@@ -232,9 +248,10 @@ def labels(name: str, x: Any, num_classes: int, num: int) -> jax.Array | None:
         raise ValueError(f"{name}: expected {wanted}; got {got}")
     if x is None:
         return None
-    integers(name, x, 0, num_classes)
-    if np.shape(x) != (num,):
-        raise ValueError(f"{name}: expected the shape {(num,)}, one for each example, got {np.shape(x)}")
+    if np.ndim(x) != 1 or num not in (None, np.shape(x)[0]):
+        many = "the images" if num is None else f"{num} images"
+        raise ValueError(f"{name}: expected one for each of {many}, got the shape {np.shape(x)}")
+    integers(name, x, 0, num_classes + none)
     return jnp.asarray(x)
 
 

@@ -64,8 +64,7 @@ class Sample:
     """Noise of ddim: 0 is deterministic and the same as euler, 1 as noisy as ancestral."""
     spacing: Literal["", "trailing", "leading", "linspace", "karras", "best"] = ""
     """Which times a short chain visits; karras spaces the noise as Karras et al. 2022 do, best makes the variational
-    bound least (Watson et al. 2021) and wants --terms. trailing by default; leading for heun and pndm, whose formulas
-    cannot start where next to nothing of the image is left."""
+    bound least (Watson et al. 2021) and wants --terms. trailing by default: it begins at noise whatever the steps."""
     terms: str = ""
     """The JSON that train.evaluate wrote of this run: ancestral then takes the optimal variances (Bao et al. 2022)."""
     guidance: float | None = None
@@ -210,7 +209,7 @@ def _chain(settings: Sample, run: ddpm.Config):
     def ancestral(denoise: diffusion.Denoise, schedule: diffusion.Schedule, at: Any = slice(None)) -> diffusion.Sample:
         if errors is None:
             return diffusion.ancestral(denoise, schedule, variance=ddpm.variance(run), clip=ddpm.clip(run))
-        table = likelihood.optimal_variance(schedule, 1 - schedule.snr * errors[at])
+        table = likelihood.optimal_variance(schedule, squared_error=errors[at])
         return diffusion.ancestral(denoise, schedule, variance=table, clip=ddpm.clip(run))
 
     if settings.sampler == "ancestral" and not settings.steps:
@@ -221,8 +220,7 @@ def _chain(settings: Sample, run: ddpm.Config):
     if settings.sampler == "pndm":
         if settings.spacing == "karras" or settings.spacing == "best":
             raise config.UsageError("spacing: pndm wants even steps; expected trailing, leading or linspace")
-        return functools.partial(diffusion.pndm, num_steps=count, spacing=settings.spacing or "leading")
-    usual: diffusion.Spacing = "leading" if settings.sampler == "heun" else "trailing"
+        return functools.partial(diffusion.pndm, num_steps=count, spacing=settings.spacing or "trailing")
 
     def sampler(denoise: diffusion.Denoise, schedule: diffusion.Schedule) -> diffusion.Sample:
         if settings.spacing == "karras":
@@ -231,7 +229,7 @@ def _chain(settings: Sample, run: ddpm.Config):
             assert errors is not None
             times = likelihood.sub_schedule(schedule, errors, count)
         else:
-            times = diffusion.timesteps(schedule.num_steps, count, settings.spacing or usual)
+            times = diffusion.timesteps(schedule.num_steps, count, settings.spacing or "trailing")
         if settings.sampler == "ancestral":
             return ancestral(*diffusion.respace(denoise, schedule, times), times[::-1])
         return _on_grid(settings, ddpm.clip(run))(denoise, diffusion.on_times(schedule, times))

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import integrate, stats
 
@@ -172,3 +173,82 @@ def test_a_network_that_returns_another_shape_is_refused():
 
     with pytest.raises(ValueError, match=r"shape \(4, 4, 1\).*got \(4, 4, 2\)"):
         ddpm.build(Wrong(), SCHEDULE, SHAPE)
+
+
+class Labelled(nn.Module):
+    @nn.compact
+    def __call__(self, x_t, t, labels=None):
+        known = jnp.full(t.shape, 3) if labels is None else labels
+        return x_t * self.param("scale", nn.initializers.ones, ()) + known[:, None, None, None]
+
+
+ENDS_IN_NOISE = diffusion.cosine_schedule(20)
+OF_THREE = ddpm.build(Labelled(), ENDS_IN_NOISE, SHAPE, num_classes=3)
+PLAIN = ddpm.build(Affine(), ENDS_IN_NOISE, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"num_classes": -1}, "num_classes: expected at least 0"),
+        ({"label_dropout": 1.5}, "label_dropout: expected a share"),
+        ({"label_dropout": float("nan")}, "label_dropout: expected a share"),
+        ({"sampler": partial(diffusion.ddim, num_steps=21)}, "num_steps: expected 1 to 20"),
+        ({"sampler": partial(diffusion.ancestral, variance=np.ones(3))}, "variance: expected"),
+        (
+            {
+                "schedule": diffusion.zero_terminal(ENDS_IN_NOISE),
+                "sampler": lambda d, s: diffusion.implicit(d, diffusion.on_times(s, diffusion.karras_times(s, 3))),
+                "read": diffusion.from_v,
+            },
+            "the last ᾱ is 0",
+        ),
+        ({"schedule": diffusion.zero_terminal(ENDS_IN_NOISE)}, "let the network predict v or x_0"),
+        (
+            {
+                "network": Labelled(),
+                "num_classes": 3,
+                "guide": partial(diffusion.classifier_free_batched, weight=float("nan")),
+            },
+            "weight: expected finite",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_when_the_model_is_built(more, message):
+    with pytest.raises(ValueError, match=message):
+        ddpm.build(**{"network": Affine(), "schedule": ENDS_IN_NOISE, "shape": SHAPE} | more)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p, x: OF_THREE.sample(KEY, p, 2, labels=jnp.array([0, 3])), "whole numbers from 0 to 2, got 3 at 1"),
+        (lambda p, x: OF_THREE.sample(KEY, p, 2, labels=jnp.array([-1, 0])), "whole numbers from 0 to 2, got -1 at 0"),
+        (lambda p, x: OF_THREE.sample(KEY, p, 2, labels=jnp.array([0.5, 1.0])), "labels: expected whole numbers"),
+        (lambda p, x: OF_THREE.sample(KEY, p, 2, labels=jnp.array([0])), "expected one for each of 2 images"),
+        (lambda p, x: OF_THREE.sample(KEY, p, -1), "num: expected at least 0"),
+        (lambda p, x: OF_THREE.denoise(p, jnp.array([11])), "labels: expected whole numbers from 0 to 2"),
+        (lambda p, x: OF_THREE.loss(KEY, p, {"image": x, "label": jnp.array([0, 4])}), "label: expected whole"),
+        (
+            lambda p, x: OF_THREE.loss(KEY, p, {"image": x, "label": jnp.array([0, -1])}),
+            "label: expected whole numbers",
+        ),
+        (lambda p, x: PLAIN.sample(KEY, p, 1, labels=jnp.array([0])), "labels: expected none"),
+        (lambda p, x: PLAIN.loss(KEY, p, {"image": jnp.uint8(x)}), "image: expected floating-point numbers, got uint8"),
+        (lambda p, x: PLAIN.loss(KEY, p, {"image": x * jnp.nan}), "image: expected finite numbers"),
+        (lambda p, x: PLAIN.loss(KEY, p, {"image": x[:0]}), "image: expected at least 1"),
+        (lambda p, x: PLAIN.loss(KEY, p, {"image": x, "time": jnp.array([0.5, 1.5])}), "time: expected numbers from 0"),
+        (lambda p, x: ddpm.loss_aware(PLAIN, 0), "num_steps: expected at least 1"),
+        (lambda p, x: ddpm.optimizer(optax.sgd(1.0), 0.0), "rate: expected positive"),
+    ],
+)
+def test_what_a_model_cannot_take_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call({"scale": jnp.array(1.0), "slope": jnp.array(0.0)}, jnp.zeros((2, *SHAPE)))
+
+
+def test_a_model_whose_chain_begins_far_from_noise_says_so_when_it_is_built():
+    with pytest.warns(diffusion.StartWarning, match="a share ᾱ = 0.364"):
+        ddpm.build(Affine(), diffusion.linear_schedule(100), SHAPE)
+    drawn = jax.eval_shape(lambda p: PLAIN.sample(KEY, p, 0), PLAIN.init(KEY))
+    assert drawn.shape == (0, *SHAPE)

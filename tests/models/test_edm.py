@@ -99,9 +99,27 @@ def test_what_is_not_said_is_the_papers():
     [
         ({"deviation": 0.0}, "deviation, spread: expected positive numbers, got 0"),
         ({"spread": -1.0}, "deviation, spread: expected positive numbers"),
+        ({"deviation": float("inf")}, "deviation, spread: expected positive numbers, got inf"),
+        ({"spread": float("nan")}, "deviation, spread: expected positive numbers"),
+        ({"mean": float("nan")}, "mean: expected finite"),
+        ({"grid": diffusion.Grid(np.ones(3), np.ones(3), np.ones(3))}, "grid: expected"),
         ({"network": nn.Dense(3)}, "network: expected a prediction of shape"),
     ],
 )
 def test_bad_input_is_refused(more, message):
     with pytest.raises(ValueError, match=message):
         edm.build(**{"network": Exact(), "shape": (1, 1, 1)} | more)
+
+
+def test_what_a_model_cannot_take_is_refused():
+    for batch in ({"image": jnp.zeros((2, 1, 1, 1), jnp.uint8)}, {"image": jnp.full((2, 1, 1, 1), jnp.nan)}):
+        with pytest.raises(ValueError, match="image: expected f"):
+            MODEL.loss(KEY, {}, batch)
+    with pytest.raises(ValueError, match="time: expected numbers from 0 to 1"):
+        MODEL.loss(KEY, {}, {"image": jnp.zeros((1, 1, 1, 1)), "time": jnp.array([-0.1])})
+    with pytest.raises(ValueError, match="deviation, spread"):
+        edm.losses(lambda x, c: x, random.per_example(KEY, 1), jnp.zeros((1, 1, 1, 1)), spread=0.0)
+    with pytest.raises(ValueError, match="num: expected at least 0"):
+        MODEL.sample(KEY, {}, -1)
+    with pytest.warns(diffusion.StartWarning):
+        edm.build(Exact(), (1, 1, 1), grid=diffusion.karras(5, high=2.0))

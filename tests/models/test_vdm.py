@@ -8,6 +8,7 @@ import optax
 import pytest
 from scipy import special
 
+from genjax import diffusion
 from genjax.models import vdm
 from genjax.nn import unet
 from genjax.theory import gaussian
@@ -175,3 +176,20 @@ def test_bad_input_is_refused():
     two = unet.UNet(channels=8, multipliers=(1,), blocks=1, groups=4, image_channels=2)
     with pytest.raises(ValueError, match=r"expected a prediction of shape \(4, 4, 1\)"):
         vdm.build(two, (4, 4, 1))
+    for ends in ({"first": 5.0, "last": -3.0}, {"first": float("nan")}, {"last": float("inf")}):
+        with pytest.raises(ValueError, match=r"first, last: expected γ\(0\) < γ\(1\)"):
+            vdm.build(Exact(), (1, 1, 1), schedule=vdm.Schedule(**ends))
+    with pytest.raises(ValueError, match=r"schedule: expected γ\(0\) < γ\(1\), got -0 and -1"):
+        vdm.build(Exact(), (1, 1, 1), schedule=Falling())
+    with pytest.raises(ValueError, match="image: expected floating-point"):
+        MODEL.losses(KEY, MODEL.init(KEY), {"image": jnp.zeros((2, 1, 1, 1), jnp.uint8)})
+    with pytest.warns(diffusion.StartWarning):
+        vdm.build(Exact(), (1, 1, 1), schedule=vdm.Schedule(last=1.0))
+
+
+class Falling(nn.Module):
+    """A schedule the wrong way round."""
+
+    @nn.compact
+    def __call__(self, t):
+        return -t * self.param("speed", nn.initializers.ones, ())
