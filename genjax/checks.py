@@ -92,8 +92,6 @@ def floating(name: str, x: Any, instead: str = "") -> None:
     ValueError: images: expected floating-point numbers, got uint8; genjax.data.scale makes them of bytes
 
     Args:
-      name: of the argument.
-      x: the array.
       instead: what to do, for the message.
     """
     if not jnp.issubdtype(dtype := _dtype(x), jnp.floating):
@@ -118,9 +116,6 @@ def count(name: str, value: Any, least: int = 1, most: float | int = math.inf) -
     >>> count("num_steps", 2.5)
     Traceback (most recent call last):
     ValueError: num_steps: expected a whole number of at least 1, got 2.5
-
-    Raises:
-      ValueError: it is none, or out of range.
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or not least <= value <= most:
@@ -201,8 +196,7 @@ def images(
     ValueError: images: expected floating-point numbers, got uint8; genjax.data.scale brings bytes to [-1, 1]
 
     Args:
-      name: of the argument.
-      x: images [b h w c].
+      name, x: the argument, images [b h w c].
       shape: (h, w, c) that they must have.
       low, high: where the pixels must be; finite in any case. Rounding may pass them by 1e-3 of their distance.
       instead: what to do about bytes, and about pixels elsewhere.
@@ -233,8 +227,7 @@ def labels(name: str, x: Any, num_classes: int, num: int | None = None, *, none:
     ValueError: labels: expected whole numbers from 0 to 9, got 10 at 0
 
     Args:
-      name: of the argument.
-      x: a class for each example [b], or None.
+      name, x: the argument, a class for each example [b], or None.
       num_classes: that there are; 0 for a model without labels.
       num: b, if it is known.
       none: whether ``num_classes``, which stands for no label, is allowed.

@@ -30,10 +30,11 @@ def log_evidence(x: Numbers) -> Float[Array, "..."]:
     return 0.5 - x + gaussian.log_cdf(x - 1.0)
 
 
-def posterior(x: Float[Array, "..."]) -> TruncatedNormal:
+def posterior(x: Numbers) -> TruncatedNormal:
     """p(z|x): N(x - 1, 1) cut off below at zero.
 
     >>> [round(float(p), 4) for p in (posterior(jnp.zeros(1)).mean[0], posterior(jnp.zeros(1)).variance[0])]
     [0.5251, 0.1991]
     """
-    return TruncatedNormal(x - 1, jnp.ones_like(x))
+    location = jnp.asarray(x) - 1.0
+    return TruncatedNormal(location, jnp.ones_like(location))

@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
 
-from genjax import lapack, random
+from genjax import checks, lapack, random
+from genjax.theory import tails
 from genjax.types import Key
 
-LOG_TAU = math.log(2 * math.pi)
+LOG_TAU = tails.LOG_TAU
 
 
 class DiagGaussian(NamedTuple):
@@ -149,14 +151,21 @@ def product(p: Gaussian, q: Gaussian) -> tuple[Gaussian, Float[Array, "..."]]:
     return from_covariance(mean, covariance), log_prob(total, p.mean)
 
 
-def marginal(p: FullGaussian, index: Int[Array, " a"]) -> FullGaussian:
-    """The distribution of x[index] (Bishop 2006, eq. 2.98)."""
+def marginal(p: FullGaussian, index: ArrayLike) -> FullGaussian:
+    """The distribution of x[index], ``index`` [a] (Bishop 2006, eq. 2.98).
+
+    Raises:
+      ValueError: an index outside [0, d), or twice the same.
+    """
+    index = _dimensions(index, p)
     covariance = p.covariance[..., index[:, None], index]
     return from_covariance(p.mean[..., index], covariance)
 
 
-def condition(p: FullGaussian, index: Int[Array, " a"], value: Float[Array, "... a"]) -> FullGaussian:
+def condition(p: FullGaussian, index: ArrayLike, value: ArrayLike) -> FullGaussian:
     """The distribution of the other dimensions, in their order, given x[index] = value (Bishop 2006, eq. 2.81-2.82).
+
+    ``index`` is [a], ``value`` [... a].
 
     μ_{a|b} = μ_a + Σ_ab Σ_bb⁻¹ (x_b - μ_b);  Σ_{a|b} = Σ_aa - Σ_ab Σ_bb⁻¹ Σ_ba
 
@@ -164,7 +173,15 @@ def condition(p: FullGaussian, index: Int[Array, " a"], value: Float[Array, "...
     >>> given = condition(p, jnp.array([1]), jnp.array([2.0]))
     >>> round(float(given.mean[0]), 4), round(float(given.covariance[0, 0]), 4)
     (1.2, 0.64)
+
+    Raises:
+      ValueError: an index outside [0, d), or twice the same; or another number of values.
     """
+    index = _dimensions(index, p)
+    if jnp.shape(value)[-1:] != index.shape:
+        raise ValueError(
+            f"value: expected {index.shape[0]} along its last axis, one for each index; got {jnp.shape(value)}"
+        )
     d = p.mean.shape[-1]
     rest = jnp.delete(jnp.arange(d), index, assume_unique_indices=True)
     order = jnp.concatenate([index, rest])
@@ -175,7 +192,7 @@ def condition(p: FullGaussian, index: Int[Array, " a"], value: Float[Array, "...
         joint.scale_tril[..., known:, :known],
         joint.scale_tril[..., known:, known:],
     )
-    whitened = lapack.solve_lower(top, (value - joint.mean[..., :known])[..., None])[..., 0]
+    whitened = lapack.solve_lower(top, jnp.asarray(value - joint.mean[..., :known])[..., None])[..., 0]
     return FullGaussian(joint.mean[..., known:] + _times(side, whitened), low)
 
 
@@ -190,7 +207,7 @@ def exp_minus_line(x: Float[Array, "..."]) -> Float[Array, "..."]:
     series = jnp.ones_like(small)
     for n in range(14, 2, -1):  # x²/2 (1 + x/3 (1 + x/4 (1 + ...))), to 1e-17
         series = 1 + small / n * series
-    return jnp.where(near, small**2 / 2 * series, jnp.expm1(x) - x)
+    return jnp.where(near, small**2 / 2 * series, jnp.expm1(x) - jnp.minimum(x, 1e4))
 
 
 exp_minus_line.defjvps(lambda tangent, _, x: jnp.expm1(x) * tangent)
@@ -205,11 +222,12 @@ def log_cdf(x: Float[Array, "..."]) -> Float[Array, "..."]:
     >>> round(float(jax.grad(log_cdf)(jnp.array(-1e4))))
     10000
     """
-    tail, z, body = _split(x)
+    tail = x < -tails.FAR
+    z, body = jnp.where(tail, -x, tails.FAR), jnp.where(tail, 0, x)
     lesser = jax.scipy.special.ndtr(-jnp.abs(body))
     return jnp.where(
         tail,
-        -0.5 * (z**2 + LOG_TAU) - jnp.log(_upper_ratio(z)),
+        -(0.5 * z) * z - 0.5 * LOG_TAU - jnp.log(tails.hazard(z)),
         jnp.where(body > 0, jnp.log1p(-lesser), jnp.log(lesser)),
     )
 
@@ -219,43 +237,36 @@ log_cdf.defjvps(lambda tangent, _, x: inverse_mills_ratio(x) * tangent)
 
 def inverse_mills_ratio(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """φ(x) / Φ(x), the slope of log Φ: how far the mean of N(0, 1) moves when it is cut off below at -x."""
-    tail, z, body = _split(x)
-    density = jnp.exp(-0.5 * (body**2 + LOG_TAU))
-    return jnp.where(tail, _upper_ratio(z), density / jax.scipy.special.ndtr(body))
-
-
-def _upper_ratio(z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """φ(z) / Φ(-z) for z ≥ 5, as Laplace's continued fraction z + 1/(z + 2/(z + 3/...)), to 1e-15."""
-    fraction = z
-    for n in range(24, 0, -1):
-        fraction = z + n / fraction
-    return fraction
-
-
-def _split(x: Float[Array, "..."]):
-    """Whether x is in the lower tail; -x there; x elsewhere; the last two with a harmless number where not wanted."""
-    tail = x < -5
-    return tail, jnp.where(tail, -x, 5), jnp.where(tail, 0, x)
+    return tails.hazard(-x)
 
 
 @jax.custom_jvp
 def inverse_log_cdf(log_p: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The x with log Φ(x) = ``log_p`` < 0: quantiles that stay exact where Φ itself underflows.
+    """The x with log Φ(x) = ``log_p`` ≤ 0: quantiles that stay exact where Φ itself underflows.
 
     Newton's method on log Φ, which is concave, so every step from below stays below; the start is log Φ's own tail.
     """
     log_p = jnp.asarray(log_p)
-    upper = log_p > -math.log(2)
-    middle = jax.scipy.special.ndtri(jnp.exp(jnp.where(log_p > -10, log_p, -10)))
+    upper, end = log_p > -math.log(2), jnp.isneginf(log_p)
+    low = jnp.where(upper | end, -1, log_p)
+    middle = jax.scipy.special.ndtri(jnp.exp(jnp.where(low > -10, low, -10)))
     upper_x = -jax.scipy.special.ndtri(-jnp.expm1(jnp.where(upper, log_p, -1)))
-    tail = -jnp.sqrt(2 * jnp.maximum(-log_p - jnp.log(jnp.sqrt(2 * jnp.maximum(-log_p, 1)) * 2.5066), 0.5))
-    x = jnp.where(log_p > -10, middle, tail)
+    root = jnp.sqrt(jnp.maximum(-low, 1)) * math.sqrt(2)
+    x = jnp.where(low > -10, middle, -jnp.sqrt(jnp.maximum(-low - jnp.log(root * 2.5066), 0.5)) * math.sqrt(2))
     for _ in range(4):
-        x = x - (log_cdf(x) - log_p) / inverse_mills_ratio(x)
-    return jnp.where(upper, upper_x, x)
+        x = x - (log_cdf(x) - low) / inverse_mills_ratio(x)
+    return jnp.where(upper, upper_x, jnp.where(end, -jnp.inf, x))
 
 
 inverse_log_cdf.defjvps(lambda tangent, x, _: tangent / inverse_mills_ratio(x))
+
+
+def _dimensions(index: ArrayLike, p: FullGaussian) -> Int[Array, " a"]:
+    """Some of the dimensions of p, as an array."""
+    checks.integers("index", index, 0, p.mean.shape[-1])
+    if jnp.ndim(index) != 1 or (checks.known(index) and len(np.unique(index)) < len(np.asarray(index))):
+        raise ValueError(f"index: expected a list of dimensions, each once; got {index}")
+    return jnp.asarray(index)
 
 
 def _half_log_det(p: Gaussian) -> Float[Array, "..."]:

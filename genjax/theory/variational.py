@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from genjax import random
+from genjax import checks, random
 from genjax.theory import markov
 from genjax.theory.families import Distribution, Family
 from genjax.types import Key, Params, Scalar
@@ -42,7 +43,12 @@ def importance_weighted_bound(log_weights: LogWeights) -> Float[Array, "..."]:
 def log_weights(
     key: Key, log_joint: LogJoint, family: Family, params: Params, num_samples: int
 ) -> Float[Array, " num_samples"]:
-    """log w_i = log p(x, z_i) - log q(z_i) of draws z_i ~ q, differentiable in ``params``."""
+    """log w_i = log p(x, z_i) - log q(z_i) of draws z_i ~ q, differentiable in ``params``.
+
+    Raises:
+      ValueError: ``num_samples`` is below 1.
+    """
+    checks.within("num_samples", num_samples, 1)
     q = family.distribution(params)
     return _log_weights(key, log_joint, family, q, q, num_samples)
 
@@ -94,9 +100,13 @@ def score_function(key: Key, log_joint: LogJoint, family: Family, params: Params
     """
     if num_samples < 2:
         raise ValueError(f"num_samples: expected at least 2, as each draw's baseline is the others; got {num_samples}")
-    draws = jax.lax.stop_gradient(_draws(key, family, family.distribution(params), num_samples))
-    log_q = lambda params: jax.vmap(lambda z: family.log_prob(family.distribution(params), z))(draws)
-    log_q_values, pullback = jax.vjp(log_q, params)
+    still = jax.lax.stop_gradient(family.distribution(params))
+
+    def log_q(params: Params) -> tuple[Float[Array, " k"], Float[Array, "k d"]]:
+        draws, values = _draws(key, family, still, family.distribution(params), num_samples)
+        return values, draws
+
+    log_q_values, pullback, draws = jax.vjp(log_q, params, has_aux=True)
     log_w = jax.vmap(log_joint)(draws) - log_q_values
     advantage = (log_w - log_w.mean()) / (num_samples - 1)  # = (log w - mean of the others) / num_samples
     return GradientEstimate(log_w.mean(), pullback(advantage)[0])
@@ -144,8 +154,11 @@ def fit(
       optimizer: from optax; by default Adam, whose rate falls from 0.1 to 0 along a cosine.
 
     Raises:
-      ValueError: ``log_joint`` does not make one number of a vector of the family's length.
+      ValueError: ``log_joint`` does not make one number of a vector of the family's length; ``num_steps`` or
+        ``num_samples`` is below 1; or, outside ``jit``, the fit does not end in finite numbers.
     """
+    for name, count in (("num_steps", num_steps), ("num_samples", num_samples)):
+        checks.within(name, count, 1)
     optimizer = optimizer or optax.adam(optax.cosine_decay_schedule(0.1, num_steps))
     out = jax.eval_shape(lambda key: log_joint(family.sample(key, family.distribution(family.init))), key)
     if out.shape:
@@ -160,15 +173,31 @@ def fit(
 
     start = (family.init, optimizer.init(family.init))
     (params, _), bound = markov.simulate(step, key, start, length=num_steps)
+    if checks.known(params, bound) and not all(np.isfinite(x).all() for x in jax.tree.leaves((params, bound[-1]))):
+        first = int(np.argmin(np.isfinite(bound))) if not np.isfinite(bound).all() else num_steps - 1
+        raise ValueError(
+            f"log_joint: the fit is not finite at its end; the bound was {bound[first]} at step {first}. Expected "
+            "finite log-densities and slopes wherever the family draws; else take a smaller step, or score_function"
+        )
     return Fit(params, family.distribution(params), bound)
 
 
-def _draws(key: Key, family: Family, q: Distribution, num_samples: int) -> Float[Array, "k d"]:
-    return jax.vmap(lambda key: family.sample(key, q))(random.per_example(key, num_samples))
+def _draws(
+    key: Key, family: Family, drawn_from: Distribution, q: Distribution, num_samples: int
+) -> tuple[Float[Array, "k d"], Float[Array, " k"]]:
+    """Draws of one distribution, and log q of each."""
+
+    def one(key: Key) -> tuple[Float[Array, " d"], Scalar]:
+        if family.weigh is not None:
+            return family.weigh(key, drawn_from, q)
+        z = family.sample(key, drawn_from)
+        return z, family.log_prob(q, z)
+
+    return jax.vmap(one)(random.per_example(key, num_samples))
 
 
 def _log_weights(
     key: Key, log_joint: LogJoint, family: Family, drawn_from: Distribution, q: Distribution, num_samples: int
 ) -> Float[Array, " num_samples"]:
-    weigh = lambda z: log_joint(z) - family.log_prob(q, z)
-    return jax.vmap(weigh)(_draws(key, family, drawn_from, num_samples))
+    draws, log_q = _draws(key, family, drawn_from, q, num_samples)
+    return jax.vmap(log_joint)(draws) - log_q
