@@ -147,14 +147,14 @@ def _closed(transition: Float[np.ndarray, "s a s"], earning: Bool[np.ndarray, "s
     inside = np.ones(len(transition), bool)
     while True:
         still = inside & (_staying(transition, inside) & ~earning).any(1)
-        if (still == inside).all():
+        if np.array_equal(still, inside):
             return inside
         inside = still
 
 
 def _staying(transition: Float[np.ndarray, "s a s"], inside: Bool[np.ndarray, " s"]) -> Bool[np.ndarray, "s a"]:
     """The actions that lead to no state outside."""
-    return ~(transition[:, :, ~inside] > 0).any(-1)
+    return np.all(transition[:, :, ~inside] == 0, axis=-1)
 
 
 def _leading(transition: Float[np.ndarray, "s a s"], goal: Bool[np.ndarray, " s"]) -> Bool[np.ndarray, " s"]:
@@ -162,7 +162,7 @@ def _leading(transition: Float[np.ndarray, "s a s"], goal: Bool[np.ndarray, " s"
     reached = goal
     while True:
         more = reached | (transition[:, :, reached] > 0).any((1, 2))
-        if (more == reached).all():
+        if np.array_equal(more, reached):
             return reached
         reached = more
 
@@ -175,8 +175,8 @@ def _ending(
     policy = (_staying(transition, home) & (reward == 0)).argmax(1)
     reached = home
     while True:
-        nearer = (transition[:, :, reached] > 0).any(-1)
-        new = nearer.any(1) & ~reached
+        nearer = np.any(transition[:, :, reached] > 0, axis=-1)
+        new = np.any(nearer, axis=1) & ~reached
         if not new.any():
             return policy
         policy, reached = np.where(new, nearer.argmax(1), policy), reached | new
