@@ -44,7 +44,7 @@ def ordered(symbols: list[Any]) -> list[Any]:
         raise ValueError(f"frequencies: expected symbols of one kind, that can be sorted: {error}") from error
 
 
-def words(code: Mapping[Any, str]) -> list[str]:
+def words(code: Mapping[Any, Any]) -> list[str]:
     """The words of a code.
 
     Raises:

@@ -56,7 +56,7 @@ def code(frequencies: Mapping[Any, Any]) -> dict[Any, str]:
     return {s: format(word, f"0{n}b") for s, word, n in zip(symbols, words, lengths, strict=True)}
 
 
-def expected_length(code: Mapping[Any, str], frequencies: Mapping[Any, Any]) -> float:
+def expected_length(code: Mapping[Any, Any], frequencies: Mapping[Any, Any]) -> float:
     """Σ p(s) |word(s)|, bits per symbol (Cover & Thomas 2006, eq. 5.1); frequencies are divided by their sum.
 
     Raises:
@@ -73,18 +73,18 @@ def expected_length(code: Mapping[Any, str], frequencies: Mapping[Any, Any]) -> 
     return float(sum(weight * len(code[symbol]) for symbol, weight in weights.items() if weight) / total)
 
 
-def kraft_sum(code: Mapping[Any, str]) -> Fraction:
+def kraft_sum(code: Mapping[Any, Any]) -> Fraction:
     """Σ 2^-|word|: at most 1 for a code that can be read, 1 where no bit is wasted (Kraft 1949; McMillan 1956)."""
     return sum((Fraction(1, 2 ** len(word)) for word in alphabets.words(code)), Fraction(0))
 
 
-def is_prefix_free(code: Mapping[Any, str]) -> bool:
+def is_prefix_free(code: Mapping[Any, Any]) -> bool:
     """Whether no word begins another, so that each is recognised at its last bit."""
     words = sorted(alphabets.words(code))
     return all(not b.startswith(a) for a, b in zip(words, words[1:], strict=False))
 
 
-def is_uniquely_decodable(code: Mapping[Any, str]) -> bool:
+def is_uniquely_decodable(code: Mapping[Any, Any]) -> bool:
     """Whether no two texts give the same bits (Sardinas & Patterson 1953); a reader may have to wait for the last bit.
 
     Collects by what tails one reading of the same bits can be ahead of another; where a tail is a word, both meet.

@@ -183,8 +183,8 @@ def fit(
         checks.within("tolerance", tolerance, 0, 1)
     start, unravel = ravel_pytree(_floats(init))
     each = lambda flat: log_likelihood(unravel(flat), data)
-    size = jax.eval_shape(each, start).size
-    if not start.size or not size:
+    size = jax.eval_shape(each, start).size if start.size else 0
+    if not size:
         raise ValueError(f"init, data: expected parameters and observations, got {start.size} and {size}")
     total = lambda flat: jnp.sum(each(flat)).astype(flat.dtype)
     first = total(start)
