@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from jaxtyping import ArrayLike as Numbers
 
 from genjax import checks
 from genjax.theory import information, simplex
+from genjax.theory.simplex import Numbers
 
 Table = Float[Array, "..."]
 

@@ -147,14 +147,14 @@ def _closed(transition: Float[np.ndarray, "s a s"], earning: Bool[np.ndarray, "s
     inside = np.ones(len(transition), bool)
     while True:
         still = inside & (_staying(transition, inside) & ~earning).any(1)
-        if (still == inside).all():
+        if np.array_equal(still, inside):
             return inside
         inside = still
 
 
 def _staying(transition: Float[np.ndarray, "s a s"], inside: Bool[np.ndarray, " s"]) -> Bool[np.ndarray, "s a"]:
     """The actions that lead to no state outside."""
-    return ~np.any(transition[:, :, ~inside] > 0, axis=-1)
+    return np.all(transition[:, :, ~inside] == 0, axis=-1)
 
 
 def _leading(transition: Float[np.ndarray, "s a s"], goal: Bool[np.ndarray, " s"]) -> Bool[np.ndarray, " s"]:
@@ -162,7 +162,7 @@ def _leading(transition: Float[np.ndarray, "s a s"], goal: Bool[np.ndarray, " s"
     reached = goal
     while True:
         more = reached | (transition[:, :, reached] > 0).any((1, 2))
-        if (more == reached).all():
+        if np.array_equal(more, reached):
             return reached
         reached = more
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from jaxtyping import ArrayLike as Numbers
 
 from genjax import checks
 from genjax.theory import information, series, simplex
+from genjax.theory.simplex import Numbers
 
 Values = Float[Array, "..."]
 """One number for each row of the batch."""

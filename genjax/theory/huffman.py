@@ -14,10 +14,8 @@ False
 """
 
 import collections
-import decimal
 import heapq
 import math
-import numbers
 import operator
 import struct
 import zlib
@@ -27,6 +25,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
+
+from genjax.theory import alphabets
 
 MAGIC = b"GJH"
 VERSION = b"1"
@@ -49,24 +49,22 @@ def code(frequencies: Mapping[Any, Any]) -> dict[Any, str]:
     Raises:
       ValueError: a frequency is no number, negative or not finite, or the symbols cannot be sorted.
     """
-    weights = {symbol: _exact(symbol, value) for symbol, value in frequencies.items()}
-    try:
-        symbols = sorted(symbol for symbol, weight in weights.items() if weight)
-    except TypeError as error:
-        raise ValueError(f"frequencies: expected symbols of one kind, that can be sorted: {error}") from error
+    weights = {symbol: alphabets.frequency(symbol, value) for symbol, value in frequencies.items()}
+    symbols = alphabets.ordered([symbol for symbol, weight in weights.items() if weight])
     lengths = _lengths([weights[symbol] for symbol in symbols])
     words = _canonical(lengths)
     return {s: format(word, f"0{n}b") for s, word, n in zip(symbols, words, lengths, strict=True)}
 
 
-def expected_length(code: Mapping[Any, str], frequencies: Mapping[Any, Any]) -> float:
+def expected_length(code: Mapping[Any, Any], frequencies: Mapping[Any, Any]) -> float:
     """Σ p(s) |word(s)|, bits per symbol (Cover & Thomas 2006, eq. 5.1); frequencies are divided by their sum.
 
     Raises:
-      ValueError: a symbol that occurs has no word, or nothing occurs.
+      ValueError: a symbol that occurs has no word, a word is not of 0 and 1, or nothing occurs.
     """
-    weights = {symbol: _exact(symbol, value) for symbol, value in frequencies.items()}
+    weights = {symbol: alphabets.frequency(symbol, value) for symbol, value in frequencies.items()}
     total = sum(weights.values())
+    alphabets.words(code)
     if not total:
         raise ValueError("frequencies: expected a symbol that occurs")
     for symbol, weight in weights.items():
@@ -75,18 +73,18 @@ def expected_length(code: Mapping[Any, str], frequencies: Mapping[Any, Any]) -> 
     return float(sum(weight * len(code[symbol]) for symbol, weight in weights.items() if weight) / total)
 
 
-def kraft_sum(code: Mapping[Any, str]) -> Fraction:
+def kraft_sum(code: Mapping[Any, Any]) -> Fraction:
     """Σ 2^-|word|: at most 1 for a code that can be read, 1 where no bit is wasted (Kraft 1949; McMillan 1956)."""
-    return sum((Fraction(1, 2 ** len(word)) for word in code.values()), Fraction(0))
+    return sum((Fraction(1, 2 ** len(word)) for word in alphabets.words(code)), Fraction(0))
 
 
-def is_prefix_free(code: Mapping[Any, str]) -> bool:
+def is_prefix_free(code: Mapping[Any, Any]) -> bool:
     """Whether no word begins another, so that each is recognised at its last bit."""
-    words = sorted(code.values())
+    words = sorted(alphabets.words(code))
     return all(not b.startswith(a) for a, b in zip(words, words[1:], strict=False))
 
 
-def is_uniquely_decodable(code: Mapping[Any, str]) -> bool:
+def is_uniquely_decodable(code: Mapping[Any, Any]) -> bool:
     """Whether no two texts give the same bits (Sardinas & Patterson 1953); a reader may have to wait for the last bit.
 
     Collects by what tails one reading of the same bits can be ahead of another; where a tail is a word, both meet.
@@ -94,7 +92,7 @@ def is_uniquely_decodable(code: Mapping[Any, str]) -> bool:
     >>> is_uniquely_decodable({"F": "0", "C": "01", "R": "11"}), is_uniquely_decodable({"F": "0", "C": "1", "R": "01"})
     (True, False)
     """
-    words = set(code.values())
+    words = set(alphabets.words(code))
     if len(words) < len(code) or "" in words:
         return False
     beyond = lambda ahead, word: ahead[len(word) :] if ahead.startswith(word) else ""
@@ -137,17 +135,6 @@ def decode_array(data: bytes) -> Shaped[np.ndarray, "..."]:
       ValueError: the data are not what ``encode_array`` made, down to the last bit.
     """
     return _read(data, b"A")
-
-
-def _exact(symbol: Any, value: Any) -> Fraction | int:
-    if not isinstance(value, numbers.Rational):
-        try:
-            value = Fraction(value) if isinstance(value, decimal.Decimal) else Fraction(float(value))
-        except (TypeError, ValueError, OverflowError) as error:  # no number, NaN, infinity
-            raise ValueError(f"frequencies: expected a finite number for {symbol!r}, got {value}") from error
-    if value < 0:
-        raise ValueError(f"frequencies: expected nothing negative, got {value} for {symbol!r}")
-    return int(value) if value.denominator == 1 else Fraction(value)
 
 
 def _lengths(weights: list[Any]) -> list[int]:

@@ -17,11 +17,10 @@ import math
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from jaxtyping import ArrayLike as Numbers
 
 from genjax import checks
 from genjax.theory import series, simplex
-from genjax.theory.simplex import Axis
+from genjax.theory.simplex import Axis, Numbers
 
 Values = Float[Array, "..."]
 """One number for each row of the batch."""
@@ -231,19 +230,7 @@ def kl_from_logits(p_logits: Numbers, q_logits: Numbers) -> Values:
     simplex.same_outcomes(-1, p_logits=p_logits, q_logits=q_logits)
     simplex.check_logits("p_logits", p_logits)
     simplex.check_logits("q_logits", q_logits)
-    a, b = simplex.floating(p_logits), simplex.floating(q_logits)
-    p, log_p, log_q = jax.nn.softmax(a), jax.nn.log_softmax(a), jax.nn.log_softmax(b)
-    # log(q / p) from the logits' difference, less its mean first: what is added to all logits does not count
-    both = ~(jnp.isneginf(a) | jnp.isneginf(b))
-    difference = jnp.where(both, b - jnp.where(both, a, 0), 0)
-    mean = jnp.sum(p * difference, -1, keepdims=True)
-    weighed = jnp.where(both, log_p + (difference - mean), b - jax.nn.logsumexp(a, -1, keepdims=True) - mean)
-    log_ratio = difference - mean - jax.nn.logsumexp(weighed, -1, keepdims=True)
-    close = jnp.abs(log_ratio) < 0.5
-    tilted = p * series.beyond_line(jnp.where(close, log_ratio, 0))
-    possible = jnp.where(close, tilted, jnp.maximum(jnp.exp(log_q) - p - p * log_ratio, 0))
-    value = jnp.where(both, possible, jnp.where(p > 0, jnp.inf, jnp.exp(log_q)))
-    return series.with_slope(jnp.sum(value, -1), jnp.sum(_p_times_log(p, log_p) - _p_times_log(p, log_q), -1))
+    return _kl(simplex.floating(p_logits), simplex.floating(q_logits))
 
 
 def binary_cross_entropy(y: Numbers, logits: Numbers) -> Values:
@@ -262,6 +249,7 @@ def binary_cross_entropy(y: Numbers, logits: Numbers) -> Values:
     return cost(y, jax.nn.log_sigmoid(logits)) + cost(1 - y, jax.nn.log_sigmoid(-logits))
 
 
+@jax.jit
 def _cross_entropy(p: Values, logits: Values) -> Values:
     q, log_q = jax.nn.softmax(logits), jax.nn.log_softmax(logits)
     sure = q > series.SURE
@@ -270,6 +258,23 @@ def _cross_entropy(p: Values, logits: Values) -> Values:
     return series.with_slope(jnp.sum(series.weighted(p, surprise), -1), 0 - jnp.sum(_p_times_log(p, log_q), -1))
 
 
+@jax.jit
+def _kl(a: Values, b: Values) -> Values:
+    p, log_p, log_q = jax.nn.softmax(a), jax.nn.log_softmax(a), jax.nn.log_softmax(b)
+    # log(q / p) from the logits' difference, less its mean first: what is added to all logits does not count
+    both = ~(jnp.isneginf(a) | jnp.isneginf(b))
+    difference = jnp.where(both, b - jnp.where(both, a, 0), 0)
+    mean = jnp.sum(p * difference, -1, keepdims=True)
+    weighed = jnp.where(both, log_p + (difference - mean), b - jax.nn.logsumexp(a, -1, keepdims=True) - mean)
+    log_ratio = difference - mean - jax.nn.logsumexp(weighed, -1, keepdims=True)
+    close = jnp.abs(log_ratio) < 0.5
+    tilted = p * series.beyond_line(jnp.where(close, log_ratio, 0))
+    possible = jnp.where(close, tilted, jnp.maximum(jnp.exp(log_q) - p - p * log_ratio, 0))
+    value = jnp.where(both, possible, jnp.where(p > 0, jnp.inf, jnp.exp(log_q)))
+    return series.with_slope(jnp.sum(value, -1), jnp.sum(_p_times_log(p, log_p) - _p_times_log(p, log_q), -1))
+
+
+@jax.jit
 def _shared(joint: Values) -> Values:
     """I(X; Y|Z) = Σ p(x, z) D(p(y|x, z)‖p(y|z)), which is exactly 0 or more, term by term."""
     xz, yz, z = (joint.sum(axis, keepdims=True) for axis in (-2, -3, (-3, -2)))

@@ -15,11 +15,11 @@ import scipy.stats
 from jax.flatten_util import ravel_pytree
 from jax.scipy.stats import chi2
 from jaxtyping import Array, Bool, Float
-from jaxtyping import ArrayLike as Numbers
 
 from genjax import checks
 from genjax.theory import maximum, simplex
 from genjax.theory.gaussian import DiagGaussian, FullGaussian, from_covariance
+from genjax.theory.simplex import Numbers
 from genjax.types import Params, Scalar
 
 LogLikelihood = Callable[[Params, Any], Float[Array, "..."]]
@@ -94,10 +94,13 @@ def full_gaussian(x: Numbers) -> FullGaussian:
     if n <= d:
         raise ValueError(f"x: expected more observations than the {d} dimensions, got {n}")
     centred = table - table.mean(0)
-    end = from_covariance(_device(table.mean(0), x), _device(centred.T @ centred / n, x))
-    if simplex.known(x) and not np.all(np.isfinite(end.scale_tril)):
-        raise ValueError(f"x: expected observations that fill the {d} dimensions; theirs is a singular covariance")
-    return end
+    covariance = _device(centred.T @ centred / n, x)
+    if simplex.known(x):
+        scale = np.where((deviation := table.std(0)) > 0, deviation, 1)
+        least = np.linalg.eigvalsh((centred / scale).T @ (centred / scale) / n)[0]
+        if not least > 16 * d * jnp.finfo(covariance.dtype).eps:
+            raise ValueError(f"x: expected observations that fill the {d} dimensions; their covariance is singular")
+    return from_covariance(_device(table.mean(0), x), covariance)
 
 
 def exponential(x: Numbers) -> Float[Array, "..."]:
@@ -180,8 +183,8 @@ def fit(
         checks.within("tolerance", tolerance, 0, 1)
     start, unravel = ravel_pytree(_floats(init))
     each = lambda flat: log_likelihood(unravel(flat), data)
-    size = jax.eval_shape(each, start).size
-    if not start.size or not size:
+    size = jax.eval_shape(each, start).size if start.size else 0
+    if not size:
         raise ValueError(f"init, data: expected parameters and observations, got {start.size} and {size}")
     total = lambda flat: jnp.sum(each(flat)).astype(flat.dtype)
     first = total(start)
@@ -254,8 +257,8 @@ def ratio_test(restricted: Numbers, full: Numbers, num_restrictions: int) -> Rat
     checks.finite("restricted", restricted)
     checks.finite("full", full)
     if not simplex.known(restricted, full):
-        statistic = jnp.maximum(2 * (jnp.asarray(full) - jnp.asarray(restricted)), 0.0)
-        return RatioTest(statistic, chi2.sf(statistic, num_restrictions))
+        twice = jnp.maximum(2 * (jnp.asarray(full) - jnp.asarray(restricted)), 0.0)
+        return RatioTest(twice, chi2.sf(twice, num_restrictions))
     smaller, larger = np.asarray(restricted, np.float64), np.asarray(full, np.float64)  # all digits, then subtract
     if np.any(larger - smaller < -1e-5 * np.maximum(np.abs(smaller), 1)):
         raise ValueError(f"full: expected at least the log-likelihood {smaller} of the restricted model, got {larger}")
@@ -266,8 +269,8 @@ def ratio_test(restricted: Numbers, full: Numbers, num_restrictions: int) -> Rat
 
 def _floats(params: Params) -> Params:
     """Parameters as floating-point numbers, float32 at least."""
-    wide = lambda x: jnp.asarray(x, jnp.promote_types(jnp.result_type(x, float), jnp.float32))
-    return jax.tree.map(wide, params)
+    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jax.tree.map(lambda x: wide(simplex.floating(x)), params)
 
 
 def _observations(x: Numbers) -> Any:
@@ -278,8 +281,9 @@ def _observations(x: Numbers) -> Any:
 
 
 def _device(value: Any, *like: Numbers) -> Float[Array, "..."]:
-    """As JAX would have it of these arguments."""
-    return jnp.asarray(value, jnp.result_type(*(simplex.floating(x) for x in like)))
+    """As JAX would have it of these arguments, were they floating-point numbers."""
+    floats = [x.dtype for x in like if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.asarray(value, jnp.result_type(*map(jax.dtypes.canonicalize_dtype, floats or [float])))
 
 
 def _check_not_negative(name: str, x: Numbers) -> None:

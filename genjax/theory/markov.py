@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from jaxtyping import ArrayLike as Numbers
 from scipy.sparse import csgraph, csr_array
 
 from genjax import checks
 from genjax.theory import elimination, scans, simplex, transitions
+from genjax.theory.simplex import Numbers
 from genjax.types import Input, Kernel, Key, Output, Scalar, State
 
 Transition = Any

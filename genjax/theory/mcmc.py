@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from jaxtyping import ArrayLike as Numbers
 
 from genjax import checks
 from genjax.theory import simplex
+from genjax.theory.simplex import Numbers
 from genjax.types import Kernel, Key, Scalar
 
 LogDensity = Callable[[Any], Any]

@@ -19,6 +19,7 @@ NEAR = 0.1
 """The series in z² are used up to here: eight of their terms are exact in float64."""
 
 
+@jax.jit
 def excess(p: Values, q: Values) -> Values:
     """p log(p / q) - p + q ≥ 0, of numbers p, q ≥ 0: ∞ where only q is 0. As ``bd0`` of Loader 2000.
 
@@ -38,6 +39,7 @@ def excess(p: Values, q: Values) -> Values:
     return jnp.where(near, series, plain)
 
 
+@jax.jit
 def parting(p: Values, q: Values) -> Values:
     """p log(p / m) + q log(q / m) with m = (p + q) / 2, from 0 to (p + q) log 2.
 
@@ -52,6 +54,7 @@ def parting(p: Values, q: Values) -> Values:
     return (p / 2 + q / 2) * jnp.where(near, series, plain)
 
 
+@jax.jit
 def beyond_line(u: Values) -> Values:
     """e^u - 1 - u ≥ 0."""
     inner = jnp.where(jnp.abs(u) < 0.5, u, 0)

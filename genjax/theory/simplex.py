@@ -1,16 +1,20 @@
 """Probability tables: arrays that are not negative and sum to one. Checked outside ``jit``, where values are known."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from genjax import checks
 from genjax.checks import known
 
 Axis = int | tuple[int, ...]
 """The axis, or axes, that a distribution lives on."""
+
+Numbers = ArrayLike | Sequence[Any]
+"""What can be read as an array of numbers: arrays, single numbers, lists and lists of lists."""
 
 
 def check(name: str, p: Any, axis: Axis = -1) -> None:

@@ -1,5 +1,8 @@
 """Tables of discrete variables: the sum rule, the product rule, and Bayes' rule."""
 
+import itertools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +50,33 @@ def test_many_observations_do_not_underflow():
     assert np.allclose(bayes.log_posterior(jnp.log(jnp.full(3, 1 / 3)), jnp.asarray(log_likelihood)), [0, 0, 1])
 
 
+def test_small_likelihoods_do_not_underflow():
+    """Only their ratio counts: 2 : 2.2 and 1 : 3, however small; as do differences of large log-likelihoods."""
+    assert np.allclose(bayes.posterior([0.5, 0.5], np.float32([2e-38, 2.2e-38])), [10 / 21, 11 / 21], rtol=1e-6)
+    assert np.allclose(bayes.posterior([0.5, 0.5], [1e-50, 3e-50]), [0.25, 0.75], rtol=1e-6)
+    assert np.allclose(bayes.posterior([1e-30, 1], [1e30, 0]), [1, 0])
+    assert np.allclose(bayes.log_posterior([0.0, 0], [-20000001.0, -20000000]), [1 / (1 + np.e), np.e / (1 + np.e)])
+    with jax.enable_x64(True):
+        assert np.allclose(bayes.posterior([0.5, 0.5], [1e-300, 3e-300]), [0.25, 0.75], rtol=1e-12)
+
+
+def test_axes_come_in_the_order_asked_for():
+    for axes in itertools.permutations(range(3)):
+        for n in range(4):
+            expected = np.einsum(TABLE, range(3), axes[:n])
+            assert np.allclose(bayes.marginal(TABLE, axes[:n]), expected, atol=1e-7)
+    assert np.allclose(bayes.marginal(TABLE, (-1, 0)), TABLE.sum(1).T, atol=1e-7)
+    assert np.array_equal(bayes.joint([1, 0], [[1, 0], [0, 1]]), [[1, 0], [0, 0]])
+
+
+def test_dependence_is_never_negative():
+    for seed in range(20):
+        source = np.random.default_rng(seed)
+        product = source.dirichlet(np.ones(3))[:, None, None] * np.outer(*source.dirichlet(np.ones(4), 2))
+        for given in ((), (0,)):
+            assert 0 <= bayes.dependence(np.float32(product / product.sum()), 1, 2, given) < 1e-12
+
+
 def test_what_is_certain_stays_certain():
     assert bayes.posterior(np.array([1.0, 0.0]), np.array([0.1, 0.9])).tolist() == [1, 0]
     assert np.isnan(bayes.conditional(np.array([[0.5, 0.5], [0, 0]]), (0,))[1]).all()
@@ -73,6 +103,20 @@ def test_what_is_certain_stays_certain():
         ),
         (lambda: bayes.joint(np.array([0.5, 0.5]), np.ones((3, 1))), "conditional: expected the axes"),
         (lambda: bayes.dependence(TABLE, 0, 0), "different axes"),
+        (lambda: bayes.dependence(TABLE, 0, 1, (-3,)), "x, y, given: expected different axes"),
+        (lambda: bayes.dependence(TABLE, 2, 3), "x, y, given: expected an axis from -3 to 2 of 3, got 3"),
+        (lambda: bayes.independent(TABLE, 0, 5), "x, y, given: expected an axis"),
+        (lambda: bayes.independent(TABLE, 0, 1, tolerance=math.nan), "tolerance: expected"),
+        (lambda: bayes.marginal(TABLE, (5,)), "axes: expected an axis from -3 to 2 of 3, got 5"),
+        (lambda: bayes.marginal(TABLE, (0, 0)), "axes: expected different axes"),
+        (lambda: bayes.marginal(1.0, ()), "table: expected probabilities"),
+        (lambda: bayes.conditional(TABLE, (7,)), "given: expected an axis"),
+        (lambda: bayes.conditional(TABLE, (1, -2)), "given: expected different axes"),
+        (lambda: bayes.joint(np.zeros(0), np.zeros((0, 2))), "prior: the probabilities sum to 0"),
+        (lambda: bayes.posterior([0.5, 0.5], [np.inf, 1]), "likelihood: expected finite"),
+        (lambda: bayes.log_posterior([-np.inf, 0], [0, -np.inf]), "impossible under the prior"),
+        (lambda: bayes.log_posterior([np.nan, 0], [0, 0]), "log_prior: expected numbers"),
+        (lambda: bayes.log_posterior([0, 0], [[0], [0]]), "log_prior, log_likelihood: expected the same axes"),
         (lambda: bayes.marginal(2 * TABLE, (0,)), "table: the probabilities sum to 2"),
     ],
 )

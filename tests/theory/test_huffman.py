@@ -133,6 +133,7 @@ def test_edges_of_codes():
     assert huffman.code({}) == {} and huffman.code({"a": 3}) == {"a": "0"}
     assert huffman.code({"a": 1, "b": 0}) == {"a": "0"}
     assert huffman.expected_length({"a": "0"}, {"a": 0.1, "b": 0}) == 1
+    assert huffman.code({i: np.uint8(200) for i in range(3)}) == huffman.code({i: 1 for i in range(3)})
     tiny = {i: fractions.Fraction(1, 3**i) for i in range(50)}  # beyond what floats tell apart when added
     assert max(map(len, huffman.code(tiny).values())) == 49
     close = {"a": 1, "b": 1, "c": decimal.Decimal("2.0000000000000000001"), "d": 2}
@@ -147,6 +148,11 @@ def test_edges_of_codes():
         (lambda: huffman.code({"a": math.inf}), "finite number for 'a', got inf"),
         (lambda: huffman.code({"a": decimal.Decimal("NaN")}), "finite number for 'a', got NaN"),
         (lambda: huffman.code({"a": None}), "finite number for 'a', got None"),
+        (lambda: huffman.code({"a": "3", "b": 1}), "finite number for 'a', got 3"),
+        (lambda: huffman.code({"a": np.complex64(1 + 1j)}), "finite number for 'a'"),
+        (lambda: huffman.code({math.nan: 1, 0.0: 2}), "symbols of one kind"),
+        (lambda: huffman.kraft_sum({"a": "2"}), "code: expected words of 0 and 1, got '2' for 'a'"),
+        (lambda: huffman.is_prefix_free({"a": 1}), "code: expected words of 0 and 1, got 1"),
         (lambda: huffman.code({"a": 1, 2: 1}), "symbols of one kind"),
         (lambda: huffman.expected_length({"a": "0"}, {"b": 1}), "no word for 'b'"),
         (lambda: huffman.expected_length({}, {}), "a symbol that occurs"),

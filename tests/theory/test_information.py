@@ -28,6 +28,8 @@ def distribution(x):
 entropy, kl, cross_entropy, jensen_shannon = (
     jax.jit(f) for f in (information.entropy, information.kl, information.cross_entropy, information.jensen_shannon)
 )
+shared, left = jax.jit(information.mutual_information), jax.jit(information.conditional_entropy)
+from_logits = jax.jit(information.kl_from_logits)
 
 
 def test_the_notes_numbers():
@@ -64,10 +66,9 @@ def test_entropies_are_those_of_scipy(x, y):
 @given(numbers(6), numbers(6))
 def test_bounds(x, y):
     p, q = distribution(x), distribution(y)
-    assert -1e-6 <= entropy(p) <= np.log(6) + 1e-6
-    assert kl(p, q) >= -1e-6 and kl(p, p) == 0
-    assert -1e-6 <= jensen_shannon(p, q) <= np.log(2) + 1e-6
-    assert np.isclose(jensen_shannon(p, q), jensen_shannon(q, p), atol=1e-6)
+    assert 0 <= entropy(p) <= np.log(6) + 1e-6
+    assert kl(p, q) >= 0 and kl(p, p) == 0
+    assert 0 <= jensen_shannon(p, q) <= np.float32(np.log(2)) and jensen_shannon(p, q) == jensen_shannon(q, p)
 
 
 @laws
@@ -76,11 +77,75 @@ def test_what_two_variables_share(x):
     with jax.enable_x64(True):
         joint = np.asarray(x, np.float64).reshape(3, 4) / np.sum(np.asarray(x, np.float64))
         both, hx, hy = (scipy.stats.entropy(t.reshape(-1)) for t in (joint, joint.sum(1), joint.sum(0)))
-        assert np.isclose(information.mutual_information(joint), hx + hy - both, atol=1e-12)
-        assert np.isclose(information.conditional_entropy(joint), both - hx, atol=1e-12)
-        assert np.isclose(information.mutual_information(joint.T), information.mutual_information(joint), atol=1e-12)
         product = joint.sum(1)[:, None] * joint.sum(0)
-        assert np.isclose(information.mutual_information(joint), information.kl(joint, product, (0, 1)), atol=1e-12)
+        assert np.isclose(shared(joint), hx + hy - both, atol=1e-12)
+        assert np.isclose(left(joint), both - hx, atol=1e-12)
+        assert np.isclose(shared(joint.T), shared(joint), atol=1e-12)
+        assert np.isclose(shared(joint), kl(joint.reshape(-1), product.reshape(-1)), atol=1e-12)
+
+
+def exact(p, q):
+    """D(p‖q) of tables as they are in float32, with twice float64's digits: Σ p log(p / q), divided by their sums."""
+    p, q = (np.asarray(x, np.longdouble).reshape(-1) for x in (p, q))
+    p, q = p / p.sum(), q / q.sum()
+    ratio = np.where(p > 0, p, 1) / q
+    return float(np.sum(q * np.where(p > 0, ratio * np.log(ratio) - ratio + 1, 1)))
+
+
+def test_what_is_nearly_nothing_is_not_negative_and_keeps_its_digits():
+    """float32, from far apart to 1e-4 apart: where D is 1e-9, its terms are 1e-4 and a plain sum is noise."""
+    rng = np.random.default_rng(0)
+    for apart in np.repeat([1.0, 0.1, 1e-2, 1e-3, 1e-4], 12):
+        change = np.exp(apart * rng.standard_normal(12))
+        p = rng.dirichlet(np.full(12, rng.choice([0.3, 1, 5])))
+        p, q = (np.float32(x / x.sum()) for x in (p, p * change))
+        middle = (np.float64(p) + q) / 2
+        assert np.isclose(kl(p, q), exact(p, q), rtol=2e-4, atol=0)
+        assert np.isclose(jensen_shannon(p, q), (exact(p, middle) + exact(q, middle)) / 2, rtol=2e-4, atol=0)
+        joint = np.outer(rng.dirichlet(np.ones(3)), rng.dirichlet(np.ones(4))) * change.reshape(3, 4)
+        joint = np.float64(np.float32(joint / joint.sum()))
+        product = joint.sum(1)[:, None] * joint.sum(0) / joint.sum()
+        assert np.isclose(shared(np.float32(joint)), exact(joint, product), rtol=max(1e-5, 3e-7 / apart), atol=0)
+        logits = np.float32(3 * rng.standard_normal(12))
+        moved = np.float32(logits + apart * rng.standard_normal(12))
+        softmax = [scipy.special.softmax(np.longdouble(x)) for x in (logits, moved)]
+        assert np.isclose(from_logits(logits, moved), exact(*softmax), rtol=2e-3 if apart < 1e-3 else 1e-5, atol=0)
+    tables = rng.dirichlet(np.ones(12), 500).astype(np.float32)
+    near = tables * (1 + 1e-7 * rng.standard_normal(tables.shape).astype(np.float32))
+    for value in (kl(tables, near), jensen_shannon(tables, near), shared(tables.reshape(500, 3, 4))):
+        assert np.all(value >= 0)
+    product = np.float32(tables[:250, :3, None] / tables[:250, :3].sum(1)[:, None, None])
+    product = product * (tables[250:, None, :4] / tables[250:, :4].sum(1)[:, None, None])
+    for value in (shared(product), jax.jit(information.conditional_mutual_information)(product[:, :, :, None])):
+        assert np.all((value >= 0) & (value < 1e-12))
+
+
+def test_near_certainty_costs_what_is_left():
+    """-(1 - d) log(1 - d) - d log d: in float32 1 - d is off by 6e-8, which is no small part of d."""
+    for d in (1e-3, 1e-6, 1e-9, 1e-30):
+        p, sure = np.float32([1 - d, d]), np.float32([1, 0])
+        h = -(1 - d) * np.log1p(-d) - d * np.log(d)
+        logit = np.float32(np.log(d) - np.log1p(-d))
+        assert np.isclose(entropy(p), h, rtol=1e-6, atol=0)
+        assert np.isclose(information.entropy_from_logits([0, logit]), h, rtol=1e-5, atol=0)
+        assert np.isclose(cross_entropy(sure, p), -np.log1p(-d), rtol=1e-6, atol=0)
+        assert np.isclose(information.cross_entropy_from_logits(sure, [0, logit]), -np.log1p(-d), rtol=1e-5, atol=0)
+        assert np.isclose(information.conditional_entropy(np.stack([p, p]) / 2), h, rtol=1e-6, atol=0)
+    above = np.float32([1 + 1e-7, 0])  # by rounding
+    assert entropy(above) == 0 == cross_entropy(above, above) and information.self_information(above)[0] == 0
+
+
+def test_slopes_are_those_of_the_formulas():
+    p, q = jnp.array([0.2, 0.3, 0.5]), jnp.array([0.1, 0.6, 0.3])
+    by_p, by_q = jax.jit(jax.grad(information.kl, (0, 1)))(p, q)
+    assert np.allclose(by_p, np.log(p / q) + 1, rtol=1e-6) and np.allclose(by_q, -p / q, rtol=1e-6)
+    assert np.allclose(jax.jit(jax.grad(information.entropy))(p), -np.log(p) - 1, rtol=1e-6)
+    assert np.allclose(jax.jit(jax.grad(information.jensen_shannon))(p, q), np.log(2 * p / (p + q)) / 2, atol=1e-6)
+    assert np.array_equal(
+        jax.grad(lambda x: information.self_information(x).sum())(jnp.array([1, 0, 0.5])), [-1, 0, -2]
+    )
+    curvature = jax.jit(jax.hessian(information.kl_from_logits, 1))(jnp.log(p), jnp.log(q))
+    assert np.allclose(curvature, jnp.diag(q) - jnp.outer(q, q), atol=1e-6)
 
 
 def test_the_chain_rule_of_information():
@@ -116,11 +181,12 @@ def test_the_gradient_of_kl_is_that_of_cross_entropy():
 def test_no_gradient_is_nan_at_the_edges():
     edge, other = jnp.array([1.0, 0.0, 0.0]), jnp.array([0.0, 0.5, 0.5])
     for f in (information.kl, information.cross_entropy, information.jensen_shannon):
+        slopes = jax.jit(jax.grad(f, argnums=(0, 1)))
         for pair in ((edge, other), (other, edge), (edge, edge)):
-            assert np.isfinite(jax.grad(f, argnums=(0, 1))(*pair)).all()
+            assert np.isfinite(slopes(*pair)).all()
     joint = jnp.array([[0.5, 0.0], [0.5, 0.0]])
     for f in (information.mutual_information, information.conditional_entropy):
-        assert np.isfinite(jax.grad(f)(joint)).all()
+        assert np.isfinite(jax.jit(jax.grad(f))(joint)).all()
     # cost of an event that never happened so far: linear in p, so its slope is right even at p = 0
     assert np.allclose(jax.grad(information.cross_entropy)(edge, jnp.array([0.5, 0.25, 0.25])), np.log([2, 4, 4]))
 
@@ -175,6 +241,66 @@ def test_binary_cross_entropy(y, logit):
 def test_bad_tables_are_refused_outside_jit(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: information.kl([1.0], [0.2, 0.8]), "p, q: expected the same outcomes"),
+        (lambda: information.kl(np.full(2, 0.5), np.full((5, 2), 0.5), 0), "q: row 0 sums to 2.5"),
+        (lambda: information.kl(np.full((2, 2), 0.5), np.full((3, 2), 0.5)), "p, q: expected the same outcomes"),
+        (lambda: information.kl([0.5, 0.5], [1e-40, 1]), "q: 1e-40 is taken for 0 by float32"),
+        (lambda: information.self_information(1e-40), "p: 1e-40 is taken for 0"),
+        (lambda: information.entropy(np.array([0.5j, 0.5])), "p: expected real numbers"),
+        (lambda: information.entropy(np.full((2, 2), 0.25), (0, -2)), "axis: expected different axes"),
+        (lambda: information.entropy(np.zeros(0)), "p: the probabilities sum to 0"),
+        (lambda: information.entropy_from_logits([np.nan, 0]), "logits: expected numbers below"),
+        (lambda: information.kl_from_logits([0.0, 1], [-np.inf, -np.inf]), "q_logits: expected numbers below"),
+        (lambda: information.cross_entropy_from_logits([1.0, 1], [0.0, 0]), "p: the probabilities sum to 2"),
+        (lambda: information.binary_cross_entropy(1.5, 0.0), "y: expected numbers from 0 to 1, got 1.5"),
+        (lambda: information.bits_per_dim(1.0, 0), "num_dims: expected at least 1"),
+        (lambda: estimates.estimate([1.0]), "values: expected at least 2"),
+        (lambda: estimates.estimate([1.0, np.nan]), "values: expected finite numbers, got nan at 1"),
+        (lambda: estimates.kl_from_samples([0.0, 0], [-np.inf, 0]), "log_q: expected finite numbers"),
+        (lambda: estimates.kl_from_samples([0.0, 0], [100.0, 0]), "log_q: expected at most 89 nats more"),
+        (lambda: estimates.kl_from_samples([0.0, 0], [[0.0], [0]]), "log_p, log_q: expected one shape"),
+        (lambda: estimates.empirical([np.zeros(0, int)], [2]), "variables: expected at least 1"),
+        (lambda: estimates.empirical([np.array([0.0, 1])], [2]), r"variables\[0\]: expected whole numbers"),
+        (lambda: estimates.empirical([np.zeros(2, int), np.zeros(1, int)], [2, 2]), "variables: expected samples"),
+    ],
+)
+def test_what_has_no_answer_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_lists_whole_numbers_and_infinite_logits_are_taken():
+    assert information.entropy([True, False]) == 0 == information.entropy(np.array([0, 1], np.uint8))
+    assert information.kl([0.5, 0.5], np.full((5, 2), 0.5)).tolist() == [0] * 5
+    assert information.binary_cross_entropy([1, 0, 1], [np.inf, -np.inf, -np.inf]).tolist() == [0, 0, np.inf]
+    q = np.exp([50, 0, 1]) / np.exp([50, 0, 1]).sum()
+    found = information.kl_from_logits([-np.inf, 0, 0], [50, 0, 1])
+    assert np.isclose(found, -np.log(2) - np.log(q[1:]).mean(), rtol=1e-6)
+
+
+def test_counts_and_sums_of_samples_do_not_overflow():
+    joint = estimates.empirical([np.array([0, 200], np.uint8), np.array([0, 100], np.int8)], [256, 128])
+    assert joint[200, 100] == 0.5 == joint[0, 0]
+    wide = estimates.estimate(np.float32([1e38, 3e38]))
+    assert np.allclose(wide, [2e38, 1e38], rtol=1e-6)
+    far = estimates.estimate(1e9 + np.arange(5.0))
+    assert far.standard_error == pytest.approx(0.5**0.5, rel=1e-6)
+    close = estimates.kl_from_samples(np.full(2, -1e9), -1e9 + np.array([-1e-3, 1e-3]))
+    assert close.mean == pytest.approx(5e-7, rel=1e-3)  # r - 1 - log r of r = e^±.001
+
+
+def test_error_bars_of_means_cover():
+    """4000 means of 30 draws: 1.96 standard errors, of a normal law with its deviation estimated, hold 94 of 100."""
+    draws = np.random.default_rng(0).standard_normal((30, 4000))
+    found = estimates.estimate(draws)
+    inside = np.abs(found.mean) < 1.96 * np.asarray(found.standard_error)
+    expected = 2 * scipy.stats.t(29).cdf(1.96) - 1
+    assert abs(inside.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / 4000)
 
 
 def test_inside_jit_nothing_is_looked_at():

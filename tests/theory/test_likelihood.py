@@ -139,9 +139,126 @@ def test_a_maximum_that_is_not_there_is_not_claimed():
     assert np.isnan(flat.standard_error).all()  # nothing is known of the second
 
 
+HEADS, TAILS = np.arange(100) < 30, np.zeros(100, bool)
+coins = jax.jit(lambda init, x, constant: likelihood.fit(lambda logit, x: bernoulli(logit, x) + constant, init, x))
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e8, -1e8])
+@pytest.mark.parametrize("init", [0.0, np.log(3 / 7), 50.0, -80.0])
+def test_a_maximum_is_found_and_told_from_anywhere_whatever_is_added(init, constant):
+    end = coins(init, HEADS, constant)
+    assert end.converged and np.isclose(end.params, np.log(3 / 7), atol=1e-4)
+    assert np.isclose(end.standard_error, 1 / np.sqrt(21), rtol=1e-4)
+    assert not coins(init, ~TAILS, constant).converged and not coins(init, TAILS, constant).converged
+    assert np.all(np.abs(likelihood.interval(coins(init, TAILS, constant))) == np.inf)
+
+
+def test_a_maximum_is_told_in_any_unit():
+    """A normal law's mean and log-deviation, of data far from the start and far in size."""
+    x = RNG.standard_normal(200) * 2 + 5
+    fit = jax.jit(lambda x: likelihood.fit(normal, gaussian.DiagGaussian(jnp.zeros(1), jnp.zeros(1)), x))
+    for unit in (1, 1e6, 1e10, 1e-6):
+        end = fit(jnp.asarray(x * unit))
+        assert end.converged
+        assert np.isclose(end.params.mean[0], x.mean() * unit, rtol=1e-5)
+        assert np.isclose(end.params.log_std[0], np.log(x.std() * unit), atol=1e-4)
+        assert np.isclose(end.standard_error.mean[0], x.std() * unit / 200**0.5, rtol=1e-3)
+    assert not fit(jnp.full(200, 2.0)).converged  # the deviation falls for ever
+    scaled = lambda w, x: -((x - w[0] * 1e-8) ** 2) / 2 - (x - w[1] * 1e7) ** 2 / 2
+    odd = likelihood.fit(scaled, jnp.zeros(2), jnp.asarray(x))
+    assert odd.converged and np.allclose(odd.params, [x.mean() * 1e8, x.mean() / 1e7], rtol=1e-5)
+
+
+def test_years_are_no_reason_to_refuse():
+    """A line over 2000 to 2020: intercept and slope correlate by all but 5e-6, which float32 still tells from 1."""
+    year = np.linspace(2000, 2020, 200)
+    y = 0.1 * year - 190 + RNG.standard_normal(200)
+    end = likelihood.fit(lambda w, d: -((d[1] - w[0] - w[1] * d[0]) ** 2) / 2, jnp.zeros(2), (year, y))
+    assert end.converged and np.isclose(end.params[1], np.polyfit(year, y, 1)[0], rtol=0.05)
+    assert np.isclose(end.standard_error[1], 1 / np.sqrt(((year - 2010) ** 2).sum()), rtol=0.05)
+
+
+def test_what_the_data_do_not_tell_is_not_claimed():
+    """Only a sum, only a product, only one of two parameters: a ridge, not a top."""
+    mean = lambda w, which: which @ jnp.stack([w[0] + w[1], w[0] * w[1], w[0]])
+    fit = jax.jit(lambda which, x: likelihood.fit(lambda w, x: -((x - mean(w, which)) ** 2), jnp.array([1.0, 0.3]), x))
+    for which in np.eye(3, dtype=np.float32):
+        assert not fit(which, jnp.asarray(RNG.standard_normal(50) + 1, jnp.float32)).converged
+
+
+@pytest.mark.parametrize(
+    ("log_likelihood", "init", "data"),
+    [
+        (
+            lambda w, d: jax.nn.log_sigmoid(d[1] * (w[0] + w[1] * d[0])),
+            np.zeros(2),
+            ([-2.0, -1, 1, 2], [-1.0, -1, 1, 1]),
+        ),
+        (
+            lambda w, d: jax.nn.log_sigmoid(d[1] * (w[0] + w[1] * d[0])),
+            np.zeros(2),
+            ([-1.0, 0, 0, 1], [-1.0, -1, 1, 1]),
+        ),
+        (lambda log_rate, x: x * log_rate - jnp.exp(log_rate), 0, np.zeros(3)),
+        (lambda w, x: -x / w**2, 1, np.ones(3)),
+        (lambda w, x: jnp.where(w > 0, -w * x, -jnp.inf), 1, np.ones(3)),
+        (lambda w, x: x * (w**2 - 1) ** 2, 0, -np.ones(3)),
+        (lambda w, x: x, 0, np.ones(3)),
+    ],
+    ids=["separable", "nearly separable", "no counts", "power law", "an edge", "a minimum", "nothing"],
+)
+def test_no_maximum_is_claimed_where_there_is_none(log_likelihood, init, data):
+    data = jax.tree.map(jnp.asarray, data, is_leaf=lambda x: isinstance(x, list))
+    assert not likelihood.fit(log_likelihood, init, data).converged
+
+
+def test_one_observation_many_and_a_tolerance_below_the_precision():
+    one = likelihood.fit(poisson, 0, np.array([3.0]))
+    assert one.converged and np.isclose(one.params, np.log(3), atol=1e-5)
+    many = likelihood.fit(bernoulli, 0.0, np.arange(1_000_000) % 10 < 3)
+    assert many.converged and np.isclose(many.params, np.log(3 / 7), atol=1e-5)
+    fine = likelihood.fit(bernoulli, 0.0, HEADS, tolerance=1e-12)
+    assert fine.converged and np.isclose(fine.params, np.log(3 / 7), atol=1e-6)
+
+
+def test_counts_of_any_type_are_added_up_without_overflow():
+    for counts in (jnp.array([2_000_000_000] * 2), np.uint8([200, 200]), [2**62, 2**62], np.int8([100, 100])):
+        assert likelihood.categorical(counts).tolist() == [0.5, 0.5]
+    assert jax.jit(likelihood.categorical)(jnp.array([2_000_000_000] * 2)).tolist() == [0.5, 0.5]
+    assert (
+        likelihood.bernoulli(3_000_000_000, 4_000_000_000) == 0.75 and likelihood.bernoulli(np.uint8(200), 250) == 0.8
+    )
+    assert likelihood.poisson(np.uint8([200, 200])) == 200 and likelihood.poisson([3_000_000_000]) == 3e9
+    assert likelihood.exponential(np.int8([100, 100, 100])) == np.float32(0.01)
+    far = likelihood.gaussian(np.float32([[1e8], [1e8 + 8], [1e8 + 16]]))
+    assert np.isclose(far.log_std[0], np.log(np.sqrt(128 / 3)), rtol=1e-6)
+
+
+def test_log_likelihoods_are_subtracted_with_all_their_digits():
+    """χ² of 1 at 2: erfc(1); in float32 both would be -2e7. At 6 deviations (1 - level) / 2 is what counts."""
+    test = likelihood.ratio_test(-20000001.0, -20000000.0, 1)
+    assert test.statistic == 2 and np.isclose(test.p_value, 0.15729920705, rtol=1e-6)
+    end = likelihood.Fit(0.0, 0.0, jnp.eye(1), 1.0, True)
+    for level, z in ((1 - 1.97e-9, 6.0003), (1 - 2**-53, 8.2924), (0.95, 1.959964), (1e-20, 1.2533141e-20)):
+        lower, upper = likelihood.interval(end, level)
+        assert np.isclose(upper, z, rtol=1e-4, atol=0) and lower == -upper  # z by mpmath's erfinv
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: likelihood.ratio_test(-100.0, -103.0, 1), "full: expected at least the log-likelihood -100"),
+        (lambda: likelihood.ratio_test(np.nan, 0.0, 1), "restricted: expected finite"),
+        (lambda: likelihood.categorical([1, np.inf]), "counts: expected finite"),
+        (lambda: likelihood.categorical([0, 0]), "counts: expected at least one observation"),
+        (lambda: likelihood.poisson([]), "x: expected at least 1"),
+        (lambda: likelihood.exponential([0.0, 0]), "x: expected an observation above 0"),
+        (lambda: likelihood.gaussian([[1.0]]), "x: expected different observations"),
+        (lambda: likelihood.full_gaussian([[1.0, 1], [2, 2], [3, 3]]), "their covariance is singular"),
+        (lambda: likelihood.fit(bernoulli, {}, HEADS), "init, data: expected parameters"),
+        (lambda: likelihood.fit(bernoulli, 0.0, HEADS[:0]), "init, data: expected parameters and observations"),
+        (lambda: likelihood.fit(bernoulli, 0.0, HEADS, num_steps=-1), "num_steps: expected at least 0"),
+        (lambda: likelihood.fit(bernoulli, 0.0, HEADS, tolerance=-1), "tolerance: expected"),
         (lambda: likelihood.bernoulli(5, 4), "successes, trials: expected 0 <= successes <= trials"),
         (lambda: likelihood.bernoulli(0, 0), "and a trial, got 0 of 0"),
         (lambda: likelihood.categorical(jnp.array([1, -1, 2])), "counts: expected nothing negative"),

@@ -156,6 +156,58 @@ def test_a_slow_chain_keeps_its_digits():
             assert markov.mixing_time(table) == math.ceil(math.log(0.25 * 3 / 2) / math.log(1 - 3 * rate))
 
 
+def test_small_probabilities_and_slow_chains_keep_their_digits():
+    """A walk up rarely, down often, in two parts linked by 1e-9; π by detailed balance, from 1 to 1e-19, in float32."""
+    up, down = np.array([1e-5, 1e-5, 1e-9, 1e-5, 1e-5]), np.array([0.5, 0.5, 1e-9, 0.5, 0.5])
+    table = np.diag(up, 1) + np.diag(down, -1)
+    table = np.float32(table + np.diag(1 - table.sum(1)))
+    rows = table / table.sum(1, dtype=np.float64, keepdims=True)
+    law = np.cumprod([1, *(np.diag(rows, 1) / np.diag(rows, -1))])
+    for method in (markov.stationary, COMPILED[0]):
+        np.testing.assert_allclose(method(jnp.asarray(table)), law / law.sum(), rtol=1e-6)
+    with pytest.raises(ValueError, match="eigenvalue is too near to 1"):
+        markov.stationary_by_eigenvector(table)
+
+
+def test_laws_still_sum_to_one_after_very_many_steps():
+    """Rows that are off by rounding would have grown, or shrunk, by a hundredth."""
+    laws = markov.evolve(np.float32([[0.3, 0.7], [0.6, 0.4]]), [1, 0], 100_000)
+    np.testing.assert_allclose(laws[-1], [6 / 13, 7 / 13], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: markov.stationary(np.zeros((0, 0))), "transition: expected a square table"),
+        (lambda: markov.stationary([[np.nan, 1], [0, 1]]), "transition: expected probabilities, got nan"),
+        (lambda: markov.stationary_by_power_iteration([[1, 1e-30], [1e-30, 1]]), r"apart after 2\*\*64 steps"),
+        (lambda: markov.evolve(np.eye(2), [1.0], 1), "start: expected one probability of each of 2 states, got 1"),
+        (lambda: markov.evolve(np.eye(2), [1.0, 0], -1), "steps: expected at least 0"),
+        (lambda: markov.total_variation([1], [0.5, 0.5]), "p, q: expected the same outcomes"),
+        (lambda: markov.detailed_balance(np.eye(2), [1.0]), "distribution: expected one probability"),
+        (lambda: markov.mixing_time(np.eye(1), math.nan), "distance: expected"),
+        (lambda: markov.walk(np.eye(2))(KEY, 7, None), "state: expected whole numbers from 0 to 1, got 7"),
+        (lambda: markov.walk(np.eye(2))(KEY, 0.0, None), "state: expected a whole number"),
+        (lambda: markov.walk(np.eye(200))(KEY, np.int8(3), None), "of a type that reaches 199, got int8"),
+        (lambda: markov.simulate(walk, KEY, 0.0, length=-1), "length: inputs and length must name"),
+        (lambda: markov.simulate(walk, KEY, 0.0, 3.0), "inputs: expected a leading axis"),
+        (lambda: markov.simulate(walk, jax.random.PRNGKey(0), 0.0, length=2), "key: expected jax.random.key"),
+    ],
+)
+def test_edges_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_lists_whole_numbers_and_no_steps_are_taken():
+    assert markov.stationary([[0, 1], [1, 0]]).tolist() == [0.5, 0.5]
+    assert markov.evolve(np.array([[0, 1], [1, 0]]), [1, 0], 1).tolist() == [[1, 0], [0, 1]]
+    assert [method([[1]]).tolist() for method in METHODS] == [[1], [1], [1]] and markov.mixing_time([[1]]) == 0
+    for segment in (None, 3):
+        end, path = markov.simulate(lambda key, x, _: (x, x), KEY, 2.0, length=0, segment=segment)
+        assert end == 2 and path.shape == (0,)
+
+
 def test_inside_jit_what_has_no_answer_is_nan():
     two = jnp.array([[0.5, 0.2, 0.3], [0, 1, 0], [0, 0, 1]])
     ring = jnp.array([[0, 0.5, 0.5], [1, 0, 0], [1, 0, 0]])
