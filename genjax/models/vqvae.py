@@ -263,7 +263,7 @@ def _means(params: Params, rate: float) -> dict[statistics.Path, float]:
     return {("codebook", name): rate for name in params["codebook"]}
 
 
-def _split(params: Params, vectors: quantizer.Codebook, target: Params, least: float, decay: float) -> Params:
+def _split(params: Params, vectors: quantizer.Codebook, target: Params, least: Number, decay: Number) -> Params:
     """The target, but where entry i is dead and j is among the most used, one that makes them share j's vectors."""
     share, size = params["share"], params["share"].shape[0]
     order = jnp.argsort(-share)
