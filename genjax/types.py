@@ -27,6 +27,9 @@ Key = jax.Array
 Scalar = Float[Array, ""]
 """One floating-point number on the device."""
 
+Number = float | int | Scalar
+"""A number that is given: known, or traced in a program that varies it."""
+
 Images = Float[Array, "b h w c"]
 """A batch of images, channels last."""
 

@@ -43,7 +43,7 @@ def tabular(tables: Decisions, *, max_steps: int = 100) -> Environment:
     return Environment(reset, step, observe, num_actions, num_states, max_steps)
 
 
-def chain(length: int = 5, slip: float = 0.1) -> Environment:
+def chain(length: int = 5, slip: float | int = 0.1) -> Environment:
     """States in a row; 1 for going right in the last, 0.1 for going left in the first, which is nearer: look ahead.
 
     An action goes the other way with probability ``slip``. After Strens 2000's chain.
@@ -51,7 +51,7 @@ def chain(length: int = 5, slip: float = 0.1) -> Environment:
     return tabular(chain_tables(length, slip))
 
 
-def chain_tables(length: int = 5, slip: float = 0.1) -> Decisions:
+def chain_tables(length: int = 5, slip: float | int = 0.1) -> Decisions:
     """Of ``chain``.
 
     Raises:

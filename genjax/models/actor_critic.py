@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from genjax import checks, random
 from genjax.envs.environment import Environment, Transition, episodes
 from genjax.theory import information, markov
-from genjax.types import Batch, Draw, Key, Loss, Params, Scalar
+from genjax.types import Batch, Draw, Key, Loss, Number, Params, Scalar
 
 Observations = Shaped[Array | np.ndarray, "*batch o"]
 Series = Float[Array, " t"]
@@ -56,8 +56,8 @@ def advantages(
     next_value: Series,
     terminated: Ends,
     truncated: Ends,
-    discount: float | Scalar,
-    trace: float | Scalar,
+    discount: Number,
+    trace: Number,
 ) -> Series:
     """Generalised advantage estimates (Schulman et al. 2016, eq. 16), within episodes.
 
@@ -107,11 +107,11 @@ def build(
     *,
     num_envs: int = 16,
     num_steps: int = 128,
-    discount: float | Scalar = 0.99,
-    trace: float | Scalar = 0.95,
-    entropy_weight: float | Scalar = 0.01,
-    value_weight: float | Scalar = 0.5,
-    clip: float | Scalar | None = None,
+    discount: Number = 0.99,
+    trace: Number = 0.95,
+    entropy_weight: Number = 0.01,
+    value_weight: Number = 0.5,
+    clip: Number | None = None,
     normalise: bool = True,
     axis_name: str | None = None,
 ) -> ActorCritic:

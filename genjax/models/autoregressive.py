@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Shaped
 from genjax import checks, random
 from genjax.theory import markov, pixels
 from genjax.theory.pixels import Likelihood
-from genjax.types import Batch, Images, Key, Loss, Params
+from genjax.types import Batch, Images, Key, Loss, Number, Params
 
 Mask = Shaped[Array | np.ndarray, "_ _"]
 """Truth values for the pixels of an image."""
@@ -45,7 +45,7 @@ class Autoregressive(NamedTuple):
 
 
 def build(
-    network: nn.Module, likelihood: Likelihood, shape: tuple[int, int, int], *, temperature: float = 1.0
+    network: nn.Module, likelihood: Likelihood, shape: tuple[int, int, int], *, temperature: Number = 1.0
 ) -> Autoregressive:
     """An autoregressive model of a causal network and a distribution of pixels.
 

@@ -19,7 +19,7 @@ import optax
 from jaxtyping import Array, Float
 
 from genjax import checks, random, statistics
-from genjax.types import Batch, Images, Key, Loss, Params, Scalar
+from genjax.types import Batch, Images, Key, Loss, Number, Params, Scalar
 
 Labels = Any
 """A class for each image: whole numbers [b]."""
@@ -66,9 +66,10 @@ def optimal_discriminator(p: Table, q: Table) -> Table:
     """
     checks.weight("p", p)
     checks.weight("q", q)
-    half = p / 2 + q / 2  # p + q may pass the largest number
-    nowhere = half == 0
-    return (p / 2 + nowhere * 0.5) / (half + nowhere)
+    xp = jnp if isinstance(p, jax.Array) or isinstance(q, jax.Array) else np
+    largest = xp.maximum(p, q)
+    scale = xp.where(largest > 0, largest, 1)  # p + q may pass the largest number
+    return xp.where(largest > 0, p / scale, 1) / xp.where(largest > 0, p / scale + q / scale, 2)
 
 
 def _cross_entropy(real: Logits, fake: Logits) -> Logits:
@@ -150,8 +151,8 @@ def build(
     shape: tuple[int, int, int],
     *,
     num_latents: int = 64,
-    slope: float | Scalar = 0.0,
-    r1_weight: float | Scalar = 0.0,
+    slope: Number = 0.0,
+    r1_weight: Number = 0.0,
 ) -> GAN:
     """A GAN of two networks and a game.
 
@@ -276,6 +277,6 @@ def optimizer(
     return statistics.optimizer(players, lambda path: path[0])
 
 
-def _absent(weight: float | Scalar) -> bool:
+def _absent(weight: Number) -> bool:
     """A number that is known to be zero."""
     return isinstance(weight, (int, float)) and weight == 0

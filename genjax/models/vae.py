@@ -18,7 +18,7 @@ from genjax import checks, random
 from genjax.theory import gaussian, quadrature
 from genjax.theory.gaussian import DiagGaussian
 from genjax.theory.pixels import Likelihood
-from genjax.types import Batch, Images, Key, Loss, Params, Scalar
+from genjax.types import Batch, Images, Key, Loss, Number, Params
 
 Labels = Any
 """A class for each image: whole numbers [b]."""
@@ -74,7 +74,7 @@ class VAE(NamedTuple):
     num_latents: int
 
 
-def rate(q: DiagGaussian, free_bits: float | Scalar = 0.0) -> Float[Array, " b"]:
+def rate(q: DiagGaussian, free_bits: Number = 0.0) -> Float[Array, " b"]:
     """D(q(z|x)‖N(0, I)) of each image, nats; each latent counts at least ``free_bits`` nats (Kingma et al. 2016, C.8).
 
     The paper takes the maximum after averaging over a minibatch; here every image has its own, so that it does not
@@ -94,8 +94,8 @@ def build(
     likelihood: Likelihood,
     shape: tuple[int, int, int],
     *,
-    beta: float | Scalar = 1.0,
-    free_bits: float | Scalar = 0.0,
+    beta: Number = 1.0,
+    free_bits: Number = 0.0,
 ) -> VAE:
     """A VAE of two networks and a distribution of pixels.
 
@@ -200,8 +200,8 @@ def log_evidence(
     batch: Batch,
     *,
     num_points: int = 96,
-    width: float = 5.0,
-    tolerance: float = 1e-3,
+    width: float | int = 5.0,
+    tolerance: float | int = 1e-3,
 ) -> Float[Array, " b"]:
     """log p(x) of each image by quadrature over two latents, nats: exact but for the grid.
 

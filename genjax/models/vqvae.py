@@ -21,7 +21,7 @@ from genjax import checks, statistics
 from genjax.nn import quantizer
 from genjax.theory import information
 from genjax.theory.pixels import Likelihood
-from genjax.types import Batch, Images, Key, Loss, Params, Scalar
+from genjax.types import Batch, Images, Key, Loss, Number, Params, Scalar
 
 Indices = Int[Array, "b h2 w2"]
 """A map of entries of the codebook for each image."""
@@ -80,7 +80,7 @@ def gradient_codebook(size: int) -> Codebook:
 
 
 def ema_codebook(
-    size: int, *, decay: float = 0.99, restart: float = 0.0, epsilon: float = 1e-5, num_vectors: int = 8192
+    size: int, *, decay: Number = 0.99, restart: Number = 0.0, epsilon: Number = 1e-5, num_vectors: int = 8192
 ) -> Codebook:
     """Entries that are running means of what was nearest to them (appendix A.1), as gradient descent.
 
@@ -171,7 +171,7 @@ def build(
     likelihood: Likelihood,
     shape: tuple[int, int, int],
     *,
-    commitment: float | Scalar = 0.25,
+    commitment: Number = 0.25,
 ) -> VQVAE:
     """A VQ-VAE of two networks and a codebook.
 
@@ -263,7 +263,7 @@ def _means(params: Params, rate: float) -> dict[statistics.Path, float]:
     return {("codebook", name): rate for name in params["codebook"]}
 
 
-def _split(params: Params, vectors: quantizer.Codebook, target: Params, least: float, decay: float) -> Params:
+def _split(params: Params, vectors: quantizer.Codebook, target: Params, least: Number, decay: Number) -> Params:
     """The target, but where entry i is dead and j is among the most used, one that makes them share j's vectors."""
     share, size = params["share"], params["share"].shape[0]
     order = jnp.argsort(-share)

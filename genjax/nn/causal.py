@@ -162,8 +162,6 @@ def check(outputs: int, colours: int, channels: int, features: int, head: int, l
     checks.count("levels", levels, 0)
     if levels == 1:
         raise ValueError("levels: expected 0, for numbers, or at least 2, got 1")
-    if outputs % colours:
-        raise ValueError(f"outputs: expected a multiple of the {colours} colours, got {outputs}")
     if colours > 1 and channels not in (0, colours):
         raise ValueError(f"channels: expected {colours}, as many as colours, got {channels}; or take colours=1")
 

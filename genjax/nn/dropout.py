@@ -20,7 +20,7 @@ class Dropout(nn.Module):
       rate: probability of a zero, in [0, 1).
     """
 
-    rate: float
+    rate: float | int
 
     def __post_init__(self):
         """Refuse numbers that cannot be."""

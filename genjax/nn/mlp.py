@@ -113,7 +113,7 @@ class Tanh(nn.Module):
 
     features: int
     hidden: tuple[int, ...] = (64, 64)
-    scale: float = 1.0
+    scale: float | int = 1.0
 
     def __post_init__(self):
         """Refuse numbers that cannot be."""

@@ -21,7 +21,7 @@ class BatchNorm(nn.Module):
       dtype: of the result; None follows the input.
     """
 
-    epsilon: float = 1e-5
+    epsilon: float | int = 1e-5
     dtype: Any = None
 
     def __post_init__(self):
@@ -47,7 +47,7 @@ class GroupNorm(nn.Module):
     """
 
     groups: int
-    epsilon: float = 1e-6
+    epsilon: float | int = 1e-6
     dtype: Any = None
 
     def __post_init__(self):

@@ -10,7 +10,7 @@ Codebook = Float[Array, "k d"]
 """k vectors."""
 
 
-def nearest(codebook: Codebook, z: Shaped[Array, "*b d"]) -> Int[Array, "*b"]:
+def nearest(codebook: Codebook, z: Shaped[Array, "*b e"]) -> Int[Array, "*b"]:
     """argmin_k |z - e_k|², the first of equals (van den Oord et al. 2017, eq. 1).
 
     The differences themselves are squared and summed, in one pass: |z|² - 2 z·e + |e|² loses in rounding whatever is

@@ -54,10 +54,10 @@ class UNet(nn.Module):
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 2
     attention: tuple[int, ...] | None = None
-    dropout: float = 0.1
+    dropout: float | int = 0.1
     groups: int = 32
     image_channels: int = 3
-    epsilon: float = 1e-6
+    epsilon: float | int = 1e-6
     dtype: Any = None
     attention_down: tuple[int, ...] | None = None
     attention_up: tuple[int, ...] | None = None
@@ -172,7 +172,7 @@ class _Residual(nn.Module):
     features: int
     norm: Callable[..., nn.Module]
     conv: Callable[..., nn.Module]
-    dropout: float
+    dropout: float | int
     dtype: Any
     modulation: Literal["add", "scale"]
 

@@ -47,9 +47,9 @@ def log_integral(
     log_density: Callable[[Points], Float[Array, " b"]],
     num: int,
     *,
-    width: float = 5.0,
+    width: float | int = 5.0,
     num_points: int = 96,
-    tolerance: float = 1e-3,
+    tolerance: float | int = 1e-3,
 ) -> Integral:
     """log ∫ f(z) dz over the plane, for b densities at once; under ``jit`` too.
 
@@ -109,7 +109,9 @@ def log_integral(
     return jax.lax.while_loop(rough, finer, (found, 1))[0]
 
 
-def _look(log_density, side: int, tolerance: float, window: _Window) -> tuple[Integral, _Window, Bool[Array, " b"]]:
+def _look(
+    log_density, side: int, tolerance: float | int, window: _Window
+) -> tuple[Integral, _Window, Bool[Array, " b"]]:
     """The integral over a window, the next window, and whether that is another."""
     unit = (jnp.arange(side) + 0.5) / side * 2 - 1
     unit = unit.astype(window.centre.dtype)
@@ -149,7 +151,7 @@ def _look(log_density, side: int, tolerance: float, window: _Window) -> tuple[In
     return found._replace(converged=found.converged & ~outside), following, narrows
 
 
-def _refined(log_density, side: int, tolerance: float, window: _Window, times) -> Integral:
+def _refined(log_density, side: int, tolerance: float | int, window: _Window, times) -> Integral:
     """The integral on ``times`` as many points in each direction, shifted grid by shifted grid."""
     dtype = window.centre.dtype
     zeros = jnp.full((9, window.centre.shape[0]), -jnp.inf, dtype)
@@ -168,7 +170,7 @@ def _refined(log_density, side: int, tolerance: float, window: _Window, times) -
     return _integral(parts, window, side * times, tolerance)
 
 
-def _integral(parts: Float[Array, "9 b"], window: _Window, side, tolerance: float) -> Integral:
+def _integral(parts: Float[Array, "9 b"], window: _Window, side, tolerance: float | int) -> Integral:
     """Of the nine sums of values on the coarser grids."""
     error = parts.max(0) - parts.min(0)
     error = jnp.where(jnp.isfinite(error), error, jnp.inf)

@@ -22,7 +22,7 @@ _DATA_STREAM, _PLACE_STREAM = 0xFFFFFFFF, 0xFFFFFFFC  # those between are train/
 
 
 def gradient_step(
-    loss: Loss, optimizer: optax.GradientTransformation, *, ema_decay: float = 0.0, axis_name: str | None = None
+    loss: Loss, optimizer: optax.GradientTransformation, *, ema_decay: float | int = 0.0, axis_name: str | None = None
 ) -> Kernel:
     """One step of gradient descent: the kernel ``(key, TrainState, batch) -> (TrainState, Metrics)``.
 
@@ -61,7 +61,7 @@ def gradient_step(
     return step
 
 
-def average(ema_params: Params, params: Params, decay: float, step: Int[Array, ""]) -> Params:
+def average(ema_params: Params, params: Params, decay: float | int, step: Int[Array, ""]) -> Params:
     """ema ← d_n · ema + (1 - d_n) · params with d_n = min(d, (1 + n) / (10 + n)), n the steps done before.
 
     The warm-up of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``: the start weighs Π d_n, which is

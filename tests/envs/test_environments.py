@@ -124,7 +124,10 @@ def test_value_iteration_meets_bellmans_equation_and_no_policy_is_better(discoun
         (lambda: envs.chain(slip=1.2), "slip: expected numbers from 0 to 1, got 1.2"),
         (lambda: envs.grid(1), "side: expected at least 2, got 1"),
         (lambda: tables.tabular(tables.chain_tables(), max_steps=0), "max_steps: expected at least 1, got 0"),
-        (lambda: envs.episodes(envs.chain()._replace(max_steps=0), None), "max_steps: expected at least 1, got 0"),
+        (
+            lambda: envs.episodes(envs.chain()._replace(max_steps=0), lambda key, seen: 0),
+            "max_steps: expected at least 1, got 0",
+        ),
         (lambda: tables.ladder_tables(6), "rung: expected 1 to 5, got 6"),
         (lambda: decisions.value_iteration(tables.chain_tables(), 1.0), "discount: 1 does not converge here"),
         (lambda: decisions.value_iteration(tables.chain_tables(), 1.5), "discount: expected 0 to 1, got 1.5"),

@@ -122,27 +122,25 @@ def test_ppo_on_a_fresh_rollout_is_the_policy_gradient_and_is_clipped_beyond():
     assert clipped.loss(KEY, params, far)[1]["moved"] == 1
 
 
-@pytest.mark.parametrize("advantage", [0.0, 1.0, -1.0])
-@pytest.mark.parametrize("old", [-200.0, -1e4, 0.0])
-def test_a_ratio_beyond_the_numbers_leaves_loss_and_slopes_finite(old, advantage):
+def test_a_ratio_beyond_the_numbers_leaves_loss_and_slopes_finite():
     """Without an advantage the loss is 0 and so is its slope; an action too probable is still made less so."""
-    env = envs.chain()
-    ours = model(env, clip=0.2, entropy_weight=0.0, value_weight=0.0)
+    ours = model(envs.chain(), clip=0.2, entropy_weight=0.0, value_weight=0.0)
     params = jax.jit(ours.init)(KEY)
-    batch = {
-        "observation": jnp.eye(5)[:1],
-        "action": jnp.array([1]),
-        "log_prob": jnp.array([old]),
-        "advantage": jnp.array([advantage]),
-        "target": jnp.zeros(1),
-    }
-    value, slope = jax.value_and_grad(lambda p: ours.loss(KEY, p, batch)[0])(params)
-    step = np.asarray(slope["policy"]["Dense_0"]["bias"])
-    assert np.isfinite(value) and np.isfinite(optax.tree.norm(slope))
-    if advantage == 0:
-        assert value == 0 and not step.any()
-    elif advantage < 0 and old < -1:
-        assert step[1] > 0 > step[0]  # descent takes the second action's logit down
+
+    @jax.jit
+    def slopes(old, advantage):
+        batch = {"observation": jnp.eye(5)[:1], "action": jnp.array([1]), "target": jnp.zeros(1)}
+        batch |= {"log_prob": old[None], "advantage": advantage[None]}
+        value, slope = jax.value_and_grad(lambda p: ours.loss(KEY, p, batch)[0])(params)
+        return value, optax.tree.norm(slope), slope["policy"]["Dense_0"]["bias"]
+
+    for old, advantage in itertools.product((-200.0, -1e4, 0.0), (0.0, 1.0, -1.0)):
+        value, norm, step = slopes(jnp.float32(old), jnp.float32(advantage))
+        assert np.isfinite(value) and np.isfinite(norm)
+        if advantage == 0:
+            assert value == 0 and not step.any()
+        elif advantage < 0 and old < -1:
+            assert step[1] > 0 > step[0]  # descent takes the second action's logit down
 
 
 def test_neither_loss_leaks_into_the_other_player():
@@ -210,8 +208,8 @@ LITTLE = model(envs.chain())
                 "clip": (-1, 0.0, float("inf"), float("nan")),
                 "entropy_weight": (-0.1, float("nan")),
                 "value_weight": (-1, float("inf")),
-                "num_envs": (-1, 2.5),
-                "num_steps": (0, 1.5),
+                "num_envs": (-1,),
+                "num_steps": (0,),
             }.items()
             for value in values
         ),

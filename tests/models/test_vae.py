@@ -127,7 +127,7 @@ def trained():
 def test_no_bound_is_above_the_quadrature():
     model, params, batch = trained()
     exact = jax.jit(functools.partial(vae.log_evidence, model))(params, batch)
-    finer = jax.jit(functools.partial(vae.log_evidence, model, num_points=240, width=6.0))(params, batch)
+    finer = jax.jit(functools.partial(vae.log_evidence, model, num_points=120, width=6.0))(params, batch)
     assert np.abs(exact - finer).max() < 0.01
     weights = jax.jit(lambda key: model.log_weights(key, params, batch, 2000))(KEY)
     bound = estimates.estimate(weights)
@@ -136,31 +136,30 @@ def test_no_bound_is_above_the_quadrature():
     assert abs(np.mean(tight - exact)) < 0.05 and np.all(tight >= bound.mean)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_the_quadrature_finds_posteriors_however_narrow(jit):
+def test_the_quadrature_finds_posteriors_however_narrow():
     """Posteriors of deviations from 1 to 1e-3, along two directions, against the closed form of the linear model.
 
-    log N(x; b, W Wᵀ + σ² I); the posterior's deviations are (1 + w_i² / σ²)^-½ for orthogonal columns of length w_i.
+    log N(x; 0, W Wᵀ + σ² I); the posterior's deviations are (1 + w_i² / σ²)^-½ for orthogonal columns of length w_i.
     """
     rng = np.random.default_rng(0)
     directions = np.linalg.qr(rng.standard_normal((6, 2)))[0]
-    worst, shortest = 0.0, 1.0
-    for lengths in ([1e-3, 1e-3], [0.5, 0.5], [0.3, 3e-3], [0.5, 0.1]):
-        for std in (0.2, 5e-3, 5e-4):
-            model = vae.build(mlp.Encoder(4, ()), mlp.Decoder(SHAPE, ()), pixels.gaussian(std), SHAPE)
-            turn = np.array([[0.6, -0.8], [0.8, 0.6]])
-            w = directions * lengths @ turn
+
+    @jax.jit
+    def evidence(std, params, images):
+        model = vae.build(mlp.Encoder(4, ()), mlp.Decoder(SHAPE, ()), pixels.gaussian(std), SHAPE)
+        return vae.log_evidence(model, params, {"image": images}, num_points=48, width=7.0)
+
+    narrowest = []
+    with jax.enable_x64(True):
+        for lengths, std in (([1e-3, 1e-3], 0.2), ([0.5, 0.5], 0.2), ([0.5, 0.5], 5e-4), ([0.3, 3e-3], 5e-3)):
+            w = directions * lengths @ np.array([[0.6, -0.8], [0.8, 0.6]])
             x = np.clip(rng.standard_normal((3, 2)) @ w.T * 0.5 + std * rng.standard_normal((3, 6)), -1, 1)
-            shortest = min(shortest, (1 + (max(lengths) / std) ** 2) ** -0.5)
-            with jax.enable_x64(True):
-                params = as_params(w, np.zeros(6), np.zeros((2, 6)), np.zeros(2))
-                evidence = functools.partial(vae.log_evidence, model, num_points=48, width=7.0)
-                found = (jax.jit(evidence) if jit else evidence)(params, {"image": jnp.asarray(x.reshape(-1, *SHAPE))})
+            params = as_params(w, np.zeros(6), np.zeros((2, 6)), np.zeros(2))
+            found = evidence(std, params, jnp.asarray(x.reshape(-1, *SHAPE)))
             exact = scipy.stats.multivariate_normal(np.zeros(6), w @ w.T + std**2 * np.eye(6)).logpdf(x)
-            worst = max(worst, np.abs(found - exact).max())
-        if not jit:
-            break  # the same program, and slower
-    assert worst < 1e-5 and (shortest <= 1e-3 or not jit)
+            assert np.abs(found - exact).max() < 1e-5, (lengths, std)
+            narrowest.append((1 + (max(lengths) / std) ** 2) ** -0.5)
+    assert max(narrowest) > 0.99 and min(narrowest) <= 1e-3
 
 
 def test_an_integral_that_does_not_stand_still_is_not_given():
