@@ -190,21 +190,28 @@ def test_the_law_of_gaussian_data_is_drawn(name, noise, total, count, places):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", SCHEDULES)
-@pytest.mark.parametrize("total", [130, 1000, 4000])
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_the_law_of_gaussian_data_is_drawn_everywhere(name, noise, total):
+@pytest.mark.parametrize(
+    ("name", "total", "count"),
+    [(name, *steps) for name in EXACT for steps in ((130, 100), (1000, 130), (4000, 130))]
+    + [(name, 1000, 130) for name in RANDOM],
+)
+def test_the_law_of_gaussian_data_is_drawn_everywhere(name, total, count, noise):
+    """Noise in every step costs accuracy: of 130 steps up to .04 in deviation."""
     schedule = SCHEDULES[noise](total)
     for places, make in TIMES.items():
-        for count in (100, 130):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             try:
                 times = make(schedule, count)
             except ValueError as error:
-                assert places == "karras" and ("even" in str(error)), error
+                assert places == "karras" and "even" in str(error), error
                 continue
-            try:
-                check_law(name, schedule, count, times)
-            except diffusion.StartWarning as warning:
-                assert places == "leading" and "spacing='trailing'" in str(warning)
+            mean, deviation = law(SAMPLERS[name](schedule, times), name in RANDOM)
+        if caught:
+            assert places == "leading" and all(issubclass(w.category, diffusion.StartWarning) for w in caught), places
+            continue
+        near = 0.04 if name in RANDOM else 0.025
+        assert abs(mean - MEAN) < 0.012 and abs(deviation - DEVIATION) < near, (places, mean, deviation)
 
 
 @pytest.mark.parametrize(("noise", "total", "count"), [("linear", 1000, 100), ("cosine to zero", 1000, 130)])
