@@ -44,7 +44,7 @@ def say(text: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def check(workdir: pathlib.Path, settings: config.Run, script: str) -> None:
+def check(workdir: pathlib.Path, settings: config.Run, script: str = "") -> None:
     """Refuse to begin where something is in the way, to start over where what is there is not the run's own, or to go
     on with a run that was made with other settings.
 
@@ -59,9 +59,9 @@ def check(workdir: pathlib.Path, settings: config.Run, script: str) -> None:
     if settings.restart:
         return claims.check_restart(workdir, old["run_id"])
     claims.check_links(workdir)
-    if old["script"] != script:
+    if script and old["script"] != script:
         raise config.UsageError(
-            f"{workdir} was trained by train.{files.shown(old['script'])}; choose another --workdir for train.{script}"
+            f"{workdir} was trained by train.{files.shown(str(old['script']))}; choose another --workdir for train.{script}"
         )
     allowed, refused = _changes(old, settings)
     if refused and not settings.override_resume:
@@ -80,7 +80,7 @@ def _changes(old: Mapping[str, Any], settings: config.Run) -> tuple[list[str], l
     free = (config.FREE | {"data"}) - ({"steps"} if settings.schedule == "cosine" else set())
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # of settings younger than the run
     allowed, refused = config.changes(defaults | old["config"], dataclasses.asdict(settings), free)
-    if old["data"]["fingerprint"] == IMPORTED:  # weights from elsewhere may be trained on in any way
+    if old["data"].get("fingerprint") == IMPORTED:  # weights from elsewhere may be trained on in any way
         allowed, refused = allowed + refused, []
     ignored = ("config: ", "workdir: ", "restart: ", "override_resume: ", "traceback: ")
     return [line for line in allowed if not line.startswith(ignored)], refused
@@ -115,7 +115,7 @@ def write(
     old = _read(workdir)
     if old and old["run_id"] != name:  # it is started over
         old = None
-    known = old["data"]["fingerprint"] if old else IMPORTED
+    known = str(old["data"].get("fingerprint")) if old else IMPORTED
     same = known in (IMPORTED, fingerprint) or known == data.fingerprint(dataset)  # the latter of older runs on codes
     if not same:
         raise config.UsageError(
@@ -277,12 +277,10 @@ def _read(workdir: pathlib.Path) -> dict[str, Any] | None:
         return None
     try:
         old = files.mapping(path)
-        kinds = {"run_id": str, "script": str, "config": dict, "data": dict, "starts": list}
+        kinds = {"run_id": str, "config": dict, "data": dict, "starts": list}
         if wrong := [name for name, kind_of in kinds.items() if not isinstance(old.get(name), kind_of)]:
             raise ValueError(f"no {wrong[0]}")
-        if not isinstance(old["data"].get("fingerprint"), str):
-            raise ValueError("no fingerprint")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise kind(f"{path} is not a run's record: {reason}; put that back, or choose another --workdir") from error
-    return old | {"changes": found if isinstance(found := old.get("changes"), list) else []}
+    return {"script": None} | old | {"changes": found if isinstance(found := old.get("changes"), list) else []}
