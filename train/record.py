@@ -61,7 +61,8 @@ def check(workdir: pathlib.Path, settings: config.Run, script: str = "") -> None
     claims.check_links(workdir)
     if script and old["script"] != script:
         raise config.UsageError(
-            f"{workdir} was trained by train.{files.shown(str(old['script']))}; choose another --workdir for train.{script}"
+            f"{workdir} was trained by train.{files.shown(str(old['script']))}; choose another --workdir for "
+            f"train.{script}"
         )
     allowed, refused = _changes(old, settings)
     if refused and not settings.override_resume:
