@@ -42,6 +42,7 @@ def main(script: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
     """Run a script and end the process: 0, or one line on stderr and the code of what went wrong."""
     argv = sys.argv[1:] if argv is None else argv
     code = 0
+    _open_streams()
     try:
         remember_compilations()
         script(argv)
@@ -158,10 +159,19 @@ def _message(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}\n(--traceback shows where)"
 
 
+def _open_streams() -> None:
+    """Give the standard streams that are closed to nobody, lest a file that is opened later takes their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def _leave(code: int) -> None:
     """End the process now: a compiled loop that is still running in the background is not waited for."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # None where it was closed from the start
             stream.flush()
     if code:
         os._exit(code)
