@@ -171,11 +171,20 @@ def _describe(
 
 
 class Interval:
-    """Sums of the metrics since the last line; part of a checkpoint, so that a resumed run writes the same lines."""
+    """Sums of the metrics since the last line; part of a checkpoint, so that a resumed run writes the same lines.
+
+    Raises:
+      CheckpointError: what was saved are no such sums.
+    """
 
     def __init__(self, saved: Mapping[str, Any] | None = None):
-        self.count: int = saved["count"] if saved else 0
-        self.sums: dict[str, float] = dict(saved["sums"]) if saved else {}
+        try:
+            self.count = int(saved["count"]) if saved is not None else 0
+            self.sums = {name: float(total) for name, total in saved["sums"].items()} if saved is not None else {}
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise checkpoint.CheckpointError(
+                f"the checkpoint does not hold the sums of its metrics: {error}"
+            ) from error
 
     def add(self, metrics: Mapping[str, np.ndarray]) -> None:
         """Take in the metrics [num] of some steps."""

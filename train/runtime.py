@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 
 from genjax import data
 from genjax.training import parallel
-from train import checkpoint
+from train import checkpoint, files
 from train.config import UsageError
 
 
@@ -51,7 +51,7 @@ def main(script: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
         if "--traceback" in argv:
             traceback.print_exc()
         with contextlib.suppress(BrokenPipeError):
-            print(_message(error), file=sys.stderr, flush=True)
+            print(files.shown(_message(error), keep="\n"), file=sys.stderr, flush=True)
     _leave(code)
 
 
