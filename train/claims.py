@@ -177,7 +177,7 @@ def _own_step(path: pathlib.Path, mine: set[str], run_id: str) -> bool:
     try:
         return manifest.read(path, anywhere=True).run_id == run_id
     except manifest.Damaged:
-        return f"checkpoints/{shelf.number(path)}" in mine
+        return f"checkpoints/{shelf.number(path)}" in mine and shelf.was_step(path)
     except manifest.CheckpointError:
         return False
 

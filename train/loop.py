@@ -109,7 +109,7 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
             own = record.write(workdir, script, name, settings, dataset, source.fingerprint(settings, dataset))
             if saved:
                 record.say(f"going on from step {saved.step}")
-                carry, interval = saved.state, record.Interval(saved.meta["interval"])
+                carry, interval = saved.state, record.Interval(saved.meta.get("interval", {}))
             else:
                 if begun and not settings.restart:
                     record.say(f"there is no checkpoint in {workdir}, so that the run starts at step 0")

@@ -37,7 +37,7 @@ def say(text: str) -> None:
         streams.tell(text)
 
 
-def check(workdir: pathlib.Path, settings: config.Run, script: str) -> None:
+def check(workdir: pathlib.Path, settings: config.Run, script: str = "") -> None:
     """Refuse to begin where something is in the way, to start over where what is there is not the run's own, or to go
     on with a run that was made with other settings.
 
@@ -52,9 +52,10 @@ def check(workdir: pathlib.Path, settings: config.Run, script: str) -> None:
     if settings.restart:
         return claims.check_restart(workdir, old["run_id"])
     claims.check_links(workdir)
-    if old["script"] != script:
+    if script and old["script"] != script:
         raise config.UsageError(
-            f"{workdir} was trained by train.{files.shown(old['script'])}; choose another --workdir for train.{script}"
+            f"{workdir} was trained by train.{files.shown(str(old['script']))}; choose another --workdir for "
+            f"train.{script}"
         )
     allowed, refused = _changes(old, settings)
     if refused and not settings.override_resume:
@@ -73,7 +74,7 @@ def _changes(old: Mapping[str, Any], settings: config.Run) -> tuple[list[str], l
     # where the data lie is free: what is in them decides, when they are read
     then, now = forms.meant(defaults | forms.recorded(old["config"])), forms.meant(dataclasses.asdict(settings))
     allowed, refused = config.changes(then, now, config.free(settings) | {"data"})
-    if old["data"]["fingerprint"] == IMPORTED:  # weights from elsewhere may be trained on in any way
+    if old["data"].get("fingerprint") == IMPORTED:  # weights from elsewhere may be trained on in any way
         allowed, refused = allowed + refused, []
     ignored = ("config: ", "workdir: ", "restart: ", "override_resume: ", "traceback: ")
     return [line for line in allowed if not line.startswith(ignored)], refused
@@ -108,7 +109,7 @@ def write(
     old = _read(workdir)
     if old and old["run_id"] != name:  # it is started over
         old = None
-    known = old["data"]["fingerprint"] if old else IMPORTED
+    known = str(old["data"].get("fingerprint")) if old else IMPORTED
     same = known in (IMPORTED, fingerprint) or known == data.fingerprint(dataset)  # the latter of older runs on codes
     if not same:
         raise config.UsageError(
@@ -163,11 +164,20 @@ def _describe(
 
 
 class Interval:
-    """Sums of the metrics since the last line; part of a checkpoint, so that a resumed run writes the same lines."""
+    """Sums of the metrics since the last line; part of a checkpoint, so that a resumed run writes the same lines.
+
+    Raises:
+      CheckpointError: what was saved are no such sums.
+    """
 
     def __init__(self, saved: Mapping[str, Any] | None = None):
-        self.count: int = saved["count"] if saved else 0
-        self.sums: dict[str, float] = dict(saved["sums"]) if saved else {}
+        try:
+            self.count = int(saved["count"]) if saved is not None else 0
+            self.sums = {name: float(total) for name, total in saved["sums"].items()} if saved is not None else {}
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise checkpoint.CheckpointError(
+                f"the checkpoint does not hold the sums of its metrics: {error}"
+            ) from error
 
     def add(self, metrics: Mapping[str, np.ndarray]) -> None:
         """Take in the metrics [num] of some steps."""
@@ -270,12 +280,10 @@ def _read(workdir: pathlib.Path) -> dict[str, Any] | None:
         return None
     try:
         old = files.mapping(path)
-        kinds = {"run_id": str, "script": str, "config": dict, "data": dict, "starts": list}
+        kinds = {"run_id": str, "config": dict, "data": dict, "starts": list}
         if wrong := [name for name, kind_of in kinds.items() if not isinstance(old.get(name), kind_of)]:
             raise ValueError(f"no {wrong[0]}")
-        if not isinstance(old["data"].get("fingerprint"), str):
-            raise ValueError("no fingerprint")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise kind(f"{path} is not a run's record: {reason}; put that back, or choose another --workdir") from error
-    return old | {"changes": found if isinstance(found := old.get("changes"), list) else []}
+    return {"script": None} | old | {"changes": found if isinstance(found := old.get("changes"), list) else []}

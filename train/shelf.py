@@ -172,7 +172,7 @@ def set_aside(path: pathlib.Path) -> pathlib.Path:
     """
     names = [f"{path.name}.corrupt", *(f"{path.name}.corrupt.{i}" for i in range(1, 1000))]
     for aside in map(path.with_name, names):
-        if _was_step(aside) and _was_step(path):
+        if was_step(aside) and was_step(path):
             shutil.rmtree(aside, ignore_errors=True)
         if not os.path.lexists(aside):
             path.rename(aside)
@@ -180,7 +180,7 @@ def set_aside(path: pathlib.Path) -> pathlib.Path:
     raise manifest.CheckpointError(f"{path} is damaged and cannot be set aside; move it away")
 
 
-def _was_step(path: pathlib.Path) -> bool:
+def was_step(path: pathlib.Path) -> bool:
     """Whether a folder has the files that make a step, sound or not."""
     return not path.is_symlink() and any((path / name).is_file() for name in manifest.FILES)
 

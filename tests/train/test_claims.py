@@ -70,6 +70,7 @@ MINE = (
     "checkpoints/README",
     "checkpoints/mine/4",
     "checkpoints/6.corrupt/mine",
+    "checkpoints/4.corrupt/mine",
     "tensorboard/events.out.tfevents.1.mine",
     "members.partial",
 )
@@ -293,6 +294,12 @@ def test_lines_that_cannot_be_written_wait_and_cost_nothing(run, monkeypatch, ca
     log.append({"step": 7})
     assert [line["step"] for line in files.lines(run / "metrics.jsonl")] == [2, 4, 5, 6, 7]
     assert capsys.readouterr().err.count("No space left") == 1
+
+
+@pytest.mark.parametrize("saved", [{}, [], "text", {"count": 1, "sums": 3}, {"count": "x", "sums": {}}])
+def test_sums_that_are_none_are_an_error_of_the_checkpoint(saved):
+    with pytest.raises(checkpoint.CheckpointError, match="sums of its metrics"):
+        record.Interval(saved)
 
 
 def test_a_full_or_closed_terminal_costs_nothing(monkeypatch, capfd):

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from genjax import data
 from train import checkpoint, codes, config, evaluate, pixelcnn, pixelrnn, sample, vqvae
 
 TINY = "--steps 20 --every 20 --log-every 10 --steps-per-call 10 --batch-size 16 --num-samples 4 --head 8 --layers 2"
@@ -106,3 +108,22 @@ def test_continuous_pixels_have_no_code(runs, monkeypatch):
     monkeypatch.setattr(codes, "source", lambda workdir: (continuous, model, params))
     with pytest.raises(config.UsageError, match="likelihood of continuous pixels .* --likelihood logistic"):
         evaluate.scores(evaluate.Evaluate(str(runs / "codes"), num=5))
+
+
+def test_codes_are_read_with_the_model_that_made_them_only(runs, tmp_path):
+    """As when the VQ-VAE was trained on since: other parameters, other codes."""
+    shutil.copytree(runs / "codes", tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    described = json.loads(path.read_text())
+    kind, digest, images = described["data"]["fingerprint"].split(":")
+    seen = json.loads((runs / "vqvae" / "config.json").read_text())["data"]["fingerprint"]
+    assert (kind, images) == ("codes", seen) and len(digest) == 64
+    described["data"]["fingerprint"] = f"codes:{digest[::-1]}:{images}"
+    path.write_text(json.dumps(described))
+    with pytest.raises(checkpoint.CheckpointError, match="codes of another checkpoint"):
+        sample.draw(sample.Sample(str(tmp_path / "run"), num=1))
+    with pytest.raises(data.DataError, match="trained on other data"):
+        evaluate.scores(evaluate.Evaluate(str(tmp_path / "run"), num=5))
+    argv = ("--config", str(path), "--steps", "40", "--override-resume", "--workdir", str(tmp_path / "run"))
+    with pytest.raises(config.UsageError, match="trained on other data"):
+        pixelcnn.main(argv)
