@@ -208,7 +208,7 @@ def commands():
     """The training commands that the README prints, and those of the benchmarks."""
     page = (pathlib.Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     for script, flags in re.findall(r"python -m train\.(\w+)((?: [^`#\n]*)?)", page):
-        if script in SCRIPTS:
+        if script in SCRIPTS and "--help" not in flags:
             yield script, tuple(flags.split("&&")[0].replace("PATH", "x").replace("FILE", "x").split())
     for rows in quality.ROWS.values():
         yield from ((row.script, (*row.flags, "--steps", str(row.steps))) for row in rows)
