@@ -110,6 +110,34 @@ def floating(name: str, x: Any, instead: str = "") -> None:
         raise ValueError(f"{name}: expected floating-point numbers, got {dtype.name}{advice}")
 
 
+def floats(name: str, x: Any, instead: str = "genjax.data.scale makes them of bytes") -> None:
+    """Refuse arrays that are not of floating-point type, and NaN and infinity: what images and noise must be.
+
+    >>> floats("x_T", np.array([math.nan]))
+    Traceback (most recent call last):
+    ValueError: x_T: expected finite numbers, got nan at 0
+    """
+    floating(name, x, instead)
+    finite(name, x)
+
+
+def count(name: str, value: Any, low: int = 1, high: float | int = math.inf) -> int:
+    """One whole number from ``low`` to ``high``.
+
+    >>> count("num_steps", 2.5)
+    Traceback (most recent call last):
+    ValueError: num_steps: expected at least 1, a whole number; got 2.5
+
+    Raises:
+      ValueError: it is none, or out of range.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not low <= value <= high:
+        span = f"{low} to {high}" if math.isfinite(high) else f"at least {low}"
+        raise ValueError(f"{name}: expected {span}, a whole number; got {value!r}")
+    return int(value)
+
+
 def some(name: str, x: Any, least: int = 1) -> None:
     """Refuse fewer than ``least`` rows along the leading axis.
 
@@ -120,6 +148,39 @@ def some(name: str, x: Any, least: int = 1) -> None:
     shape = np.shape(x)
     if not shape or shape[0] < least:
         raise ValueError(f"{name}: expected at least {least} along its leading axis, got the shape {shape}")
+
+
+def images(name: str, x: Any) -> jax.Array:
+    """What a loss takes, as an array: at least one image, of floating point, finite where that can be seen.
+
+    >>> images("image", np.zeros((0, 8, 8, 1), np.float32))
+    Traceback (most recent call last):
+    ValueError: image: expected at least 1 along its leading axis, got the shape (0, 8, 8, 1)
+    """
+    some(name, x)
+    floats(name, x)
+    return jnp.asarray(x)
+
+
+def labels(name: str, x: Any, num_classes: int, num: int | None = None, *, none: bool = False) -> None:
+    """Refuse labels that a model of so many classes does not know.
+
+    >>> labels("labels", np.array([0, 10]), 10)
+    Traceback (most recent call last):
+    ValueError: labels: expected whole numbers from 0 to 9, got 10 at 1
+
+    Args:
+      name: of the argument.
+      x: [b].
+      num_classes: they count from 0; 0 is a model without.
+      num: b, if it is known.
+      none: whether ``num_classes``, which stands for no label, is allowed.
+    """
+    if not num_classes:
+        raise ValueError(f"{name}: expected none, the model is built without classes (num_classes)")
+    if np.ndim(x) != 1 or num not in (None, np.shape(x)[0]):
+        raise ValueError(f"{name}: expected one for each of {'the' if num is None else num} images, got {np.shape(x)}")
+    integers(name, x, 0, num_classes + none)
 
 
 def axis(name: str, value: int, ndim: int) -> int:

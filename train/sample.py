@@ -210,7 +210,7 @@ def _chain(settings: Sample, run: ddpm.Config):
     def ancestral(denoise: diffusion.Denoise, schedule: diffusion.Schedule, at: Any = slice(None)) -> diffusion.Sample:
         if errors is None:
             return diffusion.ancestral(denoise, schedule, variance=ddpm.variance(run))
-        table = likelihood.optimal_variance(schedule, 1 - schedule.snr * errors[at])
+        table = likelihood.optimal_variance(schedule, squared_error=errors[at])
         return diffusion.ancestral(denoise, schedule, variance=table)
 
     if settings.sampler == "ancestral" and not settings.steps:

@@ -4,7 +4,7 @@ Time counts from 0 to T - 1: x_t has passed t + 1 noising steps. x_T, where a re
 """
 
 from genjax.diffusion.editing import repaint, sdedit, slerp
-from genjax.diffusion.grids import Grid, Spacing, karras, karras_times, on_times, timesteps
+from genjax.diffusion.grids import Grid, Part, Spacing, StartWarning, karras, karras_times, on_times, timesteps
 from genjax.diffusion.guidance import classifier_free, classifier_free_batched, threshold
 from genjax.diffusion.objectives import Objective, hybrid, min_snr, simple, vlb
 from genjax.diffusion.predictions import (
@@ -37,6 +37,7 @@ __all__ = [
     "Denoise",
     "Grid",
     "Objective",
+    "Part",
     "Posterior",
     "Predict",
     "Prediction",
@@ -44,6 +45,7 @@ __all__ = [
     "Sample",
     "Schedule",
     "Spacing",
+    "StartWarning",
     "ancestral",
     "at",
     "chain",

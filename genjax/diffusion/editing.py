@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
-from genjax import random
-from genjax.diffusion.grids import Grid
-from genjax.diffusion.samplers import Clip, Denoise, Sample, chain, look
+from genjax import checks, random
+from genjax.diffusion.grids import Grid, Part
+from genjax.diffusion.samplers import Clip, Denoise, Sample, begin, chain, look
+from genjax.diffusion.schedules import root
 from genjax.types import Key
 
 Arrays = Float[Array, "b ..."]
@@ -17,8 +18,8 @@ Arrays = Float[Array, "b ..."]
 def repaint(
     denoise: Denoise,
     grid: Grid,
-    images: Arrays,
-    known: Array,
+    images: ArrayLike,
+    known: ArrayLike,
     *,
     resample: int = 1,
     jump: int = 1,
@@ -34,29 +35,39 @@ def repaint(
       denoise: ``(x_t, t) -> ε``.
       grid: of K steps.
       images: x_0 [b ...], used where known.
-      known: m, 1 or True where the image is known; of a shape that broadcasts to the images'.
+      known: m, 1 or True where the image is known, 0 or False where not, between them a blend; of a shape that
+        broadcasts to the images'.
       resample: r >= 1, how often each stretch is walked. About r K evaluations.
       jump: j in 1 to K, the length of a stretch.
       clip: clip x̂_0 to [-1, 1], or a function of x̂_0.
 
     Raises:
-      ValueError: a mask that does not fit the images, ``resample`` or ``jump`` out of range.
+      ValueError: a mask that does not fit the images or is not in [0, 1]; images that are not of floating point, or
+        not finite where known; ``resample`` or ``jump`` out of range; or see ``samplers.begin``.
     """
+    checks.floating("images", images, "genjax.data.scale makes them of bytes")
+    checks.within("known", known, 0, 1)
+    images, known = jnp.asarray(images), jnp.asarray(known)
+    share = known.astype(jnp.promote_types(images.dtype, jnp.float32))
     try:
         fits = np.broadcast_shapes(known.shape, images.shape) == images.shape
     except ValueError:
         fits = False
     if not fits:
         raise ValueError(f"known: expected a shape that broadcasts to the images' {images.shape}, got {known.shape}")
-    if resample < 1 or not 1 <= jump <= grid.num_steps:
-        raise ValueError(f"expected resample >= 1 and jump in 1 to {grid.num_steps}, got {resample} and {jump}")
+    images = jnp.where(share > 0, images, 0)
+    checks.finite("images", images)
+    denoise = begin(denoise, grid)
+    checks.count("resample", resample)
+    checks.count("jump", jump, 1, grid.num_steps)
     came, now = travel(grid.num_steps, jump, resample)
     back, here, after = (Grid(*(table[i] for table in grid)) for i in (came, now, now + 1))
-    lift = here.signal / back.signal
-    again = (here.noise**2 - (lift * back.noise) ** 2).clip(0) ** 0.5
+    still = came == now  # nothing is noised back; α may be 0 there
+    lift = np.where(still, 1, here.signal / np.where(still, 1, back.signal))
+    again = root((here.noise**2 - (lift * back.noise) ** 2).clip(0))
     fade = here.signal / after.signal
     variance = (after.noise / here.noise) ** 2 * (here.noise**2 - (fade * after.noise) ** 2)
-    steps = (lift, again), here, after, (after.noise**2 - variance).clip(0) ** 0.5, variance**0.5
+    steps = (lift, again), here, after, root((after.noise**2 - variance).clip(0)), root(variance)
 
     def kernel(keys, x, step):
         (lift, again), here, after, direction, deviation = step
@@ -64,7 +75,8 @@ def repaint(
         x = lift * x + again * up
         guess = look(denoise, x, here.time, here.signal, here.noise, clip)
         drawn = after.signal * guess.x0 + direction * guess.noise + deviation * down
-        return jnp.where(known, after.signal * images + after.noise * seen, drawn), None
+        told = (after.signal * images + after.noise * seen).astype(x.dtype)
+        return jnp.where(share > 0, share * told + (1 - share) * drawn, drawn).astype(x.dtype), None
 
     return chain(kernel, steps)
 
@@ -91,20 +103,28 @@ def sdedit(sampler: Callable[[Grid], Sample], grid: Grid, strength: float) -> Sa
     x = α x_0 + σ z at the place that leaves round(strength · K) steps to do. The result's x_T is the images.
 
     Args:
-      sampler: makes the chain on what is left of the grid, as ``lambda grid: implicit(denoise, grid)``.
+      sampler: makes the chain on what is left of the grid, as ``lambda grid: implicit(denoise, grid)``. It gets a
+        ``grids.Part``, so nothing is said of where it begins.
       grid: of K steps.
       strength: 0 gives the images back; 1 keeps of them only what the first place does.
 
     Raises:
-      ValueError: ``strength`` outside [0, 1].
+      ValueError: ``strength`` outside [0, 1], or above 0 but too little for one of the K steps.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength: expected 0 (nothing changes) to 1 (all steps), got {strength:g}")
     left = round(strength * grid.num_steps)
-    rest = Grid(*(table[grid.num_steps - left :] for table in grid))
+    if strength and not left:
+        raise ValueError(
+            f"strength: {strength:g} of {grid.num_steps} steps is none, and the images would come back as they are; "
+            f"give 0 for that, or at least {1 / grid.num_steps:.3g}, or a grid of more steps"
+        )
+    rest = Part(*(table[grid.num_steps - left :] for table in grid))
     run = sampler(rest) if left else chain(lambda keys, x, step: (x, None), np.zeros(0))
 
-    def sample(key: Key, x_T: Arrays, keep: Sequence[int] | None = None, *, segment: int | None = None):
+    def sample(key: Key, x_T: ArrayLike, keep: Sequence[int] | None = None, *, segment: int | None = None):
+        checks.floats("x_T", x_T)
+        x_T = jnp.asarray(x_T, jnp.promote_types(jnp.asarray(x_T).dtype, jnp.float32))
         noise_keys, chain_keys = random.split(random.per_example(key, x_T.shape[0]), 2)
         noise = random.normal(noise_keys, x_T.shape[1:], x_T.dtype)
         signal, deviation = (jnp.asarray(table[0], x_T.dtype) for table in (rest.signal, rest.noise))
@@ -113,15 +133,40 @@ def sdedit(sampler: Callable[[Grid], Sample], grid: Grid, strength: float) -> Sa
     return sample
 
 
-def slerp(start: Arrays, end: Arrays, share: float | Float[Array, ""]) -> Arrays:
+def slerp(start: ArrayLike, end: ArrayLike, share: float | Float[Array, ""]) -> Arrays:
     """[sin((1 - s) θ) a + sin(s θ) b] / sin θ, θ the angle of a and b, per image (Shoemake 1985).
 
-    Noises of length √n stay at that length, where a straight line would cut the corner. Parallel ones: straight.
+    Noises of length √n stay at that length, where a straight line would cut the corner. Straight where there is no one
+    arc: parallel ones, opposite ones, and where one is 0.
+
+    Args:
+      start, end: a and b [b ...].
+      share: s, in [0, 1].
+
+    Raises:
+      ValueError: arrays of different shapes, not of floating point, or not finite; or a share outside [0, 1].
     """
+    checks.floats("start", start)
+    checks.floats("end", end)
+    checks.within("share", share, 0, 1)
+    start, end = jnp.asarray(start), jnp.asarray(end)
+    if start.shape != end.shape:
+        raise ValueError(f"start, end: expected one shape, got {start.shape} and {end.shape}")
     axes = tuple(range(1, start.ndim))
+    wide = lambda a: a.astype(jnp.promote_types(a.dtype, jnp.float32))
+    unit = lambda a: _over(
+        a, jnp.max(jnp.abs(a), axis=axes, keepdims=True)
+    )  # whose squares neither over- nor underflow
+    a, b = unit(wide(start)), unit(wide(end))
     dot = lambda a, b: jnp.sum(a * b, axis=axes, keepdims=True)
-    cosine = dot(start, end) / jnp.sqrt(dot(start, start) * dot(end, end))
-    straight = jnp.abs(cosine) > 1 - 1e-6
+    lengths = jnp.asarray(root(dot(a, a) * dot(b, b)))
+    cosine = _over(dot(a, b), lengths)
+    straight = (jnp.abs(cosine) > 1 - 1e-6) | (lengths == 0)
     angle = jnp.arccos(jnp.where(straight, 0.0, cosine))
     bent = (jnp.sin((1 - share) * angle) * start + jnp.sin(share * angle) * end) / jnp.sin(angle)
-    return jnp.where(straight, (1 - share) * start + share * end, bent)
+    return jnp.where(straight, (1 - share) * start + share * end, bent).astype(jnp.result_type(start, end))
+
+
+def _over(a: Array, b: Array) -> Array:
+    """a/b, and 0 with slope 0 where b is 0."""
+    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)

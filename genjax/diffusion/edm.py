@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from genjax import checks
 from genjax.diffusion.predictions import Prediction
 from genjax.types import Scalar
 
@@ -27,7 +28,11 @@ def precondition(network: Network, deviation: float | Scalar) -> Callable[[Array
     Args:
       network: F.
       deviation: s, the standard deviation of the data.
+
+    Raises:
+      ValueError: a deviation that is not positive and finite.
     """
+    checks.positive("deviation", deviation)
 
     def denoise(x: Arrays, sigma: Sigmas) -> Prediction:
         wide = sigma.reshape(-1, *[1] * (x.ndim - 1))
@@ -40,5 +45,11 @@ def precondition(network: Network, deviation: float | Scalar) -> Callable[[Array
 
 
 def weight(sigma: Sigmas, deviation: float | Scalar) -> Sigmas:
-    """λ(σ) = (σ² + s²)/(σ s)², which makes the error of F count alike at every σ (Table 1)."""
+    """λ(σ) = (σ² + s²)/(σ s)², which makes the error of F count alike at every σ (Table 1).
+
+    Raises:
+      ValueError: σ or a deviation that is not positive and finite.
+    """
+    checks.positive("sigma", sigma)
+    checks.positive("deviation", deviation)
     return (sigma**2 + deviation**2) / (sigma * deviation) ** 2

@@ -11,15 +11,27 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
-from genjax import random
+from genjax import checks, random
 from genjax.diffusion import predictions, process
+from genjax.diffusion.optimal import optimal_variance, sub_schedule
 from genjax.diffusion.predictions import Prediction
 from genjax.diffusion.schedules import Schedule, Table, Times, at, logarithm
 from genjax.theory import gaussian, markov
 from genjax.types import Key
 
+__all__ = [
+    "Bound",
+    "bound",
+    "dequantise",
+    "flow",
+    "log_decoder",
+    "optimal_variance",
+    "prior",
+    "sub_schedule",
+    "term",
+]
 Arrays = Float[Array, "b ..."]
 Denoise = Callable[[Arrays, Int[Array, " b"]], Arrays | Prediction]
 Variance = Literal["small", "large"] | Table
@@ -48,7 +60,7 @@ def bound(
     denoise: Denoise,
     schedule: Schedule,
     key: Key,
-    images: Arrays,
+    images: ArrayLike,
     *,
     variance: Variance = "small",
     num_levels: int = 256,
@@ -64,14 +76,21 @@ def bound(
       variance: of the reverse steps, as in ``ancestral``; at t = 0 that of t = 1 stands in for 0.
       num_levels: of the pixels; 0 for continuous ones, whose decoder is a density.
       clip: clip x̂_0 to [-1, 1], as samplers do; say which with every number.
+
+    Raises:
+      ValueError: images that are not of floating point or not finite, or of levels outside [-1, 1]; ``num_levels`` of 1
+        or below 0; a variance that is neither a name nor a table [t] of positive numbers; or, as ``from_noise``, ε
+        alone where the last ᾱ is 0.
     """
+    images = _images(images, num_levels)
+    _variance(schedule, variance)
     keys = random.per_example(key, images.shape[0])
 
     def kernel(_, state, t: Int[Array, ""]):
         times = jnp.broadcast_to(t, images.shape[:1])
         noise = random.normal(jax.vmap(lambda key: jax.random.fold_in(key, t))(keys), images.shape[1:], images.dtype)
         x_t = process.diffuse(schedule, images, times, noise)
-        guess = predictions.read(schedule, denoise(x_t, times), x_t, times)
+        guess = _read(denoise, schedule, x_t, times)
         if clip:
             guess = guess._replace(x0=jnp.clip(guess.x0, -1, 1))
         nats = term(schedule, guess, images, x_t, times, variance=variance, num_levels=num_levels)
@@ -81,10 +100,12 @@ def bound(
     return Bound(prior(schedule, images), steps.T, squared_error.T)
 
 
-def prior(schedule: Schedule, images: Arrays) -> Float[Array, " b"]:
+def prior(schedule: Schedule, images: ArrayLike) -> Float[Array, " b"]:
     """D(q(x_T|x_0)‖N(0, 1)) = ½ Σ (ᾱ_{T-1} x_0² - ᾱ_{T-1} - log(1 - ᾱ_{T-1})), nats."""
-    left = jnp.asarray(schedule.alpha_bar[-1], images.dtype)
-    return 0.5 * _sum(left * images**2 - left - jnp.log1p(-left))
+    images = _images(images, 0)
+    left = schedule.alpha_bar[-1]
+    rest = jnp.asarray(-left - 2 * logarithm(schedule.noise[-1:])[0], images.dtype)  # 1 - ᾱ loses digits in float32
+    return 0.5 * _sum(jnp.asarray(left, images.dtype) * images**2 + rest)
 
 
 def term(
@@ -101,7 +122,11 @@ def term(
 
     ½ Σ (β̃/σ² - 1 - log β̃/σ² + c_0² (x_0 - x̂_0)²/σ²), where for σ² = β̃_t the last is ½ (SNR_{t-1} - SNR_t) |x_0 - x̂_0|²
     (Kingma et al. 2021, eq. 13).
+
+    Raises:
+      ValueError: as ``bound``, of variance and levels.
     """
+    _levels(num_levels)
     log_variance = _log_variance(schedule, variance, guess, t, images)
     ratio = at(logarithm(process.least_variance(schedule)), t, images) - log_variance
     difference = process.posterior(schedule, guess.x0 - images, jnp.zeros_like(x_t), t).mean
@@ -120,7 +145,11 @@ def log_decoder(images: Arrays, mean: Arrays, log_std: Arrays, num_levels: int) 
       images: at even levels in [-1, 1].
       mean, log_std: of the Gaussian.
       num_levels: 0 gives the density.
+
+    Raises:
+      ValueError: ``num_levels`` of 1 or below 0.
     """
+    _levels(num_levels)
     mean, log_std = jnp.broadcast_arrays(mean, log_std)
     if not num_levels:
         return gaussian.log_prob(gaussian.DiagGaussian(mean[..., None], log_std[..., None]), images[..., None])
@@ -141,66 +170,41 @@ def log_decoder(images: Arrays, mean: Arrays, log_std: Arrays, num_levels: int) 
     return jnp.where(inside, around, gaussian.log_cdf(top) + rest)
 
 
-def sub_schedule(schedule: Schedule, squared_error: Float[np.ndarray, " t"], num_steps: int) -> Int[np.ndarray, " _"]:
-    """The times, noisy to clean, of the chain of ``num_steps`` steps with the least bound (Watson et al. 2021).
-
-    With the posterior's variance a jump from t to s costs ½ (SNR_s - SNR_t) E|x_0 - x̂_0(x_t)|² (Kingma et al. 2021,
-    eq. 13): a table of squared errors prices all jumps, and dynamic programming finds the cheapest way from T - 1 to 0.
-
-    Args:
-      schedule: of T steps.
-      squared_error: [t], from ``Bound.squared_error``, averaged over images.
-      num_steps: K, times to visit, 2 to T.
-
-    Raises:
-      ValueError: ``num_steps`` outside [2, T], or an error for another number of times.
-    """
-    total = schedule.num_steps
-    if not 2 <= num_steps <= total:
-        raise ValueError(f"num_steps: expected 2 to {total}, the steps of the schedule; got {num_steps}")
-    if np.shape(squared_error) != (total,):
-        raise ValueError(f"squared_error: expected one for each of {total} times, got {np.shape(squared_error)}")
-    snr = np.asarray(schedule.snr, np.float64)
-    price = 0.5 * (snr[:, None] - snr) * np.asarray(squared_error, np.float64)  # from the column's time to the row's
-    price = np.where(np.tri(total, k=-1, dtype=bool).T, price, np.inf)
-    cost, came = np.where(np.arange(total) == total - 1, 0.0, np.inf), []
-    for _ in range(num_steps - 1):
-        through = price + cost
-        came.append(through.argmin(1))
-        cost = through.min(1)
-    times = [0]
-    for step in reversed(came):
-        times.append(int(step[times[-1]]))
-    return np.asarray(times[::-1], np.int64)
-
-
-def flow(denoise: Denoise, schedule: Schedule, key: Key, images: Arrays) -> Float[Array, " b"]:
+def flow(denoise: Denoise, schedule: Schedule, key: Key, images: ArrayLike) -> Float[Array, " b"]:
     """log p(x) of continuous images by the probability flow, nats per image: exact but for steps and probe.
 
-    With σ_t = √(1 - ᾱ_t) and λ = log σ_t/√ᾱ_t the flow is dx/dλ = σ (ε - σ x), whose slope vanishes at both ends, so
-    log p(x_0) = log N(x_T; 0, 1) + ∫ σ (div ε - σ d) dλ (Song et al. 2021, eq. 39), from time 0 to T - 1 by Heun's
-    method; the divergence is v·(∂ε/∂x)ᵀv of a Rademacher probe v (Hutchinson 1990; Grathwohl et al. 2019). 2 (T - 1)
-    evaluations, with their gradients, in one scan.
+    With √ᾱ_t = cos φ and √(1 - ᾱ_t) = sin φ the flow is dx/dφ = v, where v = cos φ ε - sin φ x_0 (Salimans & Ho 2022,
+    §4), so log p(x_0) = log N(x_T; 0, 1) + ∫ div v dφ (Song et al. 2021, eq. 39), from time 0 to T - 1 by Heun's
+    method, which stays finite where φ ends at π/2, nothing of the image left. The divergence is w·(∂v/∂x)ᵀw of a
+    Rademacher probe w (Hutchinson 1990; Grathwohl et al. 2019). 2 (T - 1) evaluations, with their gradients, in one
+    scan.
 
     It is the density of images with noise of deviation σ_0/√ᾱ_0; pixels of levels are spread over their bins first
     (``dequantise``), which makes the mean a bound.
 
     Args:
       denoise: ``(x_t, t) -> ε``, or a ``Prediction``.
-      schedule: of T ≥ 2 steps; its last ᾱ must not be 0.
+      schedule: of T ≥ 2 steps.
       key: of the probe; one key, or one per image.
       images: [b ...].
+
+    Raises:
+      ValueError: one step alone; images that are not of floating point or not finite; or, as ``from_noise``, ε alone
+        where the last ᾱ is 0.
     """
+    images = _images(images, 0)
+    if schedule.num_steps < 2:
+        raise ValueError("schedule: expected at least 2 steps, the flow is walked from the first time to the last")
     probe = jax.vmap(lambda k: jax.random.rademacher(k, images.shape[1:], images.dtype))(
         random.per_example(key, images.shape[0])
     )
     dims = math.prod(images.shape[1:])
 
     def slope(x: Arrays, t: Int[Array, ""]) -> tuple[Arrays, Float[Array, " b"]]:
-        times, deviation = jnp.broadcast_to(t, x.shape[:1]), jnp.asarray(schedule.noise, x.dtype)[t]
-        noise = lambda x: predictions.read(schedule, denoise(x, times), x, times).noise
-        value, pull = jax.vjp(noise, x)
-        return deviation * (value - deviation * x), deviation * (_sum(pull(probe)[0] * probe) - deviation * dims)
+        times = jnp.broadcast_to(t, x.shape[:1])
+        velocity = lambda x: predictions.to_v(schedule, _read(denoise, schedule, x, times), times)
+        value, pull = jax.vjp(velocity, x)
+        return value, _sum(pull(probe)[0] * probe)
 
     def kernel(_, state, step):
         (x, log_volume), (t, change) = state, step
@@ -208,45 +212,67 @@ def flow(denoise: Denoise, schedule: Schedule, key: Key, images: Arrays) -> Floa
         second, grew = slope(x + change * first, t + 1)
         return (x + 0.5 * change * (first + second), log_volume + 0.5 * change * (grows + grew)), None
 
-    change = jnp.asarray(np.diff(np.log(schedule.noise / schedule.signal)), images.dtype)
+    xp = np if isinstance(schedule.signal, np.ndarray) else jnp
+    change = jnp.asarray(xp.diff(xp.arctan2(schedule.noise, schedule.signal)), images.dtype)
     start = (at(schedule.signal, 0, images) * images, jnp.zeros(images.shape[0], images.dtype))
     inputs = (jnp.arange(schedule.num_steps - 1), change)
     (end, log_volume), _ = markov.simulate(kernel, jax.random.key(0), start, inputs)
     normal = -0.5 * (_sum(end**2) + dims * math.log(2 * math.pi))
-    return normal + log_volume + dims * math.log(float(schedule.signal[0]))
+    return normal + log_volume + dims * jnp.asarray(logarithm(schedule.signal[:1])[0], images.dtype)
 
 
-def dequantise(key: Key, images: Arrays, num_levels: int = 256) -> tuple[Arrays, float]:
+def dequantise(key: Key, images: ArrayLike, num_levels: int = 256) -> tuple[Arrays, float]:
     """Pixels spread evenly over their bins, and d log of a bin's width: log P(level) ≥ E log p(x) + d log width.
 
     Theis et al. 2016, eq. 3 and 4.
+
+    Raises:
+      ValueError: fewer than 2 levels; images that are not of floating point, not finite, or outside [-1, 1].
     """
+    images = _images(images, checks.count("num_levels", num_levels, 2))
     width = 2 / (num_levels - 1)
     draw = lambda k: jax.random.uniform(k, images.shape[1:], images.dtype, -0.5, 0.5)
     noise = jax.vmap(draw)(random.per_example(key, images.shape[0]))
     return images + width * noise, math.prod(images.shape[1:]) * math.log(width)
 
 
-def optimal_variance(schedule: Schedule, noise_squared: Float[np.ndarray, " t"]) -> Table:
-    """σ_t² = β̃_t + c_0² (1 - ᾱ_t)/ᾱ_t (1 - E ε̂²): the best that does not depend on x_t (Bao et al. 2022, eq. 9).
-
-    Args:
-      schedule: of T steps.
-      noise_squared: E ε̂(x_t, t)² per dimension, [t]; 1 where the network knows nothing of the image.
-    """
-    beta, alpha_bar, before = schedule
-    weight = before**0.5 * beta / (1 - alpha_bar)
-    left = np.clip(1 - np.asarray(noise_squared, np.float64), 0, 1)
-    return schedule.posterior_variance + weight**2 * (1 - alpha_bar) / alpha_bar * left
-
-
 def _log_variance(schedule: Schedule, variance: Variance, guess: Prediction, t: Times, like: Arrays) -> Arrays:
     if guess.fraction is not None:
         return process.log_variance(schedule, guess.fraction, t)
-    if isinstance(variance, str):
-        low, high = process.least_variance(schedule), process.largest_variance(schedule)
-        return at(logarithm(low if variance == "small" else high), t, like)
-    return at(logarithm(variance), t, like)
+    return at(logarithm(_variance(schedule, variance)), t, like)
+
+
+def _variance(schedule: Schedule, variance: Variance) -> Table:
+    named = {"small": process.least_variance, "large": process.largest_variance}
+    if isinstance(variance, str) and variance in named:
+        return named[variance](schedule)
+    if isinstance(variance, str) or np.shape(variance) != (schedule.num_steps,):
+        raise ValueError(
+            f"variance: expected 'small', 'large' or a table of {schedule.num_steps} variances; got {variance!r}"
+        )
+    checks.positive("variance", variance)
+    return variance
+
+
+def _levels(num_levels: int) -> None:
+    if checks.count("num_levels", num_levels, 0) == 1:
+        raise ValueError("num_levels: expected 0, for continuous pixels, or at least 2; got 1")
+
+
+def _images(images: ArrayLike, num_levels: int) -> Arrays:
+    """Images, at least in float32."""
+    checks.floats("images", images)
+    _levels(num_levels)
+    if num_levels:
+        checks.within("images", images, -1, 1)
+    images = jnp.asarray(images)
+    return images.astype(jnp.promote_types(images.dtype, jnp.float32))
+
+
+def _read(denoise: Denoise, schedule: Schedule, x_t: Arrays, t: Int[Array, " b"]) -> Prediction:
+    """In the dtype of x_t, whatever the network computes in."""
+    guess = predictions.read(schedule, denoise(x_t, t), x_t, t)
+    return jax.tree.map(lambda part: jnp.asarray(part, x_t.dtype), guess)
 
 
 def _sum(values: Arrays) -> Float[Array, " b"]:

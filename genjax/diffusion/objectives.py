@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from genjax import checks
 from genjax.diffusion import likelihood, predictions
 from genjax.diffusion.predictions import Prediction
 from genjax.diffusion.schedules import Schedule, Table, at
@@ -33,13 +34,18 @@ def simple(distance: Distance, target: Target = "noise", weights: Table | None =
       weights: [t]; 1 by default.
 
     Raises:
-      ValueError: an unknown target.
+      ValueError: an unknown target; or weights that are not finite, below 0, or of another number of times.
     """
     read = _target(target)
+    if weights is not None:
+        checks.finite("weights", weights)
+        checks.within("weights", weights, 0)
 
     def objective(schedule: Schedule, guess: Prediction, truth: Prediction, x_t: Arrays, t) -> Float[Array, " b"]:
         error = distance(read(schedule, guess, t), read(schedule, truth, t))
         mean = error.mean(axis=tuple(range(1, error.ndim)))
+        if weights is not None and weights.shape != (schedule.num_steps,):
+            raise ValueError(f"weights: expected one for each of {schedule.num_steps} times, got {weights.shape}")
         return mean if weights is None else mean * at(weights, t, mean)
 
     return objective
@@ -71,7 +77,12 @@ def vlb(variance: likelihood.Variance = "small", num_levels: int = 256) -> Objec
     Args:
       variance: of the reverse steps; not looked at where the prediction brings its own.
       num_levels: of the pixels.
+
+    Raises:
+      ValueError: ``num_levels`` of 1 or below 0; or, when it is called, as ``likelihood.term``.
     """
+    if checks.count("num_levels", num_levels, 0) == 1:
+        raise ValueError("num_levels: expected 0, for continuous pixels, or at least 2; got 1")
 
     def objective(schedule: Schedule, guess: Prediction, truth: Prediction, x_t: Arrays, t) -> Float[Array, " b"]:
         nats = likelihood.term(schedule, guess, truth.x0, x_t, t, variance=variance, num_levels=num_levels)
@@ -88,7 +99,12 @@ def hybrid(first: Objective, variance: likelihood.Variance = "small", scale: flo
       first: what teaches the mean.
       variance: of the reverse steps, where the prediction brings none.
       scale: λ.
+
+    Raises:
+      ValueError: λ that is not finite or below 0.
     """
+    checks.finite("scale", scale)
+    checks.within("scale", scale, 0)
     bound = vlb(variance)
 
     def objective(schedule: Schedule, guess: Prediction, truth: Prediction, x_t: Arrays, t) -> Float[Array, " b"]:

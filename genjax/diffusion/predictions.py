@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+from genjax import checks
 from genjax.diffusion.schedules import Schedule, Times, at
 
 Arrays = Float[Array, "b ..."]
@@ -47,6 +49,8 @@ def with_fraction(inner: Read) -> Read:
     """For a network with twice the channels: the second half, from -1 to 1, tells the ``fraction``."""
 
     def both(schedule: Schedule, output: Arrays, x_t: Arrays, t: Times) -> Prediction:
+        if output.shape[-1] % 2:
+            raise ValueError(f"output: expected twice the channels of an image, got {output.shape[-1]}")
         first, second = jnp.split(output, 2, -1)
         return inner(schedule, first, x_t, t)._replace(fraction=(second + 1) / 2)
 
@@ -54,7 +58,16 @@ def with_fraction(inner: Read) -> Read:
 
 
 def from_noise(schedule: Schedule, noise: Arrays, x_t: Arrays, t: Times) -> Prediction:
-    """x_0 = (x_t - √(1 - ᾱ_t) ε) / √ᾱ_t (Ho et al. 2020, eq. 4 solved for x_0)."""
+    """x_0 = (x_t - √(1 - ᾱ_t) ε) / √ᾱ_t (Ho et al. 2020, eq. 4 solved for x_0).
+
+    Raises:
+      ValueError: nothing of the image is left at a time, or may be where times are traced.
+    """
+    if (faint := schedule.faint).size and (not checks.known(t) or np.isin(t, faint).any()):
+        raise ValueError(
+            f"noise: nothing of the image is left at time {faint[0]}, ᾱ = 0, so noise (or the score) does not tell x_0 "
+            "there; let the network predict v or x_0, as from_v and from_x0 read them"
+        )
     return Prediction((x_t - at(schedule.noise, t, x_t) * noise) / at(schedule.signal, t, x_t), noise)
 
 

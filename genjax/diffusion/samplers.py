@@ -1,21 +1,21 @@
 """Reverse chains, each one ``lax.scan`` of a kernel ``(keys, x_t, step) -> x_s``, for any callable predicting noise."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from genjax import random
+from genjax import checks, random
 from genjax.diffusion import grids, predictions, process
-from genjax.diffusion.schedules import Schedule, Table, at, root
-from genjax.theory import markov
-from genjax.types import Input, Kernel, Key
+from genjax.diffusion.chains import Sample, chain
+from genjax.diffusion.schedules import FAINT, Schedule, Table, at, root
 
 Arrays = Float[Array, "b ..."]
 Times = Int[Array, " b"] | Float[Array, " b"]
+Variance = Literal["small", "large"] | Table
 Denoise = Callable[[Arrays, Times], Arrays | predictions.Prediction]
 """``(x_t, t) -> ε``, or the ``Prediction`` of image and noise; t [b] as the network is told it."""
 
@@ -23,83 +23,11 @@ Clip = bool | Callable[[Arrays], Arrays]
 """How x̂_0 is bounded: True clips it to [-1, 1], the range of images; False leaves it; or a function of it."""
 
 
-@runtime_checkable
-class Sample(Protocol):
-    """``sample(key, x_T) -> x_0``: a reverse chain."""
-
-    def __call__(self, key: Key, x_T: Arrays, keep: Sequence[int] | None = None, *, segment: int | None = None):
-        """Run the chain. Image i depends on (key, i, x_T[i]) only.
-
-        Args:
-          key: one key, or one per image [b].
-          x_T: where to start: standard normal noise [b ...].
-          keep: numbers of steps done after which to keep the images; 0 keeps x_T itself.
-          segment: for gradients through a long chain; see ``markov.simulate``.
-
-        Returns:
-          x_0 [b ...]; with ``keep``, the pair of x_0 and the kept images [len(keep) b ...].
-        """
-        ...
-
-
-def chain(
-    kernel: Kernel,
-    steps: Input,
-    *,
-    begin: Callable[[Arrays], Any] = lambda x: x,
-    image: Callable[[Any], Arrays] = lambda state: state,
-    scale: Table | None = None,
-    done: Int[np.ndarray, " _"] | None = None,
-) -> Sample:
-    """The sampler that applies ``kernel(keys, state, step)`` along ``steps``, whose floats take the dtype of x_T.
-
-    Args:
-      kernel: of one step.
-      steps: tables with one entry for each.
-      begin: the first state, of x_T/``scale``; that itself by default.
-      image: x/``scale`` of a state.
-      scale: what the kernel counts x in, after each number of the sampler's steps [K + 1]; 1 by default.
-      done: how many of the kernel's steps are run after each number of the sampler's [K + 1]; as many by default.
-    """
-    length = jax.tree.leaves(steps)[0].shape[0]
-    runs = np.arange(length + 1) if done is None else done
-
-    def sample(key: Key, x_T: Arrays, keep: Sequence[int] | None = None, *, segment: int | None = None):
-        keys = random.per_example(key, x_T.shape[0])
-        inputs = jax.tree.map(lambda table: _cast(table, x_T.dtype), steps)
-        unit = None if scale is None else jnp.asarray(scale, x_T.dtype)
-        start = begin(x_T if unit is None else x_T / unit[0])
-        if keep is None:
-            end, _ = markov.simulate(kernel, keys, start, inputs, segment=segment)
-            return image(end) if unit is None else image(end) * unit[-1]
-
-        slots = _slots(keep, runs)
-        frames = jnp.zeros((len(keep), *x_T.shape), x_T.dtype).at[slots[0]].set(image(start), mode="drop")
-
-        def recording(keys, state, step):
-            inner, frames = state
-            inner, _ = kernel(keys, inner, step[0])
-            return (inner, frames.at[step[1]].set(image(inner), mode="drop")), None
-
-        end, frames = markov.simulate(recording, keys, (start, frames), (inputs, slots[1:]), segment=segment)[0]
-        if unit is None:
-            return image(end), frames
-        return image(end) * unit[-1], frames * unit[jnp.array(keep)].reshape(-1, *[1] * x_T.ndim)
-
-    return sample
-
-
-def _cast(table: Any, dtype) -> Array:
-    if jnp.issubdtype(table.dtype, jnp.floating):
-        return jnp.asarray(table, dtype)
-    return jnp.asarray(table, table.dtype if table.dtype == bool else jnp.int32)
-
-
 def ancestral(
     denoise: Denoise,
     schedule: Schedule,
     *,
-    variance: Literal["small", "large"] | Table = "small",
+    variance: Variance = "small",
     clip: Clip = True,
 ) -> Sample:
     """The reverse chain of DDPM (Ho et al. 2020, Algorithm 2): T steps, one evaluation of ``denoise`` each; on some of
@@ -115,13 +43,17 @@ def ancestral(
       clip: clip x̂_0 to [-1, 1], the range of images, or how else to bound it.
 
     Raises:
-      ValueError: ``variance`` is neither of the names nor a table [T].
+      ValueError: ``variance`` is neither of the names nor a table [T] of finite numbers of at least 0.
+
+    Warns:
+      StartWarning: where much of the image is left at time T - 1; see ``grids.check_start``.
     """
-    deviation = _variances(schedule, variance) ** 0.5
+    deviation = root(_variances(schedule, variance))
+    grids.check_start(schedule.signal[-1], schedule.noise[-1], schedule.num_steps - 1)
 
     def kernel(keys, x, t):
         times = jnp.broadcast_to(t, x.shape[:1])
-        guess = predictions.read(schedule, denoise(x, times), x, times)
+        guess = _as(x, predictions.read(schedule, denoise(x, times), x, times))
         mean = process.posterior(schedule, bound(guess.x0, clip), x, t).mean
         spread = at(deviation, t, x)
         if guess.fraction is not None:
@@ -171,10 +103,11 @@ def implicit(denoise: Denoise, grid: grids.Grid, *, eta: float = 0.0, clip: Clip
       clip: clip x̂_0 to [-1, 1], or how else to bound it.
 
     Raises:
-      ValueError: ``eta`` outside [0, 1].
+      ValueError: ``eta`` outside [0, 1]; or see ``begin``.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected 0 (deterministic) to 1 (ancestral), got {eta:g}")
+    denoise = begin(denoise, grid)
     signal, noise = grid.signal[:-1], grid.noise[:-1]
     after_signal, after_noise = grid.signal[1:], grid.noise[1:]
     variance = eta**2 * (after_noise / noise) ** 2 * (noise**2 - (after_noise * signal / after_signal) ** 2)
@@ -238,17 +171,54 @@ def _schedule(alpha_bar: Table) -> Schedule:
     return Schedule(1 - alpha_bar / before, alpha_bar, before)
 
 
+def begin(denoise: Denoise, grid: grids.Grid) -> Denoise:
+    """The denoiser for a chain from noise on a grid; one that must not say ε alone where nothing of the image is left.
+
+    Raises:
+      ValueError: what is no grid, see ``grids.check``; or, when the chain runs, ε alone at a place with α = 0.
+
+    Warns:
+      StartWarning: where much of the image is left at the first place; see ``grids.check_start``.
+    """
+    grids.check(grid)
+    if not isinstance(grid, grids.Part):
+        grids.check_start(grid.signal[0], grid.noise[0], grid.time[0])
+    return telling(denoise, grid)
+
+
+def telling(denoise: Denoise, grid: grids.Grid) -> Denoise:
+    """The denoiser, which must not say ε alone where a place of the grid leaves nothing of the image."""
+    if not checks.known(grid) or np.asarray(grid.signal).min() >= FAINT:
+        return denoise
+
+    def whole(x: Arrays, time: Times) -> predictions.Prediction:
+        if not isinstance(found := denoise(x, time), predictions.Prediction):
+            raise ValueError(
+                "denoise: at a place of the grid nothing of the image is left, α = 0, where noise does not tell x_0; "
+                "give a Prediction, as from_v and from_x0 make it, or times that leave that place out"
+            )
+        return found
+
+    return whole
+
+
 def look(
     denoise: Denoise, x: Arrays, time: jax.Array, signal: jax.Array, noise: jax.Array, clip: Clip
 ) -> predictions.Prediction:
     """What the network sees at a place of a grid; where x̂_0 is bounded, with the noise that goes with it."""
     found = denoise(x, jnp.broadcast_to(time, x.shape[:1]))
     if not isinstance(found, predictions.Prediction):
-        found = predictions.Prediction((x - noise * found) / signal, found)
+        found = predictions.Prediction((x - noise * found) / signal, jnp.asarray(found))
+    found = _as(x, found)
     if clip is False:
         return found
     x0 = bound(found.x0, clip)
     return found._replace(x0=x0, noise=(x - signal * x0) / noise)
+
+
+def _as(x: Arrays, found: predictions.Prediction) -> predictions.Prediction:
+    """In the dtype that the chain carries, whatever the network computes in."""
+    return jax.tree.map(lambda part: jnp.asarray(part, x.dtype), found)
 
 
 def bound(x0: Arrays, clip: Clip) -> Arrays:
@@ -258,21 +228,12 @@ def bound(x0: Arrays, clip: Clip) -> Arrays:
     return jnp.clip(x0, -1, 1) if clip else x0
 
 
-def _variances(schedule: Schedule, variance: Literal["small", "large"] | Table) -> Table:
+def _variances(schedule: Schedule, variance: Variance) -> Table:
     named = {"small": schedule.posterior_variance, "large": schedule.beta}
     table = named.get(variance) if isinstance(variance, str) else variance
     if table is None or table.shape != schedule.beta.shape:
         raise ValueError(
             f"variance: expected 'small', 'large' or a table of {schedule.num_steps} variances; got {variance!r}"
         )
+    checks.within("variance", table, 0)
     return table
-
-
-def _slots(keep: Sequence[int], runs: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
-    """For each number of the kernel's steps, where the images after it go; ``len(keep)`` is nowhere."""
-    num_steps = len(runs) - 1
-    if len(set(keep)) < len(keep) or not all(0 <= count <= num_steps for count in keep):
-        raise ValueError(f"keep: expected different numbers of steps from 0 to {num_steps}, got {tuple(keep)}")
-    slots = np.full(runs[-1] + 1, len(keep), np.int32)
-    slots[runs[list(keep)]] = np.arange(len(keep))
-    return slots

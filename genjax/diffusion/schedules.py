@@ -5,17 +5,23 @@ too and cast to the images' dtype last. A schedule that is traced (learned, or p
 the precision it comes in.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from genjax import checks
 
 Table = Float[np.ndarray, " t"] | Float[Array, " t"]
 """A number for each time."""
 
-Times = Int[Array, "*_"] | int
-"""One time for all examples, or one for each."""
+Times = ArrayLike
+"""One time for all examples, or one for each: whole numbers in [0, T)."""
+
+LONGEST = 10**7
+FAINT = 1e-30
+"""Where √ᾱ is smaller, nothing of the image is left: float32 cannot divide by it."""
 
 
 class Schedule(NamedTuple):
@@ -56,13 +62,19 @@ class Schedule(NamedTuple):
         """β̃_t = (1 - ᾱ_{t-1}) / (1 - ᾱ_t) β_t, that of q(x_{t-1}|x_t, x_0) (Ho et al. 2020, eq. 7); 0 at t = 0."""
         return (1 - self.alpha_bar_prev) / (1 - self.alpha_bar) * self.beta
 
+    @property
+    def faint(self) -> Int[np.ndarray, " _"]:
+        """The times at which nothing of the image is left, as far as the tables are known: none, or the last."""
+        return np.flatnonzero(np.asarray(self.signal) < FAINT) if checks.known(self.alpha_bar) else np.zeros(0, int)
 
-def from_beta(beta: Float[np.ndarray, " t"]) -> Schedule:
-    """The schedule with these noise variances.
+
+def from_beta(beta: Any) -> Schedule:
+    """The schedule with these noise variances [t].
 
     Raises:
-      ValueError: a variance outside (0, 1], or none at all.
+      ValueError: a variance outside (0, 1], or none at all; or ᾱ is 0 before the last time.
     """
+    checks.real("beta", beta)
     beta = np.asarray(beta, np.float64)
     if beta.ndim != 1 or not beta.size:
         raise ValueError(f"beta: expected a vector of at least one variance, got shape {beta.shape}")
@@ -70,11 +82,18 @@ def from_beta(beta: Float[np.ndarray, " t"]) -> Schedule:
         raise ValueError(f"beta: expected variances in (0, 1], got values from {beta.min():g} to {beta.max():g}")
     with np.errstate(divide="ignore"):
         alpha_bar = np.exp(np.cumsum(np.log1p(-beta)))
+    if (empty := np.flatnonzero(alpha_bar[:-1] < FAINT**2)).size:
+        raise ValueError(
+            f"beta: nothing of the image is left at time {empty[0]} already, of {len(beta)}; "
+            "give fewer steps or smaller variances, as linear_schedule(T, 0.1 / T, 20 / T)"
+        )
     return Schedule(beta, alpha_bar, np.concatenate([[1.0], alpha_bar[:-1]]))
 
 
 def linear_schedule(num_steps: int, first: float = 1e-4, last: float = 0.02) -> Schedule:
     """β_t from ``first`` to ``last`` in equal steps (Ho et al. 2020, §4: T = 1000, 1e-4, 0.02).
+
+    Another T wants other ends, or x_{T-1} is no noise: 0.1/T and 20/T keep its ᾱ (as Nichol & Dhariwal 2021's code).
 
     >>> float(linear_schedule(1000).alpha_bar[-1])  # doctest: +ELLIPSIS
     4.0358...e-05
@@ -82,7 +101,7 @@ def linear_schedule(num_steps: int, first: float = 1e-4, last: float = 0.02) -> 
     Raises:
       ValueError: ``num_steps`` < 1, or not 0 < first <= last < 1.
     """
-    _check_steps(num_steps)
+    checks.count("num_steps", num_steps, 1, LONGEST)
     if not 0 < first <= last < 1:
         raise ValueError(f"first, last: expected 0 < first <= last < 1, got {first:g} and {last:g}")
     return from_beta(np.linspace(first, last, num_steps))
@@ -94,8 +113,8 @@ def cosine_schedule(num_steps: int, offset: float = 0.008, largest: float = 0.99
     Raises:
       ValueError: ``num_steps`` < 1, ``offset`` < 0, or ``largest`` outside (0, 1).
     """
-    _check_steps(num_steps)
-    if offset < 0 or not 0 < largest < 1:
+    checks.count("num_steps", num_steps, 1, LONGEST)
+    if not 0 <= offset < np.inf or not 0 < largest < 1:
         raise ValueError(f"expected offset >= 0 and 0 < largest < 1, got {offset:g} and {largest:g}")
     angle = (np.arange(num_steps + 1) / num_steps + offset) / (1 + offset) * np.pi / 2
     alpha_bar = np.cos(angle) ** 2
@@ -110,15 +129,20 @@ def sigmoid_schedule(
     Raises:
       ValueError: ``num_steps`` < 1, not start < end, ``temperature`` ≤ 0, or ``largest`` outside (0, 1).
     """
-    _check_steps(num_steps)
-    if not start < end or not temperature > 0 or not 0 < largest < 1:
+    checks.count("num_steps", num_steps, 1, LONGEST)
+    if not -np.inf < start < end < np.inf or not 0 < temperature < np.inf or not 0 < largest < 1:
         raise ValueError(
             "expected start < end, temperature > 0 and 0 < largest < 1, "
             f"got {start:g}, {end:g}, {temperature:g} and {largest:g}"
         )
     place = (start + (end - start) * np.arange(num_steps + 1) / num_steps) / temperature
-    value = 1 / (1 + np.exp(-place))
-    alpha_bar = (value[-1] - value) / (value[-1] - value[0])
+    value = 0.5 * (1 + np.tanh(place / 2))
+    alpha_bar = (value[-1] - value) / max(value[-1] - value[0], 1e-300)
+    if not np.all(np.diff(alpha_bar) < 0):
+        raise ValueError(
+            f"start, end, temperature: {start:g}, {end:g} and {temperature:g} leave steps without noise, where the "
+            "sigmoid is flat; bring the ends nearer to 0 or raise the temperature"
+        )
     return from_beta(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], largest))
 
 
@@ -129,8 +153,10 @@ def zero_terminal(schedule: Schedule) -> Schedule:
     predict v or x_0.
 
     Raises:
-      ValueError: one step alone, which cannot be both.
+      ValueError: one step alone, which cannot be both; or a schedule that is traced.
     """
+    if not checks.known(schedule):
+        raise ValueError("schedule: expected its numbers, got one that is traced; stretch it outside jit")
     if schedule.num_steps < 2:
         raise ValueError("schedule: expected at least 2 steps; the first keeps its noise and the last is all noise")
     signal = np.sqrt(schedule.alpha_bar)
@@ -140,14 +166,21 @@ def zero_terminal(schedule: Schedule) -> Schedule:
 
 
 def at(table: Table, t: Times, like: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The table's values at times t, in the dtype of ``like`` and shaped to multiply it; NaN past the end.
+    """The table's values at times t, in the dtype of ``like`` and shaped to multiply it.
 
     Args:
       table: [t], float64.
-      t: one time, or one per example [b].
+      t: one time, or one per example [b]; whole numbers in [0, T).
       like: an array [b ...].
+
+    Raises:
+      ValueError: times that are not whole numbers; or that lie outside [0, T), where they can be looked at: inside
+        ``jit`` the values of those are NaN.
     """
-    values = jnp.asarray(table, like.dtype).at[t].get(mode="fill", fill_value=jnp.nan)
+    checks.integers("t", t, 0, num := table.shape[0])
+    place = jnp.asarray(t)
+    inside = jnp.where(place < 0, num, place)  # else -1 would be the last
+    values = jnp.asarray(table, like.dtype).at[inside].get(mode="fill", fill_value=jnp.nan)
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
 
 
@@ -156,14 +189,9 @@ def logarithm(table: Table) -> Table:
     return np.log(table) if isinstance(table, np.ndarray) else jnp.log(table)
 
 
-def root(table: Table) -> Table:
+def root(table: Array | np.ndarray) -> Array | np.ndarray:
     """√ of every entry, in the precision of the table; where a traced one is 0, so is its slope."""
     if isinstance(table, np.ndarray):
         return np.sqrt(table)
     positive = table > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, table, 1)), 0)
-
-
-def _check_steps(num_steps: int) -> None:
-    if num_steps < 1:
-        raise ValueError(f"num_steps: expected at least 1, got {num_steps}")

@@ -4,6 +4,7 @@ Assumes images in [-1, 1], a fixed variance schedule, and a network that predict
 Loss: L_simple = E_{t, ε} distance(ε_θ(√ᾱ_t x_0 + √(1 - ᾱ_t) ε, t), ε), t uniform (eq. 14; squared in the paper).
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,9 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
-from genjax import diffusion, random
+from genjax import checks, diffusion, random
 from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
 
 Labels = Int[Array, " b"]
@@ -27,9 +28,13 @@ class DrawImages(Protocol):
     """``sample(key, params, num) -> images``."""
 
     def __call__(
-        self, key: Key, params: Params, num: int, keep: Sequence[int] | None = None, labels: Labels | None = None
+        self, key: Key, params: Params, num: int, keep: Sequence[int] | None = None, labels: ArrayLike | None = None
     ):
-        """Draw images in [-1, 1]; image i depends on (key, i) only. ``keep`` is as in ``diffusion.samplers.Sample``."""
+        """Draw images in [-1, 1]; image i depends on (key, i) only. ``keep`` is as in ``diffusion.samplers.Sample``.
+
+        Raises:
+          ValueError: ``num`` < 0; or labels of a model without, not one for each image, or none of its classes.
+        """
         ...
 
 
@@ -71,9 +76,9 @@ def losses(
     denoise: diffusion.Denoise,
     schedule: diffusion.Schedule,
     keys: Key,
-    images: Images,
+    images: ArrayLike,
     objective: diffusion.Objective,
-    place: Float[Array, " b"] | None = None,
+    place: ArrayLike | None = None,
 ) -> Float[Array, " b"]:
     """The objective of each image at one time, by default a random one (Ho et al. 2020, Algorithm 1).
 
@@ -83,13 +88,18 @@ def losses(
       keys: one per image [b].
       images: x_0.
       objective: of ``diffusion.objectives``.
-      place: in [0, 1), of the times among all T.
+      place: in [0, 1], of the times among all T; 1 counts as the last.
+
+    Raises:
+      ValueError: no images, or images that are not of floating point or not finite; or places outside [0, 1].
     """
+    images = checks.images("image", images)
     time_keys, noise_keys = random.split(keys, 2)
     if place is None:
         t = jax.vmap(lambda key: jax.random.randint(key, (), 0, schedule.num_steps))(time_keys)
     else:
-        t = jnp.minimum((place * schedule.num_steps).astype(jnp.int32), schedule.num_steps - 1)
+        checks.within("time", place, 0, 1)
+        t = jnp.minimum((jnp.asarray(place) * schedule.num_steps).astype(jnp.int32), schedule.num_steps - 1)
     noise = random.normal(noise_keys, images.shape[1:], images.dtype)
     x_t = diffusion.diffuse(schedule, images, t, noise)
     guess = diffusion.read(schedule, denoise(x_t, t), x_t, t)
@@ -125,9 +135,13 @@ def build(
         ``functools.partial(diffusion.classifier_free_batched, weight=2.0)``.
 
     Raises:
-      ValueError: the network does not take images of this shape, or does not return them; or guidance or label dropout
-        that cannot be.
+      ValueError: the network does not take images of this shape, or does not return them, or says the noise where the
+        schedule leaves nothing of the image; or classes, guidance, label dropout or a sampler that cannot be.
+
+    Warns:
+      diffusion.StartWarning: the sampler begins where x_t is not yet noise.
     """
+    checks.count("num_classes", num_classes, 0)
     if guide and not num_classes:
         raise ValueError("guide: expected a model conditional on labels; give num_classes, or leave guide out")
     if not 0 <= label_dropout <= 1:
@@ -135,19 +149,21 @@ def build(
     drops = takes_keys(network)
     wanted = objective or diffusion.simple(l2)
 
-    def apply(params: Params, labels: Labels | None, keys: Key | None, guide: Guide | None):
+    def apply(params: Params, labels: ArrayLike | None, keys: Key | None, guide: Guide | None):
         extra: dict[str, Any] = {"keys": keys} if drops else {}
         call = lambda x_t, t, **more: jnp.asarray(network.apply({"params": params}, x_t, t, **extra, **more))
         if not num_classes:
             return call
         with_labels = lambda x_t, t, labels: call(x_t, t, labels=labels)
         if guide and labels is not None:
-            return guide(with_labels, labels, num_classes)
+            return guide(with_labels, jnp.asarray(labels), num_classes)
         return lambda x_t, t: with_labels(x_t, t, labels)
 
     def denoiser(
-        params: Params, labels: Labels | None = None, keys: Key | None = None, guide: Guide | None = guide
+        params: Params, labels: ArrayLike | None = None, keys: Key | None = None, guide: Guide | None = guide
     ) -> diffusion.Predict:
+        if labels is not None:
+            checks.labels("labels", labels, num_classes, none=keys is not None)
         said = apply(params, labels, keys, guide)
         return lambda x_t, t: read(schedule, said(x_t, t), x_t, t)
 
@@ -155,10 +171,11 @@ def build(
         return network.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32))["params"]
 
     def each(key: Key, params: Params, batch: Batch) -> Float[Array, " b"]:
-        images = batch["image"]
+        images = checks.images("image", batch["image"])
         loss_keys, dropout_keys = random.split(random.per_example(key, images.shape[0]), 2)
         labels = None
         if num_classes:
+            checks.labels("label", batch["label"], num_classes, len(images), none=True)
             hidden = jax.vmap(lambda k: jax.random.bernoulli(jax.random.fold_in(k, 1), label_dropout))(dropout_keys)
             labels = jnp.where(hidden, num_classes, batch["label"])
         return losses(
@@ -168,11 +185,20 @@ def build(
     def loss(key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
         return each(key, params, batch).mean(), {}
 
-    def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None, labels: Labels | None = None):
+    def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None, labels: ArrayLike | None = None):
+        checks.count("num", num, 0)
+        if labels is not None:
+            checks.labels("labels", labels, num_classes, num)
         start_keys, chain_keys = random.split(random.per_example(key, num), 2)
         return sampler(denoiser(params, labels), schedule)(chain_keys, random.normal(start_keys, shape), keep)
 
-    check_output(lambda key: denoiser(init(key))(jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32)).x0, shape)
+    def seen(key: Key, labels: Labels | None = None) -> Images:
+        return denoiser(init(key), labels)(jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32)).x0
+
+    check_output(seen, shape)
+    if guide:
+        check_output(functools.partial(seen, labels=jnp.zeros(1, jnp.int32)), shape)
+    sampler(lambda x_t, t: x_t, schedule)  # what it refuses, it refuses here
     return DDPM(init, loss, each, denoiser, sample)
 
 
@@ -188,8 +214,9 @@ def loss_aware(model: DDPM, num_steps: int, *, floor: float = 1e-3) -> DDPM:
       floor: share of the times that are drawn uniformly.
 
     Raises:
-      ValueError: ``floor`` outside (0, 1].
+      ValueError: ``num_steps`` < 1, or ``floor`` outside (0, 1].
     """
+    checks.count("num_steps", num_steps)
     if not 0 < floor <= 1:
         raise ValueError(f"floor: expected a share in (0, 1], got {floor:g}")
 
@@ -222,7 +249,12 @@ def loss_aware(model: DDPM, num_steps: int, *, floor: float = 1e-3) -> DDPM:
 
 
 def optimizer(inner: optax.GradientTransformation, rate: float = 0.01) -> optax.GradientTransformation:
-    """``inner`` for the network of a ``loss_aware`` model, gradient descent of that rate for its table."""
+    """``inner`` for the network of a ``loss_aware`` model, gradient descent of that rate for its table.
+
+    Raises:
+      ValueError: a rate that is not positive and finite.
+    """
+    checks.positive("rate", rate)
     labels = {"network": "network", "squares": "squares"}
     return optax.multi_transform({"network": inner, "squares": optax.sgd(rate)}, labels)
 

@@ -4,18 +4,19 @@ Assumes images in [-1, 1] whose pixels have the standard deviation s; x = x_0 + 
 Loss: E λ(σ) |D(x_0 + σ ε, σ) - x_0|², where D is the preconditioned network and λ(σ) = (σ² + s²)/(σ s)² (eq. 2 and 8).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from genjax import diffusion, random
+from genjax import checks, diffusion, random
 from genjax.diffusion import edm
 from genjax.models import ddpm
-from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
+from genjax.types import Batch, Key, Loss, Metrics, Params, Scalar
 
 
 class EDM(NamedTuple):
@@ -41,12 +42,12 @@ class EDM(NamedTuple):
 def losses(
     network: edm.Network,
     keys: Key,
-    images: Images,
+    images: ArrayLike,
     *,
     deviation: float | Scalar = 0.5,
     mean: float = -1.2,
     spread: float = 1.2,
-    place: Float[Array, " b"] | None = None,
+    place: ArrayLike | None = None,
 ) -> Float[Array, " b"]:
     """λ(σ) |D(x_0 + σ ε, σ) - x_0|², averaged over an image, at one σ: log σ ~ N(mean, spread²) (eq. 2, Table 1).
 
@@ -56,13 +57,20 @@ def losses(
       images: x_0.
       deviation: s, of the data.
       mean, spread: P_mean and P_std.
-      place: in [0, 1), the quantiles of the σ; random by default.
+      place: in [0, 1], the quantiles of the σ; random by default. The outermost millionths count as a millionth.
+
+    Raises:
+      ValueError: ``deviation`` or ``spread`` that is not positive and finite, or a mean that is not finite; no images,
+        or images that are not of floating point or not finite; or places outside [0, 1].
     """
+    _check(deviation, mean, spread)
+    images = checks.images("image", images)
     sigma_keys, noise_keys = random.split(keys, 2)
     if place is None:
         normal = random.normal(sigma_keys, (), images.dtype)
     else:
-        normal = jax.scipy.special.ndtri(jnp.clip(place, 1e-6, 1 - 1e-6))
+        checks.within("time", place, 0, 1)
+        normal = jax.scipy.special.ndtri(jnp.clip(jnp.asarray(place), 1e-6, 1 - 1e-6))
     sigma = jnp.exp(mean + spread * normal)
     noisy = images + sigma[:, None, None, None] * random.normal(noise_keys, images.shape[1:], images.dtype)
     error = (edm.precondition(network, deviation)(noisy, sigma).x0 - images) ** 2
@@ -91,11 +99,13 @@ def build(
       sampler: ``(denoise, grid) -> sample``.
 
     Raises:
-      ValueError: ``deviation`` or ``spread`` ≤ 0, or the network does not take images of this shape, or does not return
-        them.
+      ValueError: ``deviation`` or ``spread`` that is not positive and finite, or a mean that is not finite; the network
+        does not take images of this shape, or does not return them; or a grid or a sampler that cannot be.
+
+    Warns:
+      diffusion.StartWarning: the grid begins where much of the image is left.
     """
-    if not deviation > 0 or not spread > 0:
-        raise ValueError(f"deviation, spread: expected positive numbers, got {deviation:g} and {spread:g}")
+    _check(deviation, mean, spread)
     places = diffusion.karras(18) if grid is None else grid
     drops = ddpm.takes_keys(network)
 
@@ -107,7 +117,7 @@ def build(
         return network.init(key, jnp.zeros((1, *shape)), jnp.zeros(1)).get("params", {})
 
     def each(key: Key, params: Params, batch: Batch) -> Float[Array, " b"]:
-        images = batch["image"]
+        images = checks.images("image", batch["image"])
         loss_keys, dropout_keys = random.split(random.per_example(key, images.shape[0]), 2)
         return losses(
             said(params, dropout_keys),
@@ -126,9 +136,17 @@ def build(
         return edm.precondition(said(params, None), deviation)
 
     def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None):
+        checks.count("num", num, 0)
         start_keys, chain_keys = random.split(random.per_example(key, num), 2)
         start = random.normal(start_keys, shape) * jnp.asarray(places.noise[0], jnp.float32)
         return sampler(denoise(params), places)(chain_keys, start, keep)
 
+    sampler(lambda x, sigma: x, places)  # what it refuses, it refuses here
     ddpm.check_output(lambda key: denoise(init(key))(jnp.zeros((1, *shape)), jnp.ones(1)).x0, shape)
     return EDM(init, loss, each, denoise, sample)
+
+
+def _check(deviation: float | Scalar, mean: float, spread: float) -> None:
+    if checks.known(deviation) and not (0 < deviation < math.inf and 0 < spread < math.inf):
+        raise ValueError(f"deviation, spread: expected positive numbers, got {float(deviation):g} and {spread:g}")
+    checks.finite("mean", mean)

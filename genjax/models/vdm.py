@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from genjax import diffusion, random
+from genjax import checks, diffusion, random
 from genjax.models import ddpm
 from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
 
@@ -40,7 +40,14 @@ class Schedule(nn.Module):
 
     @nn.compact
     def __call__(self, t: Times) -> Times:
-        """γ at times [b]."""
+        """γ at times [b].
+
+        Raises:
+          ValueError: ends that do not rise or are not finite, or a layer of no width.
+        """
+        if not -np.inf < self.first < self.last < np.inf:
+            raise ValueError(f"first, last: expected γ(0) < γ(1), got {self.first:g} and {self.last:g}")
+        checks.count("width", self.width)
         low = self.param("first", nn.initializers.constant(self.first), ())
         gap = self.param("gap", nn.initializers.constant(float(np.log(self.last - self.first))), ())
         positive = lambda name, shape: jax.nn.softplus(self.param(name, nn.initializers.normal(0.5), shape))
@@ -110,12 +117,17 @@ def build(
       num_steps: of the chain that draws, at even t.
 
     Raises:
-      ValueError: fewer than 2 levels, or no step; or the network does not take images of this shape, or does not
-        return them.
+      ValueError: fewer than 2 levels, or no step; a schedule that does not rise; the network does not take images of
+        this shape, or does not return them; or a sampler that cannot be.
+
+    Warns:
+      diffusion.StartWarning: the schedule ends, before training, where much of the image is left.
     """
-    if num_levels < 2 or num_steps < 1:
+    if not num_levels >= 2 or not num_steps >= 1:
         raise ValueError(f"num_levels, num_steps: expected at least 2 and 1, got {num_levels} and {num_steps}")
-    curve = schedule or Schedule()
+    checks.count("num_levels", num_levels)
+    checks.count("num_steps", num_steps)
+    curve, draws = schedule or Schedule(), sampler or functools.partial(diffusion.implicit, eta=1.0)
     drops = ddpm.takes_keys(network)
     bits = 1 / (float(np.prod(shape)) * np.log(2.0))
 
@@ -150,8 +162,12 @@ def build(
         return Bound(prior, 0.5 * stretch * speed * error, -_reconstruct(images, seen, 0.5 * ends[0], num_levels))
 
     def draw(key: Key, batch: Batch, training: bool) -> tuple[_Drawn, Times]:
-        images = (jnp.round((batch["image"] + 1) / 2 * (num_levels - 1)) / (num_levels - 1)) * 2 - 1
+        given = checks.images("image", batch["image"])
+        checks.within("image", given, -1, 1)
+        images = (jnp.round((given + 1) / 2 * (num_levels - 1)) / (num_levels - 1)) * 2 - 1
         keys = random.split(random.per_example(key, images.shape[0]), 4)
+        if "time" in batch:
+            checks.within("time", batch["time"], 0, 1)
         t = batch["time"] if "time" in batch else jax.vmap(jax.random.uniform)(keys[0])
         noise, first = (random.normal(k, shape, images.dtype) for k in keys[1:3])
         return _Drawn(images, noise, first, keys[3] if training else None), t
@@ -171,6 +187,7 @@ def build(
         return means["prior"] + means["diffusion"] + means["decoder"], means
 
     def grid(params: Params, num_steps: int) -> diffusion.Grid:
+        checks.count("num_steps", num_steps)
         g = gamma(params, jnp.linspace(1.0, 0.0, num_steps + 1))
         signal, noise = jnp.sqrt(jax.nn.sigmoid(-g)), jnp.sqrt(jax.nn.sigmoid(g))
         return diffusion.Grid(g, signal.at[-1].set(1.0), noise.at[-1].set(0.0))
@@ -180,10 +197,15 @@ def build(
         return lambda x, g: said(params["network"], x, (g - ends[0]) / (ends[1] - ends[0]), None)
 
     def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None):
+        checks.count("num", num, 0)
         start_keys, chain_keys = random.split(random.per_example(key, num), 2)
-        chain = (sampler or functools.partial(diffusion.implicit, eta=1.0))(denoise(params), grid(params, num_steps))
-        return chain(chain_keys, random.normal(start_keys, shape), keep)
+        return draws(denoise(params), grid(params, num_steps))(chain_keys, random.normal(start_keys, shape), keep)
 
+    untrained = {"schedule": curve.init(jax.random.key(0), jnp.zeros(1))["params"]}
+    ends = ends_of(untrained)
+    if checks.known(ends) and not ends[0] < ends[1]:
+        raise ValueError(f"schedule: expected γ(0) < γ(1), got {float(ends[0]):g} and {float(ends[1]):g}")
+    draws(lambda x, g: x, grid(untrained, num_steps))  # what it refuses, it refuses here
     ddpm.check_output(lambda key: said(init(key)["network"], jnp.zeros((1, *shape)), jnp.zeros(1), None), shape)
     return VDM(init, loss, losses, gamma, grid, denoise, sample)
 

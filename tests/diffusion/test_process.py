@@ -104,13 +104,16 @@ def test_v_is_the_velocity_along_the_circle():
         assert np.allclose(diffusion.to_v(schedule, diffusion.Prediction(x0, noise), t), velocity, atol=1e-14)
 
 
-def test_dtype_follows_the_input_and_a_time_past_the_end_is_nan():
+def test_dtype_follows_the_input_and_a_time_that_is_none_is_nan_under_jit():
     schedule = diffusion.linear_schedule(10)
-    images = jnp.ones((3, 2, 2, 1), jnp.bfloat16)
-    t = jnp.array([0, 9, 10])
-    x_t = diffusion.diffuse(schedule, images, t, images)
+    images = jnp.ones((4, 2, 2, 1), jnp.bfloat16)
+    t = jnp.array([0, 9, 10, -1])
+    x_t = jax.jit(lambda t: diffusion.diffuse(schedule, images, t, images))(t)
     assert x_t.dtype == jnp.bfloat16
-    assert np.isnan(np.asarray(x_t, np.float32)).any(axis=(1, 2, 3)).tolist() == [False, False, True]
+    assert np.isnan(np.asarray(x_t, np.float32)).any(axis=(1, 2, 3)).tolist() == [False, False, True, True]
+    for wrong in (t, -1, 10, jnp.array([0.0]), True):
+        with pytest.raises(ValueError, match="t: expected whole numbers from 0 to 9"):
+            diffusion.diffuse(schedule, images, wrong, images)
 
 
 def test_a_traced_schedule_is_differentiable():
