@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import quality
+from genjax import data
 from train import (
     actor_critic,
     ae,
@@ -221,6 +222,13 @@ def test_no_printed_command_meets_the_run_of_another():
         same = {name: value for name, value in vars(settings).items() if name not in config.free(settings)}
         assert found.setdefault(settings.workdir, same) == same, settings.workdir
     assert len(found) > 20
+
+
+def test_a_config_of_your_own_images_says_how_to_name_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(data.DataError, match="images: there is no such folder; .* with --data folder:PATH"):
+        ddpm.main(["--config", "notes", "--norm", "group"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_config_lists_those_there_are():
