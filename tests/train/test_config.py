@@ -200,6 +200,8 @@ def test_runs_of_other_settings_have_folders_of_their_own():
     assert folder(*sweep) == "runs/vae-digits-num_seeds=3-sweep=beta=0.05,0.1,0.2,0.5,1,2,3-latents=8"
     assert folder("--data", "tfds:mnist") == "runs/vae-digits-data=tfds,mnist"
     assert folder("--schedule", "cosine", "--steps", "9") == "runs/vae-digits-steps=9-schedule=cosine"  # it ends there
+    with pytest.raises(config.UsageError, match="--override-resume: say by --workdir .* with other latents"):
+        folder("--latents", "3", "--override-resume")
     long = [folder("--data", f"folder:{'very/' * 90}{name}/pictures") for name in "ab"]
     assert long[0] != long[1] and all(len(name) < 250 and name.count("/") == 1 for name in long)
     assert all(set(name) <= set(string.ascii_letters + string.digits + "/._,=+-") for name in long)
