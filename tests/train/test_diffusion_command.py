@@ -306,7 +306,7 @@ def test_settings_that_cannot_be_are_refused(argv, message, tmp_path):
         ({"guidance": float("inf")}, "guidance: expected a finite number"),
         ({"spacing": "linspace"}, "--spacing: .* with --steps, or with a --sampler other than ancestral"),
         ({"terms": "x.json"}, "--terms: .* of a run whose network does not say the variances itself"),
-        ({"num": 10**10}, "num: expected at most"),
+        ({"batch_size": 10**10}, "batch_size: expected at most"),
         ({"sampler": "pndm", "spacing": "karras"}, "spacing: pndm wants even steps"),
         ({"sampler": "pndm", "steps": 3}, "num_steps: expected at least 4"),
         ({"sampler": "ddim", "steps": 8, "spacing": "karras"}, "use at most .* steps, or even spacing"),
