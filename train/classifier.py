@@ -49,8 +49,14 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss=sources.on_rows(settings, ours.loss, training=True),
         heldout_loss=sources.on_rows(settings, ours.loss),
         figures=_figures(settings, ours),
-        check=functools.partial(choices.check_labels, settings.classes),
+        check=functools.partial(_check, settings),
     )
+
+
+def _check(settings: Config, dataset: data.Dataset) -> None:
+    if "label" not in dataset.train:
+        raise config.UsageError(f"--data {settings.data}: {dataset.name} has no labels, which a classifier learns from")
+    choices.check_labels(settings.classes, dataset)
 
 
 def _figures(settings: Config, ours: classifier.Classifier):

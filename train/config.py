@@ -192,6 +192,10 @@ def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
     if settings.workdir:
         return settings
     own = reads.changed(settings, base) - free(settings)
+    if own and settings.override_resume:  # another run would begin, in a folder of its own
+        raise UsageError(
+            f"--override-resume: say by --workdir which run is to go on with other {', '.join(sorted(own))}"
+        )
     differs = {name: value for name, value in vars(settings).items() if name in own}
     return dataclasses.replace(settings, workdir=naming.workdir(script, settings.config, differs))
 

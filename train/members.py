@@ -93,7 +93,8 @@ def of(settings: Run) -> Members:
     if name not in numbers:
         raise UsageError(f"--sweep {settings.sweep}: expected NAME=V1,V2,... where NAME is one of {', '.join(numbers)}")
     if idle := reads.without_effect(reads.conditions(type(settings)), settings, [name]):
-        raise UsageError(f"--sweep {settings.sweep}: {name} {idle[name]}")
+        why = idle[name].partition("; ")[2]
+        raise UsageError(f"--sweep {name}: with the other settings as they are this number makes no difference; {why}")
     try:
         values = [float(value) for value in text.split(",")]
     except ValueError as error:

@@ -39,8 +39,12 @@ def check(settings: Any) -> None:
 
     Raises:
       UsageError: with the forms there are, or the setting and why not.
+      genjax.data.DataError: there is no such folder.
     """
     _demand_form(settings)
+    kind, _, path = settings.data.partition(":")
+    if kind == "folder" and not os.path.isdir(path):
+        raise data.DataError(f"{path}: there is no such folder; say where your images are with --data folder:PATH")
     own = SHAPES.get(settings.data, (0, 0, 0))
     heeded = forms.reads(settings.data)
     for name, same in (("size", own[0]), ("channels", own[2]), ("on_bad_image", "refuse")):

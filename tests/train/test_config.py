@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import quality
+from genjax import data
 from train import (
     actor_critic,
     ae,
@@ -199,6 +200,8 @@ def test_runs_of_other_settings_have_folders_of_their_own():
     assert folder(*sweep) == "runs/vae-digits-num_seeds=3-sweep=beta=0.05,0.1,0.2,0.5,1,2,3-latents=8"
     assert folder("--data", "tfds:mnist") == "runs/vae-digits-data=tfds,mnist"
     assert folder("--schedule", "cosine", "--steps", "9") == "runs/vae-digits-steps=9-schedule=cosine"  # it ends there
+    with pytest.raises(config.UsageError, match="--override-resume: say by --workdir .* with other latents"):
+        folder("--latents", "3", "--override-resume")
     long = [folder("--data", f"folder:{'very/' * 90}{name}/pictures") for name in "ab"]
     assert long[0] != long[1] and all(len(name) < 250 and name.count("/") == 1 for name in long)
     assert all(set(name) <= set(string.ascii_letters + string.digits + "/._,=+-") for name in long)
@@ -208,7 +211,7 @@ def commands():
     """The training commands that the README prints, and those of the benchmarks."""
     page = (pathlib.Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     for script, flags in re.findall(r"python -m train\.(\w+)((?: [^`#\n]*)?)", page):
-        if script in SCRIPTS:
+        if script in SCRIPTS and "--help" not in flags:
             yield script, tuple(flags.split("&&")[0].replace("PATH", "x").replace("FILE", "x").split())
     for rows in quality.ROWS.values():
         yield from ((row.script, (*row.flags, "--steps", str(row.steps))) for row in rows)
@@ -221,6 +224,13 @@ def test_no_printed_command_meets_the_run_of_another():
         same = {name: value for name, value in vars(settings).items() if name not in config.free(settings)}
         assert found.setdefault(settings.workdir, same) == same, settings.workdir
     assert len(found) > 20
+
+
+def test_a_config_of_your_own_images_says_how_to_name_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(data.DataError, match="images: there is no such folder; .* with --data folder:PATH"):
+        ddpm.main(["--config", "notes", "--norm", "group"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_config_lists_those_there_are():
