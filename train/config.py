@@ -157,8 +157,8 @@ def at_least(settings: object, lowest: Mapping[str, int]) -> list[str]:
 
 
 # What a resumed run may be asked to do differently; anything else would not be the same run.
-FREE = {"config", "workdir", "restart", "override_resume", "data_dir", "steps", "every", "log_every", "steps_per_call",
-        "lr", "clip", "devices", "distributed", "traceback"}  # fmt: skip
+FREE = {"config", "workdir", "restart", "override_resume", "data_dir", "on_bad_image", "steps", "every", "log_every",
+        "steps_per_call", "lr", "clip", "devices", "distributed", "traceback"}  # fmt: skip
 
 C = TypeVar("C", bound=Run)
 

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from genjax.data import dataset, images
+from genjax.data import dataset, files, images
 from genjax.data.dataset import DataError, Dataset
 
 MAX_BAD = 0.01
@@ -143,6 +143,7 @@ def _read_all(
     root: pathlib.Path, names: list[pathlib.PurePath], size: int, channels: int, background: images.Colour
 ) -> _Found:
     """Several at once, as decoders release the interpreter's lock."""
+    files.demand_memory(len(names) * size * size * channels)
     found = _Found(np.zeros((len(names), size, size, channels), np.uint8), {}, set())
     allowance = _Allowance(MAX_IN_FLIGHT)
 

@@ -186,7 +186,10 @@ def _converted(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _opaque(image: Image.Image, background: Colour) -> Image.Image:
+    def composite(part: Image.Image) -> Image.Image:
+        canvas = Image.new("RGBA", part.size, (*background, 255))
+        return Image.alpha_composite(canvas, part.convert("RGBA")).convert("RGB")
+
     if image.has_transparency_data:
-        canvas = Image.new("RGBA", image.size, (*background, 255))
-        return Image.alpha_composite(canvas, image if image.mode == "RGBA" else image.convert("RGBA")).convert("RGB")
+        return sixteen.banded((image,), "RGB", composite)
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")

@@ -190,3 +190,11 @@ def test_any_bytes_are_a_record_or_a_value_error(content):
         examples.parse(content)
     except ValueError:
         pass
+
+
+def test_what_no_memory_holds_is_refused_at_once(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "x.png")
+    with pytest.raises(data.DataError, match="this machine's memory"):
+        data.folder(tmp_path, 10**7)
+    with pytest.raises(data.DataError, match="this machine's memory"):
+        data.fit(data.digits(), 10**6)

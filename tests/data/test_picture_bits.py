@@ -258,6 +258,17 @@ def test_pixels_in_flight_are_bounded(tmp_path, monkeypatch):
     assert most[0] <= 330 and held[0] == 0
 
 
+@pytest.mark.parametrize("colour", [0, 2, 4, 6])
+def test_big_pictures_are_read_in_bands_without_a_seam(tmp_path, monkeypatch, colour):
+    levels = levels_of(colour)
+    key = chunk(b"tRNS", struct.pack(">H", 65535) * CHANNELS[colour]) if colour < 3 else b""
+    (tmp_path / "x.png").write_bytes(png(levels, colour, key))
+    whole = images.read(tmp_path / "x.png", 9, 3, (1, 2, 3))
+    for band in (1, 20, 81):
+        monkeypatch.setattr(sixteen, "BAND", band)
+        assert (images.read(tmp_path / "x.png", 9, 3, (1, 2, 3)) == whole).all()
+
+
 HELD = """
 import resource, sys
 from genjax import data
