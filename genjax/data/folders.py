@@ -35,7 +35,7 @@ def folder(
 ) -> Dataset:
     """All pictures below a folder, in memory, as uint8[n size size channels].
 
-    Files are taken by their suffix (``images.suffixes``, in either case) from the folder and all below it. A link to a
+    Files are taken by their suffix (``images.SUFFIXES``, in either case) from the folder and all below it. A link to a
     folder is followed unless that folder has been read already. Left out, and counted in ``left_out``, are all other
     files, empty ones, pipes and devices, and what archivers, editors and network drives leave: names that start with a
     dot or with ``~$``, and LITTER. The order is that of the bytes of the path relative to the folder, with ``/``
@@ -95,7 +95,7 @@ def _list(root: pathlib.Path) -> tuple[list[pathlib.PurePath], collections.Count
                 left_out["hidden"] += 1
             elif about and stat.S_ISDIR(about.st_mode):
                 (links if entry.is_symlink() else folders).append(path)
-            elif suffix not in images.suffixes():
+            elif suffix not in images.SUFFIXES:
                 left_out[suffix or "without suffix"] += 1
             elif about and not stat.S_ISREG(about.st_mode):
                 left_out["pipes and devices"] += 1
@@ -104,7 +104,7 @@ def _list(root: pathlib.Path) -> tuple[list[pathlib.PurePath], collections.Count
             else:
                 found.append(path.relative_to(root))
     if not found:
-        known, met = ", ".join(images.suffixes()), ", ".join(f"{kind!r} {n}" for kind, n in left_out.most_common(6))
+        known, met = ", ".join(images.SUFFIXES), ", ".join(f"{kind!r} {n}" for kind, n in left_out.most_common(6))
         raise DataError(
             f"{root} holds no images; expected files whose names end in {known}" + (f"; there are {met}" if met else "")
         )

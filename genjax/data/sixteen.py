@@ -4,6 +4,7 @@ Pillow keeps grey of sixteen bits, but cuts colours to their high bytes. Decodin
 order yields their low bytes.
 """
 
+import io
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -60,6 +61,25 @@ def reduced(image: Image.Image, swapped: Callable[[], AbstractContextManager[Ima
         highest = _highest(image)[:3]
         lit = any(highest) or any(_highest(other)[: 2 if grey_alpha else 3])
         return Reduced(found, image.mode != "CMYK" and lit and max(highest) < DARK // 256)
+
+
+def demand_shallow(image: Image.Image, file: io.BufferedReader) -> None:
+    """Refuse a JPEG 2000 picture in colours of more than eight bits, which Pillow cuts without a trace.
+
+    The number of channels stands 38 bytes after the marker SIZ, and then their depths (ISO 15444-1, A.5.1).
+
+    Raises:
+      DataError: says how many bits.
+    """
+    place = file.tell()
+    file.seek(0)
+    start = (head := file.read(1 << 16)).find(b"\xff\x4f\xff\x51")
+    file.seek(place)
+    components = int.from_bytes(head[start + 40 : start + 42], "big")
+    depths = head[start + 42 : start + 42 + 3 * components : 3] if start >= 0 else b""
+    depth = 1 + max((byte & 127 for byte in depths), default=7)
+    if depth > 8 and not image.mode.startswith("I"):
+        raise DataError(f"colours of {depth} bits in JPEG 2000, of which Pillow reads 8; save it as PNG")
 
 
 def swap(image: Any) -> None:

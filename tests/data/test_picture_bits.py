@@ -196,7 +196,7 @@ LOSSLESS = {
     ".tga": {"compression": "tga_rle"},
     ".icb": {"format": "TGA"},
 }
-LOSSLESS |= {".pcx": {}, ".jp2": {}, ".qoi": {}, ".sgi": {}, ".dds": {}, ".ico": {"sizes": [(16, 16)]}, ".pnm": {}}
+LOSSLESS |= {".pcx": {}, ".jp2": {}, ".qoi": {}, ".dds": {}, ".ico": {"sizes": [(16, 16)]}, ".pnm": {}}
 LOSSY = {".jpe": {"format": "JPEG"}, ".jfif": {"format": "JPEG"}, ".mpo": {"format": "JPEG"}, ".avif": {"quality": 95}}
 
 
@@ -206,6 +206,22 @@ def test_every_format_that_pillow_reads_safely_is_read(tmp_path, suffix):
     Image.fromarray(smooth).save(tmp_path / f"x{suffix.upper()}", **(LOSSLESS | LOSSY)[suffix])
     found = data.folder(tmp_path, 16).train["image"][0].astype(int)
     assert np.abs(found - smooth).max() <= (0 if suffix in LOSSLESS else 12)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16"])
+def test_jpeg_2000_is_read_unless_it_has_deep_colours(tmp_path, mode):
+    source = Image.fromarray(levels_of(0)[..., 0].astype(np.uint16)) if mode == "I;16" else Image.new(mode, (9, 9))
+    source.save(tmp_path / "x.jp2", irreversible=False)
+    found = images.read(tmp_path / "x.jp2", 9, 1, BLACK)
+    assert (found == (rounded(levels_of(0)) if mode == "I;16" else 0)).all()
+    content = bytearray((tmp_path / "x.jp2").read_bytes())
+    start = content.index(b"\xff\x4f\xff\x51") + 42
+    assert content[start] == (15 if mode == "I;16" else 7)
+    content[start] = 11
+    (tmp_path / "x.jp2").write_bytes(content)
+    if mode in ("LA", "RGB", "RGBA"):
+        with pytest.raises(data.DataError, match="12 bits in JPEG 2000"):
+            images.read(tmp_path / "x.jp2", 9, 1, BLACK)
 
 
 @pytest.mark.parametrize("fmt", images.BY_NAME)
