@@ -70,7 +70,7 @@ def folder(
         left_out["unreadable"] = len(found.bad)
     if found.dark:
         warnings.warn(
-            f"{root}: {len(found.dark)} pictures, {min(found.dark)!r} one: {images.DARK_REMARK}", stacklevel=2
+            f"{str(root)!r}: {len(found.dark)} pictures, {min(found.dark)!r} one: {images.DARK_REMARK}", stacklevel=2
         )
     kept = [i for i in range(len(names)) if names[i] not in found.bad]
     rows = {"image": found.image[kept] if found.bad else found.image} | _labels(names, kept)
@@ -183,7 +183,7 @@ class _Allowance:
 def _report(root: pathlib.Path, bad: dict[pathlib.PurePath, str], num: int, on_bad_image: str) -> None:
     some = "\n".join(f"  {name.as_posix()!r}: {bad[name]}" for name in sorted(bad)[:20])
     more = f"\n  and {len(bad) - 20} more" if len(bad) > 20 else ""
-    message = f"{root}: {len(bad)} of {num} images cannot be read:\n{some}{more}"
+    message = dataset.legible(f"{root}: {len(bad)} of {num} images cannot be read:\n{some}{more}")
     if on_bad_image == "raise":
         raise DataError(f'{message}\nrepair or remove them, or pass on_bad_image="skip"')
     if len(bad) > MAX_BAD * num:
