@@ -92,13 +92,15 @@ def test_one_level_of_few_bits_is_transparent(tmp_path, depth):
     assert (images.read(tmp_path / "x.png", 8, 3, (1, 2, 3)) == expected).all()
 
 
-def tiff(levels, order, photometric):
-    """Uncompressed, one strip; TIFF 6.0 §2: the header, the directory, and what does not fit into it."""
+def tiff(levels, order, photometric, packing=1):
+    """One strip, as it is (1) or deflated (8); TIFF 6.0 §2: header, strip, depths of the channels, directory."""
     height, width, channels = levels.shape
     pixels = levels.astype(f"{order}u2").tobytes()
+    pixels = zlib.compress(pixels) if packing == 8 else pixels
+    pixels += bytes(len(pixels) % 2)
     bits = 8 + len(pixels)
     where = (bits, 3) if channels > 1 else (16 << (16 if order == ">" else 0), 3)
-    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, None), (259, 3, 1, 1)]
+    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, None), (259, 3, 1, packing)]
     entries += [(262, 3, 1, photometric), (273, 4, 1, 8), (277, 3, 1, channels), (278, 3, 1, height)]
     entries += [(279, 4, 1, len(pixels))]
     directory = struct.pack(f"{order}H", len(entries))
@@ -116,15 +118,17 @@ def tiff(levels, order, photometric):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("photometric", [1, 2])
-def test_tiffs_of_sixteen_bits_are_rounded(tmp_path, order, photometric):
+@pytest.mark.parametrize("packing", [1, 8])
+def test_tiffs_of_sixteen_bits_are_rounded(tmp_path, order, photometric, packing):
     levels = levels_of(0 if photometric == 1 else 2)
-    (tmp_path / "x.tif").write_bytes(tiff(levels, order, photometric))
+    (tmp_path / "x.tif").write_bytes(tiff(levels, order, photometric, packing))
     assert (images.read(tmp_path / "x.tif", 9, 3, BLACK) == rounded(levels)).all()
 
 
-def test_white_is_zero_is_turned_around(tmp_path):
+@pytest.mark.parametrize("packing", [1, 8])
+def test_white_is_zero_is_turned_around(tmp_path, packing):
     levels = levels_of(0)
-    (tmp_path / "x.tif").write_bytes(tiff(levels, "<", 0))
+    (tmp_path / "x.tif").write_bytes(tiff(levels, "<", 0, packing))
     assert (images.read(tmp_path / "x.tif", 9, 1, BLACK) == rounded(65535 - levels)).all()
 
 
