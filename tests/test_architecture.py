@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "genjax/theory": STANDARD | {"optax"},
     "genjax/diffusion": STANDARD | {"genjax.theory"},
     "genjax/nn": STANDARD | {"flax"},
-    "genjax/data": STANDARD | {"PIL", "tensorflow_datasets", "tensorflow"},
+    "genjax/data": STANDARD | {"PIL", "array_record", "tensorflow_datasets", "tensorflow"},
     "genjax/envs": STANDARD | {"genjax.theory"},
     "genjax/models": STANDARD | {"flax", "optax", "genjax.theory", "genjax.diffusion", "genjax.nn", "genjax.envs"},
     "genjax/metrics": STANDARD | {"genjax.theory"},

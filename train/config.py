@@ -161,8 +161,8 @@ class UNetRun(ImageRun):
 
 
 # What a resumed run may be asked to do differently; anything else would not be the same run.
-FREE = {"config", "workdir", "restart", "override_resume", "data_dir", "steps", "every", "log_every", "steps_per_call",
-        "lr", "clip", "devices", "distributed", "traceback"}  # fmt: skip
+FREE = {"config", "workdir", "restart", "override_resume", "data_dir", "on_bad_image", "steps", "every", "log_every",
+        "steps_per_call", "lr", "clip", "devices", "distributed", "traceback"}  # fmt: skip
 
 C = TypeVar("C", bound=Run)
 S = TypeVar("S")

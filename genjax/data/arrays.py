@@ -114,6 +114,7 @@ def _numbers(file: Any, about: Header, length: int, stored: int) -> np.ndarray:
     if about.nbytes > length:
         raise DataError(f"it claims to be {about}, more than the file holds")
     files.demand_plausible(about.nbytes, stored)
+    files.demand_memory(about.nbytes)
     content = np.empty(about.nbytes, np.uint8)
     place = 0
     while place < len(content):

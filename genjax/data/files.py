@@ -103,6 +103,20 @@ def demand_plausible(claimed: int, stored: int) -> None:
         raise DataError(f"{stored} bytes claim to hold {claimed}: a decompression bomb?")
 
 
+def demand_memory(nbytes: int) -> None:
+    """Refuse to hold in memory what the machine has not.
+
+    Raises:
+      DataError: says how much there is.
+    """
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # nobody says
+        return
+    if nbytes > total:
+        raise DataError(f"{nbytes:,} bytes of images are more than the {total:,} of this machine's memory; take fewer")
+
+
 def _demand_regular(path: pathlib.Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = next((word for test, word in _KINDS if test(mode)), "something else")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from genjax.data import images
+from genjax.data import files, images
 from genjax.data.dataset import Dataset
 
 
@@ -18,6 +18,7 @@ def fit(whole: Dataset, size: int | None = None, channels: int | None = None) ->
       channels: 1 for grey, 3 for colour; None leaves them as they are.
 
     Raises:
+      DataError: they would not fit into memory.
       ValueError: ``size`` or ``channels`` is out of range, or the images are not of bytes.
     """
     if (size is not None and size < 1) or channels not in (None, 1, 3):
@@ -29,6 +30,9 @@ def fit(whole: Dataset, size: int | None = None, channels: int | None = None) ->
     channels = None if channels is None or shape[2] == channels else channels
     if size is None and channels is None:
         return whole
+
+    rows = len(whole.train["image"]) + len(whole.heldout["image"])
+    files.demand_memory(rows * (size or shape[0]) * (size or shape[1]) * (channels or shape[2]))
 
     def brought(image: np.ndarray) -> np.ndarray:
         if not len(image):

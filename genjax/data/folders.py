@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from genjax.data import dataset, images
+from genjax.data import dataset, files, images
 from genjax.data.dataset import DataError, Dataset
 
 MAX_BAD = 0.01
@@ -35,7 +35,7 @@ def folder(
 ) -> Dataset:
     """All pictures below a folder, in memory, as uint8[n size size channels].
 
-    Files are taken by their suffix (``images.suffixes``, in either case) from the folder and all below it. A link to a
+    Files are taken by their suffix (``images.SUFFIXES``, in either case) from the folder and all below it. A link to a
     folder is followed unless that folder has been read already. Left out, and counted in ``left_out``, are all other
     files, empty ones, pipes and devices, and what archivers, editors and network drives leave: names that start with a
     dot or with ``~$``, and LITTER. The order is that of the bytes of the path relative to the folder, with ``/``
@@ -70,7 +70,7 @@ def folder(
         left_out["unreadable"] = len(found.bad)
     if found.dark:
         warnings.warn(
-            f"{root}: {len(found.dark)} pictures, {min(found.dark)!r} one: {images.DARK_REMARK}", stacklevel=2
+            f"{str(root)!r}: {len(found.dark)} pictures, {min(found.dark)!r} one: {images.DARK_REMARK}", stacklevel=2
         )
     kept = [i for i in range(len(names)) if names[i] not in found.bad]
     rows = {"image": found.image[kept] if found.bad else found.image} | _labels(names, kept)
@@ -95,7 +95,7 @@ def _list(root: pathlib.Path) -> tuple[list[pathlib.PurePath], collections.Count
                 left_out["hidden"] += 1
             elif about and stat.S_ISDIR(about.st_mode):
                 (links if entry.is_symlink() else folders).append(path)
-            elif suffix not in images.suffixes():
+            elif suffix not in images.SUFFIXES:
                 left_out[suffix or "without suffix"] += 1
             elif about and not stat.S_ISREG(about.st_mode):
                 left_out["pipes and devices"] += 1
@@ -104,7 +104,7 @@ def _list(root: pathlib.Path) -> tuple[list[pathlib.PurePath], collections.Count
             else:
                 found.append(path.relative_to(root))
     if not found:
-        known, met = ", ".join(images.suffixes()), ", ".join(f"{kind!r} {n}" for kind, n in left_out.most_common(6))
+        known, met = ", ".join(images.SUFFIXES), ", ".join(f"{kind!r} {n}" for kind, n in left_out.most_common(6))
         raise DataError(
             f"{root} holds no images; expected files whose names end in {known}" + (f"; there are {met}" if met else "")
         )
@@ -143,6 +143,7 @@ def _read_all(
     root: pathlib.Path, names: list[pathlib.PurePath], size: int, channels: int, background: images.Colour
 ) -> _Found:
     """Several at once, as decoders release the interpreter's lock."""
+    files.demand_memory(len(names) * size * size * channels)
     found = _Found(np.zeros((len(names), size, size, channels), np.uint8), {}, set())
     allowance = _Allowance(MAX_IN_FLIGHT)
 
@@ -182,7 +183,7 @@ class _Allowance:
 def _report(root: pathlib.Path, bad: dict[pathlib.PurePath, str], num: int, on_bad_image: str) -> None:
     some = "\n".join(f"  {name.as_posix()!r}: {bad[name]}" for name in sorted(bad)[:20])
     more = f"\n  and {len(bad) - 20} more" if len(bad) > 20 else ""
-    message = f"{root}: {len(bad)} of {num} images cannot be read:\n{some}{more}"
+    message = dataset.legible(f"{root}: {len(bad)} of {num} images cannot be read:\n{some}{more}")
     if on_bad_image == "raise":
         raise DataError(f'{message}\nrepair or remove them, or pass on_bad_image="skip"')
     if len(bad) > MAX_BAD * num:

@@ -14,7 +14,6 @@ animation           its first frame
 """
 
 import contextlib
-import functools
 import io
 import pathlib
 import warnings
@@ -28,7 +27,7 @@ from PIL import Image, UnidentifiedImageError, features
 from genjax.data import files, pngs, sixteen
 from genjax.data.dataset import DataError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "DIB", "DDS", "ICO", "QOI", "SGI")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "DIB", "DDS", "ICO", "QOI")
 """Formats of pictures that are told by their first bytes, run no program, and notice when they are cut short."""
 BY_NAME = ("TGA", "PCX")
 """Formats that first bytes do not tell: read only from files that are named so."""
@@ -62,11 +61,14 @@ class Picture(NamedTuple):
     dark: bool
 
 
-@functools.cache
-def suffixes() -> dict[str, str]:
-    """The format of each suffix, in small letters, that this Pillow can read."""
+def _formats() -> dict[str, str]:
     readable = [name for name in FORMATS + BY_NAME if name not in _CODECS or features.check(_CODECS[name])]
     return {suffix: name for suffix, name in Image.registered_extensions().items() if name in (*readable, "MPO")}
+
+
+_FORMAT = _formats()
+SUFFIXES = tuple(_FORMAT)
+"""What the names of pictures that this Pillow can read end in, in small letters."""
 
 
 def read(path: pathlib.Path, size: int, channels: int, background: Colour) -> UInt8[np.ndarray, "h w c"]:
@@ -168,6 +170,8 @@ def _opened(path: pathlib.Path, swapped: bool = False) -> Iterator[Image.Image]:
         stream.seek(0)
         with Image.open(stream, formats=formats) as image:
             demand_pixels(image)
+            if image.format == "JPEG2000":
+                sixteen.demand_shallow(image, file)
             if image.mode == "L" and depth < 8 and isinstance(image.info.get("transparency"), int):
                 image.info["transparency"] *= 255 // (2**depth - 1)  # as its levels are
             if swapped and not grey_alpha:
@@ -176,7 +180,7 @@ def _opened(path: pathlib.Path, swapped: bool = False) -> Iterator[Image.Image]:
 
 
 def _named(path: pathlib.Path) -> tuple[str, ...]:
-    found = suffixes().get(path.suffix.lower())
+    found = _FORMAT.get(path.suffix.lower())
     return (found,) if found in BY_NAME else ()
 
 
@@ -186,7 +190,10 @@ def _converted(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _opaque(image: Image.Image, background: Colour) -> Image.Image:
+    def composite(part: Image.Image) -> Image.Image:
+        canvas = Image.new("RGBA", part.size, (*background, 255))
+        return Image.alpha_composite(canvas, part.convert("RGBA")).convert("RGB")
+
     if image.has_transparency_data:
-        canvas = Image.new("RGBA", image.size, (*background, 255))
-        return Image.alpha_composite(canvas, image if image.mode == "RGBA" else image.convert("RGBA")).convert("RGB")
+        return sixteen.banded((image,), "RGB", composite)
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")

@@ -229,8 +229,10 @@ def _read(name: str, shards: list[tuple[pathlib.Path, int]], features: _Features
 
 
 def _records(shards: list[tuple[pathlib.Path, int]]) -> Iterator[bytes]:
-    from array_record.python import array_record_module
-
+    try:
+        from array_record.python import array_record_module
+    except ImportError as error:
+        raise DataError(f"reading {shards[0][0].parent} needs the package array_record, which is not here") from error
     for path, count in shards:
         if not files.is_regular(path):
             raise DataError(f"{path} is missing, or not a file")

@@ -4,6 +4,7 @@ Pillow keeps grey of sixteen bits, but cuts colours to their high bytes. Decodin
 order yields their low bytes.
 """
 
+import io
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ from genjax.data.dataset import DataError
 
 DARK = 65536 // 8
 """A picture of 16 bits without a level from here on is probably one of 12 bits or fewer."""
+BAND = 1 << 22
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _WHITE_IS_ZERO = 0
 
@@ -53,7 +55,31 @@ def reduced(image: Image.Image, swapped: Callable[[], AbstractContextManager[Ima
         return Reduced(image)
     with swapped() as other:
         other.load()
-        return _colours(image, np.asarray(image), np.asarray(other), other.mode != image.mode or deep == "LA;16B")
+        grey_alpha = deep == "LA;16B"
+        mode = "RGBA" if "transparency" in image.info else image.mode
+        found = banded((image, other), mode, lambda high, low: _colours(high, low, grey_alpha))
+        highest = _highest(image)[:3]
+        lit = any(highest) or any(_highest(other)[: 2 if grey_alpha else 3])
+        return Reduced(found, image.mode != "CMYK" and lit and max(highest) < DARK // 256)
+
+
+def demand_shallow(image: Image.Image, file: io.BufferedReader) -> None:
+    """Refuse a JPEG 2000 picture in colours of more than eight bits, which Pillow cuts without a trace.
+
+    The number of channels stands 38 bytes after the marker SIZ, and then their depths (ISO 15444-1, A.5.1).
+
+    Raises:
+      DataError: says how many bits.
+    """
+    place = file.tell()
+    file.seek(0)
+    start = (head := file.read(1 << 16)).find(b"\xff\x4f\xff\x51")
+    file.seek(place)
+    components = int.from_bytes(head[start + 40 : start + 42], "big")
+    depths = head[start + 42 : start + 42 + 3 * components : 3] if start >= 0 else b""
+    depth = 1 + max((byte & 127 for byte in depths), default=7)
+    if depth > 8 and not image.mode.startswith("I"):
+        raise DataError(f"colours of {depth} bits in JPEG 2000, of which Pillow reads 8; save it as PNG")
 
 
 def swap(image: Any) -> None:
@@ -62,6 +88,21 @@ def swap(image: Any) -> None:
         mode = _raw_mode(tile)
         other = mode[:-1] + _SWAPPED[mode[-1]]
         image.tile[i] = tile._replace(args=other if isinstance(tile.args, str) else (other, *tile.args[1:]))
+
+
+def banded(pictures: tuple[Image.Image, ...], mode: str, change: Callable[..., Image.Image]) -> Image.Image:
+    """What ``change`` makes of pictures of one size, a few million pixels at a time: big ones need no more memory."""
+    width, height = pictures[0].size
+    found, rows = Image.new(mode, (width, height)), max(1, BAND // width)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(top + rows, height))
+        found.paste(change(*(picture.crop(box) for picture in pictures)), box)
+    return found
+
+
+def _highest(image: Any) -> list[int]:
+    """The highest level of each channel."""
+    return [top for _, top in image.getextrema()]
 
 
 def _is_deep(image: Any) -> str:
@@ -87,19 +128,22 @@ def _grey(image: Image.Image) -> Reduced:
     low, high = int(levels.min()), int(levels.max())
     if low < 0 or high > 65535:
         raise DataError(f"levels {low} to {high}; expected 0 to 65535")
-    levels = levels.astype(np.int32)
-    hidden = levels == image.info["transparency"] if isinstance(image.info.get("transparency"), int) else None
-    if getattr(image, "tag_v2", {}).get(262) == _WHITE_IS_ZERO:  # which Pillow heeds for eight bits only
-        levels = 65535 - levels
-    grey = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
-    if hidden is not None:
-        grey = Image.merge("LA", (grey, _alpha(hidden)))
-    return Reduced(grey, 0 < int(levels.max()) < DARK)
+    turned = getattr(image, "tag_v2", {}).get(262) == _WHITE_IS_ZERO  # which Pillow heeds for eight bits only
+    eight = np.empty(levels.shape, np.uint8)
+    for top in range(0, len(levels), rows := max(1, BAND // levels.shape[1])):
+        band = levels[top : top + rows].astype(np.int32)
+        eight[top : top + rows] = ((65535 - band if turned else band) + 128) // 257
+    grey = Image.fromarray(eight)
+    if isinstance(key := image.info.get("transparency"), int):
+        grey = Image.merge("LA", (grey, _alpha(levels == key)))
+    return Reduced(grey, 0 < (65535 - low if turned else high) < DARK)
 
 
-def _colours(image: Image.Image, high: UInt8[np.ndarray, "h w c"], low: UInt8[np.ndarray, "h w c"], grey) -> Reduced:
+def _colours(image: Image.Image, other: Image.Image, grey_alpha: bool) -> Image.Image:
     """The bytes of each level joined, rounded: (256 h + l) / 257 is h + (l - h) / 257, and |l - h| < 256."""
-    if grey:  # see pngs.as_rgba
+    high: UInt8[np.ndarray, "h w c"] = np.asarray(image)
+    low: UInt8[np.ndarray, "h w c"] = np.asarray(other)
+    if grey_alpha:  # see pngs.as_rgba
         high, low = low[..., [0, 0, 0, 2]], low[..., [1, 1, 1, 3]]
     slope = low.astype(np.int16) - high
     eight = (high + (slope > 128) - (slope < -128)).astype(np.uint8)
@@ -108,9 +152,7 @@ def _colours(image: Image.Image, high: UInt8[np.ndarray, "h w c"], low: UInt8[np
     if image.mode == "RGB" and isinstance(key, tuple):
         levels = high.astype(np.uint16) * 256 + low
         found.putalpha(_alpha((levels == np.array(key, np.uint16)).all(-1)))
-    colours = slice(0, 3) if image.mode == "RGBA" else slice(None)
-    dark = high[..., colours].max() < DARK // 256 and bool(high[..., colours].any() or low[..., colours].any())
-    return Reduced(found, bool(dark) and image.mode != "CMYK")
+    return found
 
 
 def _alpha(hidden: np.ndarray) -> Image.Image:

@@ -64,12 +64,15 @@ def test_descriptions_of_any_kind_end_in_data_errors(tmp_path, text):
             data.tfds("lent", tmp_path / bad)
 
 
-def test_idx_bombs_are_refused_before_they_are_unpacked(tmp_path):
-    header = bytes([0, 0, 8, 1]) + struct.pack(">I", 200 << 20)
-    with gzip.open(tmp_path / "x.gz", "wb") as file:
-        file.write(header + bytes(200 << 20))
+def test_idx_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PLAIN", 1 << 20)
+    header = bytes([0, 0, 8, 1]) + struct.pack(">I", 20 << 20)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(header + bytes(20 << 20)))
+    tracemalloc.start()
     with pytest.raises(data.DataError, match="bomb"):
         idx.read(tmp_path / "x.gz")
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
 
 
 def test_archives_of_cifar_are_unpacked_no_further_than_they_should_be(tmp_path, monkeypatch):
@@ -190,3 +193,11 @@ def test_any_bytes_are_a_record_or_a_value_error(content):
         examples.parse(content)
     except ValueError:
         pass
+
+
+def test_what_no_memory_holds_is_refused_at_once(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "x.png")
+    with pytest.raises(data.DataError, match="this machine's memory"):
+        data.folder(tmp_path, 10**7)
+    with pytest.raises(data.DataError, match="this machine's memory"):
+        data.fit(data.digits(), 10**6)

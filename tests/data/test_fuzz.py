@@ -73,7 +73,7 @@ MODES = {
 
 @pytest.mark.parametrize(
     "suffix",
-    [".png", ".jpg", ".webp", ".gif", ".bmp", ".tif", ".ppm", ".avif", ".jp2", ".dds", ".ico", ".qoi", ".sgi"]
+    [".png", ".jpg", ".webp", ".gif", ".bmp", ".tif", ".ppm", ".avif", ".jp2", ".dds", ".ico", ".qoi"]
     + [".tga", ".pcx"],
 )
 def test_pictures(tmp_path, suffix):

@@ -92,13 +92,15 @@ def test_one_level_of_few_bits_is_transparent(tmp_path, depth):
     assert (images.read(tmp_path / "x.png", 8, 3, (1, 2, 3)) == expected).all()
 
 
-def tiff(levels, order, photometric):
-    """Uncompressed, one strip; TIFF 6.0 §2: the header, the directory, and what does not fit into it."""
+def tiff(levels, order, photometric, packing=1):
+    """One strip, as it is (1) or deflated (8); TIFF 6.0 §2: header, strip, depths of the channels, directory."""
     height, width, channels = levels.shape
     pixels = levels.astype(f"{order}u2").tobytes()
+    pixels = zlib.compress(pixels) if packing == 8 else pixels
+    pixels += bytes(len(pixels) % 2)
     bits = 8 + len(pixels)
     where = (bits, 3) if channels > 1 else (16 << (16 if order == ">" else 0), 3)
-    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, None), (259, 3, 1, 1)]
+    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, None), (259, 3, 1, packing)]
     entries += [(262, 3, 1, photometric), (273, 4, 1, 8), (277, 3, 1, channels), (278, 3, 1, height)]
     entries += [(279, 4, 1, len(pixels))]
     directory = struct.pack(f"{order}H", len(entries))
@@ -116,15 +118,17 @@ def tiff(levels, order, photometric):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("photometric", [1, 2])
-def test_tiffs_of_sixteen_bits_are_rounded(tmp_path, order, photometric):
+@pytest.mark.parametrize("packing", [1, 8])
+def test_tiffs_of_sixteen_bits_are_rounded(tmp_path, order, photometric, packing):
     levels = levels_of(0 if photometric == 1 else 2)
-    (tmp_path / "x.tif").write_bytes(tiff(levels, order, photometric))
+    (tmp_path / "x.tif").write_bytes(tiff(levels, order, photometric, packing))
     assert (images.read(tmp_path / "x.tif", 9, 3, BLACK) == rounded(levels)).all()
 
 
-def test_white_is_zero_is_turned_around(tmp_path):
+@pytest.mark.parametrize("packing", [1, 8])
+def test_white_is_zero_is_turned_around(tmp_path, packing):
     levels = levels_of(0)
-    (tmp_path / "x.tif").write_bytes(tiff(levels, "<", 0))
+    (tmp_path / "x.tif").write_bytes(tiff(levels, "<", 0, packing))
     assert (images.read(tmp_path / "x.tif", 9, 1, BLACK) == rounded(65535 - levels)).all()
 
 
@@ -196,7 +200,7 @@ LOSSLESS = {
     ".tga": {"compression": "tga_rle"},
     ".icb": {"format": "TGA"},
 }
-LOSSLESS |= {".pcx": {}, ".jp2": {}, ".qoi": {}, ".sgi": {}, ".dds": {}, ".ico": {"sizes": [(16, 16)]}, ".pnm": {}}
+LOSSLESS |= {".pcx": {}, ".jp2": {}, ".qoi": {}, ".dds": {}, ".ico": {"sizes": [(16, 16)]}, ".pnm": {}}
 LOSSY = {".jpe": {"format": "JPEG"}, ".jfif": {"format": "JPEG"}, ".mpo": {"format": "JPEG"}, ".avif": {"quality": 95}}
 
 
@@ -206,6 +210,22 @@ def test_every_format_that_pillow_reads_safely_is_read(tmp_path, suffix):
     Image.fromarray(smooth).save(tmp_path / f"x{suffix.upper()}", **(LOSSLESS | LOSSY)[suffix])
     found = data.folder(tmp_path, 16).train["image"][0].astype(int)
     assert np.abs(found - smooth).max() <= (0 if suffix in LOSSLESS else 12)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16"])
+def test_jpeg_2000_is_read_unless_it_has_deep_colours(tmp_path, mode):
+    source = Image.fromarray(levels_of(0)[..., 0].astype(np.uint16)) if mode == "I;16" else Image.new(mode, (9, 9))
+    source.save(tmp_path / "x.jp2", irreversible=False)
+    found = images.read(tmp_path / "x.jp2", 9, 1, BLACK)
+    assert (found == (rounded(levels_of(0)) if mode == "I;16" else 0)).all()
+    content = bytearray((tmp_path / "x.jp2").read_bytes())
+    start = content.index(b"\xff\x4f\xff\x51") + 42
+    assert content[start] == (15 if mode == "I;16" else 7)
+    content[start] = 11
+    (tmp_path / "x.jp2").write_bytes(content)
+    if mode in ("LA", "RGB", "RGBA"):
+        with pytest.raises(data.DataError, match="12 bits in JPEG 2000"):
+            images.read(tmp_path / "x.jp2", 9, 1, BLACK)
 
 
 @pytest.mark.parametrize("fmt", images.BY_NAME)
@@ -256,6 +276,17 @@ def test_pixels_in_flight_are_bounded(tmp_path, monkeypatch):
     found = data.folder(tmp_path, 4)
     assert len(found.train["image"]) + len(found.heldout["image"]) == 24
     assert most[0] <= 330 and held[0] == 0
+
+
+@pytest.mark.parametrize("colour", [0, 2, 4, 6])
+def test_big_pictures_are_read_in_bands_without_a_seam(tmp_path, monkeypatch, colour):
+    levels = levels_of(colour)
+    key = chunk(b"tRNS", struct.pack(">H", 65535) * CHANNELS[colour]) if colour < 3 else b""
+    (tmp_path / "x.png").write_bytes(png(levels, colour, key))
+    whole = images.read(tmp_path / "x.png", 9, 3, (1, 2, 3))
+    for band in (1, 20, 81):
+        monkeypatch.setattr(sixteen, "BAND", band)
+        assert (images.read(tmp_path / "x.png", 9, 3, (1, 2, 3)) == whole).all()
 
 
 HELD = """

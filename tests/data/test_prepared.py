@@ -96,6 +96,15 @@ def test_splits_are_read_with_their_labels(root):
     assert "tensorflow" not in sys.modules
 
 
+def test_records_and_their_order_are_those_of_tensorflow_datasets_own_reader(root):
+    found = data.tfds("genjax_plain", root)
+    theirs = tfds.builder_from_directory(root / "genjax_plain" / "1.10.0")
+    for split, ours in (("train", found.train), ("test", found.heldout)):
+        examples = list(theirs.as_data_source(split=split))
+        assert (np.stack([example["image"] for example in examples]) == ours["image"]).all()
+        assert [int(example["label"]) for example in examples] == ours["label"].tolist()
+
+
 def test_newest_version_is_read(root, tmp_path):
     (tmp_path / "genjax_plain").mkdir()
     (tmp_path / "genjax_plain" / "1.10.0").symlink_to(root / "genjax_plain" / "1.10.0")
