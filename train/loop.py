@@ -15,7 +15,7 @@ import optax
 from genjax import data
 from genjax.training import parallel, state, steps
 from genjax.types import Draw, Kernel, Key, Loss, Params
-from train import checkpoint, config, members, pictures, record, runtime, signals, sources
+from train import checkpoint, config, machines, members, pictures, record, runtime, shelf, signals, sources
 
 _INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside those of training/steps.py
 
@@ -71,7 +71,7 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
       NonFinite: the loss is.
     """
     if settings.distributed:
-        runtime.join_machines()
+        machines.join()
     source.check(settings)
     devices = runtime.devices(settings.devices, settings.batch_size)
     lineup = members.of(settings)
@@ -90,6 +90,9 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
             raise config.UsageError(
                 f"batch_size {settings.batch_size}: {dataset.name} has {rows} training examples; use fewer"
             )
+        if jax.process_count() > 1:
+            there = max(shelf.steps(workdir / "checkpoints"), default=None)
+            machines.agree(settings, {"data": data.fingerprint(dataset), "last checkpoint": there})
         if settings.restart:
             record.clear(workdir)
         name = record.run_id(workdir)
