@@ -18,7 +18,21 @@ import optax
 from genjax import data
 from genjax.training import parallel, state, steps
 from genjax.types import Draw, Kernel, Key, Loss, Params
-from train import checkpoint, claims, config, drawing, members, pictures, record, runtime, signals, sources, usage
+from train import (
+    checkpoint,
+    claims,
+    config,
+    drawing,
+    machines,
+    members,
+    pictures,
+    record,
+    runtime,
+    shelf,
+    signals,
+    sources,
+    usage,
+)
 from train.workdir import resolve
 
 _INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside those of training/steps.py
@@ -76,7 +90,7 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
       NonFinite: the loss is.
     """
     if settings.distributed:
-        runtime.join_machines()
+        machines.join()
     source.check(settings)
     devices = runtime.devices(settings.devices, settings.batch_size)
     lineup = members.of(settings)
@@ -97,6 +111,9 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
                 f"batch_size {settings.batch_size}: {dataset.name} has {rows} training examples; use fewer"
             )
         _check_memory(jax.eval_shape(_start(task_of, lineup), *lineup.who))
+        if jax.process_count() > 1:
+            there = max(shelf.steps(workdir / "checkpoints"), default=None)
+            machines.agree(settings, {"data": data.fingerprint(dataset), "last checkpoint": there})
         begun = record.run_id(workdir)
         if settings.restart and begun:
             claims.clear(workdir, begun)

@@ -17,7 +17,7 @@ import numpy as np
 
 from genjax import data
 from genjax.training import parallel
-from train import checkpoint, signals, streams
+from train import checkpoint, machines, signals, streams
 from train.config import UsageError
 
 
@@ -55,6 +55,7 @@ EXIT_CODES: list[tuple[type[BaseException], int]] = [
     (checkpoint.NonFinite, 5),
     (checkpoint.CheckpointError, 4),
     (Preempted, 75),
+    (machines.Gone, 75),
     (KeyboardInterrupt, 130),
     (Exception, 1),
 ]
@@ -77,7 +78,9 @@ def main(script: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
             code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
             if "--traceback" in argv:
                 traceback.print_exc()
-            streams.tell(_message(error), sys.stderr)
+            code, message = machines.verdict(error, code, _message(error))
+            streams.tell(message, sys.stderr)
+            machines.leave(code, message)
         _leave(code if isinstance(code, int) else int(code is not None))
 
 
@@ -129,23 +132,6 @@ def _show_warning(folder: pathlib.Path, otherwise: Callable, message: Warning | 
     for path in folder.glob(f"{glob.escape(found[1])}-*"):
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def join_machines() -> None:
-    """Start JAX's distributed runtime.
-
-    Slurm, MPI, Kubernetes and TPU pods say who is who; elsewhere the variables JAX_COORDINATOR_ADDRESS (host:port of
-    the first machine), JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
-
-    Raises:
-      UsageError: nobody says.
-    """
-    names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    count, number = (int(os.environ[name]) if os.environ.get(name, "").isdigit() else None for name in names)
-    try:
-        jax.distributed.initialize(num_processes=count, process_id=number)
-    except ValueError as error:
-        raise UsageError(f"--distributed: {error}; set JAX_COORDINATOR_ADDRESS, {' and '.join(names)}") from error
 
 
 def run_once() -> dict[str, int]:
