@@ -1,11 +1,14 @@
 """Whether every kind of thing was made, and as often as it should be."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from genjax.theory import information
+from genjax import checks
+from genjax.metrics.distances import Points, sets
+from genjax.metrics.neighbours import distances
+from genjax.theory import information, simplex
 
 
 class Balance(NamedTuple):
@@ -14,7 +17,7 @@ class Balance(NamedTuple):
     Fields:
       shares: of each class.
       covered: classes with at least a tenth of the share they should have.
-      kl: D(shares‖wanted), nats; 0 where they are as wanted.
+      kl: D(shares‖wanted), nats; 0 where they are as wanted, ∞ where a class should not be there.
     """
 
     shares: Float[np.ndarray, " k"]
@@ -22,29 +25,35 @@ class Balance(NamedTuple):
     kl: float
 
 
-def balance(classes: Int[np.ndarray, " n"], wanted: Float[np.ndarray, " k"]) -> Balance:
-    """Shares of classes against those that are wanted.
+def balance(classes: Any, wanted: Any) -> Balance:
+    """Shares of classes [n] against those that are wanted [k].
 
     >>> balance(np.array([0, 0, 1, 1]), np.array([0.25, 0.25, 0.5])).covered
     2
 
     Raises:
-      ValueError: there are no points, or a class outside [0, k).
+      ValueError: there are no points, or a class outside [0, k), or the wanted shares do not sum to one.
     """
-    if not len(classes) or not 0 <= classes.min() <= classes.max() < len(wanted):
-        raise ValueError(f"classes: expected some, in [0, {len(wanted)})")
-    shares = np.bincount(classes, minlength=len(wanted)) / len(classes)
-    return Balance(shares, int((shares >= wanted / 10).sum()), float(information.kl(shares, np.asarray(wanted))))
+    simplex.check("wanted", wanted)
+    classes, wanted = np.asarray(classes), np.asarray(wanted, np.float64)
+    whole = classes.dtype.kind in "iu" and classes.ndim == wanted.ndim == 1
+    if not whole or not classes.size or not 0 <= classes.min() <= classes.max() < len(wanted):
+        raise ValueError(f"classes: expected some, in [0, {len(wanted)}), as whole numbers; got {classes}")
+    shares = np.bincount(classes.astype(np.int64), minlength=len(wanted)) / len(classes)
+    return Balance(shares, int((shares >= wanted / 10).sum()), float(information.kl(shares, wanted)))
 
 
-def modes(
-    points: Float[np.ndarray, "n d"], centres: Float[np.ndarray, "k d"], radius: float
-) -> tuple[Int[np.ndarray, " m"], float]:
+def modes(points: Points, centres: Points, radius: Any) -> tuple[Int[np.ndarray, " m"], float]:
     """The nearest centre of each point that lies within ``radius`` of one, and the share of such points.
 
     >>> modes(np.array([[0.1], [5.0], [9.9]]), np.array([[0.0], [10.0]]), 1.0)[0]
     array([0, 1])
+
+    Raises:
+      ValueError: no points or centres [_ d] of one length, numbers that are not finite, or a radius below 0.
     """
-    distance = np.linalg.norm(points[:, None] - centres, axis=-1)
+    points, centres = sets(points=points, centres=centres)
+    checks.within("radius", radius, 0)
+    distance = distances(points, centres)
     near = distance.min(1) <= radius
     return distance.argmin(1)[near], float(near.mean())

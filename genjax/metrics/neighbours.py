@@ -1,13 +1,15 @@
 """What nearest neighbours tell of two sets of points: quality and variety apart, and whether points were copied."""
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from genjax.metrics.distances import Points
+from genjax.metrics.distances import Points, sets, unit
 
 CHUNK = 250  # points whose distances to all others are held at a time
+PART = 2**21  # numbers whose differences are held at a time
 
 
 class Manifold(NamedTuple):
@@ -35,16 +37,14 @@ def manifold(real: Points, made: Points, *, k: int = 5) -> Manifold:
     Manifold(precision=1.0, recall=0.6, density=2.0, coverage=0.6)
 
     Raises:
-      ValueError: k below 1, or a set of no more than k points.
+      ValueError: k below 1, or a set of no more than k points, or other points than ``distances.sets`` takes.
     """
-    if not 1 <= k < min(len(real), len(made)):
-        raise ValueError(f"k: expected 1 to below {min(len(real), len(made))}, the smaller set; got {k}")
+    real, made = sets(real=real, made=made)
+    _check_k(k, min(len(real), len(made)))
     real_radius, made_radius = radii(real, k), radii(made, k)
     precise, recalled, dense = np.zeros(len(made), bool), np.zeros(len(real), bool), np.zeros(len(made))
     covered = np.zeros(len(real), bool)
-    for start in range(0, len(made), CHUNK):
-        part = slice(start, start + CHUNK)
-        distance = distances(made[part], real)
+    for part, distance in _chunks(made, real, lambda part, _: np.maximum(real_radius, made_radius[part, None])):
         within = distance <= real_radius
         precise[part], dense[part] = within.any(1), within.sum(1)
         covered |= within.any(0)
@@ -71,27 +71,80 @@ def copies(train: Points, heldout: Points, made: Points) -> Copies:
     >>> train, heldout = np.arange(0.0, 100, 2)[:, None], np.arange(1.0, 100, 2)[:, None]
     >>> copies(train, heldout, train[:10]), copies(train, heldout, heldout[:10]).ratio
     (Copies(ratio=0.0, share=1.0), 1.0)
+
+    Raises:
+      ValueError: half of the held-out points are training points, so that nothing can be told; or other points than
+        ``distances.sets`` takes.
     """
+    train, heldout, made = sets(train=train, heldout=heldout, made=made)
     theirs, ours = nearest(heldout, train), nearest(made, train)
-    return Copies(float(np.median(ours) / np.median(theirs)), float((ours < np.quantile(theirs, 0.01)).mean()))
+    if not (middle := np.median(theirs)) > 0:
+        raise ValueError("heldout: expected points that are not in train; half of them or more are")
+    return Copies(float(np.median(ours) / middle), float((ours < np.quantile(theirs, 0.01)).mean()))
 
 
 def nearest(points: Points, others: Points) -> Float[np.ndarray, " _"]:
-    """Distance of each point to the nearest of the others."""
-    return _each(points, others, lambda d: d.min(1))
+    """Distance of each point to the nearest of the others.
+
+    Raises:
+      ValueError: other points than ``distances.sets`` takes.
+    """
+    points, others = sets(points=points, others=others)
+    found = _chunks(points, others, lambda _, most: most.min(1, keepdims=True))
+    return np.concatenate([distance.min(1) for _, distance in found])
 
 
 def radii(points: Points, k: int) -> Float[np.ndarray, " _"]:
-    """Distance of each point to its k-th neighbour in its own set, itself not counted."""
-    return _each(points, points, lambda d: np.partition(d, k, 1)[:, k])
+    """Distance of each point to its k-th neighbour in its own set, itself not counted.
+
+    Raises:
+      ValueError: k below 1, or no more than k points, or other points than ``distances.sets`` takes.
+    """
+    (points,) = sets(points=points)
+    _check_k(k, len(points))
+    kth = lambda values: np.partition(values, k, 1)[:, k : k + 1]
+    return np.concatenate([kth(distance)[:, 0] for _, distance in _chunks(points, points, lambda _, most: kth(most))])
 
 
 def distances(a: Points, b: Points) -> Float[np.ndarray, "_ _"]:
-    """Euclidean distances, in float64."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return np.sqrt(np.maximum(squares, 0))
+    """Euclidean distances, in float64, by subtraction: right however far from 0 the points lie.
+
+    Raises:
+      ValueError: other points than ``distances.sets`` takes.
+    """
+    a, b = sets(a=a, b=b)
+    scale = unit(a, b)
+    a, b = a / scale, b / scale
+    rows = max(PART // b.size, 1)
+    parts = [np.sqrt(((a[i : i + rows, None] - b) ** 2).sum(-1)) for i in range(0, len(a), rows)]
+    return np.concatenate(parts) * scale
 
 
-def _each(a: Points, b: Points, reduce) -> Float[np.ndarray, " _"]:
-    return np.concatenate([reduce(distances(a[i : i + CHUNK], b)) for i in range(0, len(a), CHUNK)])
+def _chunks(
+    a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], reach: Callable[[slice, np.ndarray], np.ndarray]
+) -> Iterator[tuple[slice, Float[np.ndarray, "_ m"]]]:
+    """Distances of some points of a to all of b, by subtraction for all pairs that may be within reach.
+
+    The others come from |a|² + |b|² - 2 a·b of centred points, which is quick; its rounding is bounded, and theirs are
+    certainly out of reach. ``reach`` makes its bound of the chunk's place and of what distances are at most.
+    """
+    scale, d = unit(a, b), b.shape[1]
+    a, b = a / scale, b / scale
+    centre = b[0] + np.mean(b - b[0], 0)
+    x, y = a - centre, b - centre
+    for start in range(0, len(a), CHUNK):
+        part = slice(start, start + CHUNK)
+        lengths = (x[part] ** 2).sum(1)[:, None] + (y**2).sum(1)
+        squares = lengths - 2 * x[part] @ y.T
+        slack = (d + 8) * np.finfo(np.float64).eps * lengths
+        bound = reach(part, np.sqrt(np.maximum(squares + slack, 0)) * scale)
+        rows, columns = np.nonzero(np.sqrt(np.maximum(squares - slack, 0)) * scale <= bound)
+        for i in range(0, len(rows), step := max(PART // d, 1)):
+            row, column = rows[i : i + step], columns[i : i + step]
+            squares[row, column] = ((a[start + row] - b[column]) ** 2).sum(1)
+        yield part, np.sqrt(squares) * scale
+
+
+def _check_k(k: int, num: int) -> None:
+    if not 1 <= k < num:
+        raise ValueError(f"k: expected 1 to below {num}, the points of the smaller set; got {k}")

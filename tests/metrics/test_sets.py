@@ -129,3 +129,130 @@ def test_classes_that_are_missing_are_seen():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("shift", "n", "m", "low"), [(0.0, 30, 90, 0.94), (0.15, 60, 60, 0.88), (1.0, 120, 60, 0.86)])
+def test_the_error_bar_of_the_kernel_distance_covers_over_fresh_sets(shift, n, m, low):
+    """Two standard errors, 300 times, of N(0, I) and N(s, I), by their moments: with r = |s|² and t = x·y,
+    E t = 0 or r, E t² = d, d + r or d + 2 r + r², E t³ = 0 or r³ + 6 r² + (3 d + 6) r."""
+    d, r = 4, 4 * shift**2
+    exact = 3 * r / d + 3 * r**2 / d**2 + (r**3 + 6 * r**2 + (3 * d + 6) * r) / d**3
+    rng = np.random.default_rng(1)
+    sets = [(rng.normal(size=(n, 4)), rng.normal(size=(m, 4)) + shift) for _ in range(300)]
+    found = [distances.kernel(KEY, a, b) for a, b in sets]
+    mean, error = (np.array([float(part) for part in column]) for column in zip(*found, strict=True))
+    assert np.mean(np.abs(mean - exact) < 2 * error) >= low
+    assert abs(mean.mean() - exact) < 4 * mean.std() / np.sqrt(300)  # no bias
+    assert 0.75 < np.mean(error**2) / mean.var() < (2 if shift == 0 else 1.33)  # cut off below where laws are equal
+
+
+def test_the_kernel_distance_of_sets_no_larger_than_a_block_has_an_honest_error():
+    a, b = np.random.default_rng(0).normal(size=(2, 200, 3))
+    whole, few = distances.kernel(KEY, a, b), distances.kernel(KEY, a, b, num_blocks=4, size=20)
+    assert 1e-3 < whole.standard_error < few.standard_error
+    far = distances.kernel(KEY, a + 1e4, b + 1e4)  # of the same pairs: scaled by the slope of the kernel there
+    k = lambda x, y: (np.asarray(x, np.longdouble) @ np.asarray(y, np.longdouble).T / 3 + 1) ** 3
+    x, y = a + 1e4, b + 1e4
+    off = lambda k: (k.sum() - np.trace(k)) / (200 * 199)
+    direct = off(k(x, x)) + off(k(y, y)) - 2 * k(x, y).mean()
+    assert np.isclose(far.mean, float(direct), rtol=1e-3)
+    for wrong in ({"size": 0}, {"num_blocks": 0}, {"num_blocks": 1, "size": 9}):
+        with pytest.raises(ValueError, match="expected"):
+            distances.kernel(KEY, a, b, **wrong)
+
+
+def test_the_frechet_distance_of_near_sets_keeps_its_digits():
+    """Of x and (1 + e) x: e² tr Σ, a shift by s adds |s|²; also where features repeat."""
+    x = gaussian(0)
+    x = np.concatenate([x, x[:, :2]], 1)
+    trace = x.var(0, ddof=1).sum()
+    e = 2.0**-24
+    near = x - x.mean(0)
+    assert np.isclose(distances.frechet(near, near * (1 + e)), e**2 * trace, rtol=1e-5)
+    assert np.isclose(distances.frechet(x, x + 2.0**-20), 7 * 2.0**-40, rtol=1e-4)
+    assert distances.frechet(x, x) < 1e-26
+    assert np.isclose(distances.frechet(x + 1e8, 2 * x + 1e8), distances.frechet(x, 2 * x), rtol=1e-5)
+    assert distances.frechet(np.array([[0, 2], [2, 0]], np.uint8), np.array([[1, 3], [3, 1]], np.int64)) == 2
+
+
+def test_energy_at_coinciding_points_and_far_from_0():
+    x = jnp.array([[0.0], [0.0], [1.0]])
+    slope = jax.grad(lambda y: distances.energy(x, y))(x)
+    assert np.isfinite(slope).all()
+    a, b = RNG.normal(size=(2, 50, 3))
+    near = distances.energy(a, b)
+    assert np.isclose(distances.energy(a + 1e8, b + 1e8), near, rtol=1e-4)
+    assert np.isclose(distances.energy(1e25 * a, 1e25 * b), 1e25 * near, rtol=1e-4)
+    assert np.isclose(distances.energy(1e-30 * a, 1e-30 * b), 1e-30 * near, rtol=1e-4)
+    assert np.isclose(distances.energy(np.array([[0], [1]], np.uint8), np.array([[255], [254]], np.uint8)), 507)
+    assert all(distances.energy(a[i:], a[i:][::-1]) >= 0 for i in range(20))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e8])
+def test_neighbours_are_those_of_brute_force_wherever_the_points_lie(offset):
+    """Two clusters far from each other as well as from 0, on a lattice, so that many distances are equal."""
+    real, made = (np.round(4 * RNG.normal(size=(60, 3))) / 4 for _ in range(2))
+    real[::2] -= offset
+    made[::2] -= offset
+    brute = lambda x, y: np.linalg.norm(x[:, None] - y, axis=-1)
+    real_radius, made_radius = (np.sort(brute(x, x), 1)[:, 5] for x in (real, made))
+    across = brute(made, real)
+    within = across <= real_radius
+    exact = within.any(1).mean(), (across <= made_radius[:, None]).any(0).mean(), within.sum(1).mean() / 5
+    assert neighbours.manifold(real, made) == pytest.approx((*exact, within.any(0).mean()), abs=1e-12)
+    assert np.array_equal(neighbours.radii(real, 5), real_radius)
+    assert np.array_equal(neighbours.nearest(made, real), across.min(1))
+    assert np.array_equal(neighbours.distances(made, real), across)
+
+
+GOOD = np.random.default_rng(5).normal(size=(12, 2))
+SHARES = np.full(4, 0.25)
+BAD = [
+    np.full((12, 2), np.nan),
+    np.where(np.eye(12, 2), np.inf, GOOD),
+    np.zeros((0, 2)),
+    np.zeros(12),
+    np.zeros((12, 3)),
+]
+ENTRANCES = [
+    distances.frechet,
+    distances.energy,
+    distances.standardise,
+    lambda a, b: distances.kernel(KEY, a, b),
+    neighbours.manifold,
+    neighbours.nearest,
+    neighbours.distances,
+    lambda a, b: neighbours.copies(a, GOOD, b),
+    lambda a, b: neighbours.copies(GOOD, a, b),
+    lambda a, b: classes.modes(a, b, 1.0),
+]
+
+
+@pytest.mark.parametrize("entrance", range(len(ENTRANCES)))
+def test_every_entrance_refuses_bad_points(entrance):
+    for bad in BAD:
+        for pair in ((bad, GOOD), (GOOD, bad)):
+            with pytest.raises(ValueError, match="expected"):
+                ENTRANCES[entrance](*pair)
+
+
+@pytest.mark.parametrize("call", [
+    lambda: neighbours.radii(BAD[0], 2),
+    lambda: neighbours.radii(GOOD, 12),
+    lambda: neighbours.copies(GOOD, GOOD, GOOD),
+    lambda: distances.standardise(GOOD[:1], GOOD),
+    lambda: distances.frechet(GOOD[:1], GOOD),
+    lambda: distances.kernel(KEY, GOOD[:9], GOOD),
+    lambda: distances.kernel(KEY, 1e20 * GOOD, GOOD),
+    lambda: distances.frechet(1e200 * GOOD, GOOD),
+    lambda: classes.balance(np.zeros(0, int), SHARES),
+    lambda: classes.balance(np.array([0.5]), SHARES),
+    lambda: classes.balance(np.array([-1]), SHARES),
+    lambda: classes.balance(np.array([1]), 2 * SHARES),
+    lambda: classes.balance(np.array([1]), np.array([np.nan, 1])),
+    lambda: classes.modes(GOOD, GOOD, np.nan),
+    lambda: classes.modes(GOOD, GOOD, -1.0),
+])  # fmt: skip
+def test_what_has_no_number_is_refused(call):
+    with pytest.raises(ValueError, match="expected|row|sum"):
+        call()
