@@ -257,8 +257,8 @@ def ratio_test(restricted: Numbers, full: Numbers, num_restrictions: int) -> Rat
     checks.finite("restricted", restricted)
     checks.finite("full", full)
     if not simplex.known(restricted, full):
-        twice = jnp.maximum(2 * (jnp.asarray(full) - jnp.asarray(restricted)), 0.0)
-        return RatioTest(twice, chi2.sf(twice, num_restrictions))
+        statistic = jnp.maximum(2 * (jnp.asarray(full) - jnp.asarray(restricted)), 0.0)
+        return RatioTest(statistic, chi2.sf(statistic, num_restrictions))
     smaller, larger = np.asarray(restricted, np.float64), np.asarray(full, np.float64)  # all digits, then subtract
     if np.any(larger - smaller < -1e-5 * np.maximum(np.abs(smaller), 1)):
         raise ValueError(f"full: expected at least the log-likelihood {smaller} of the restricted model, got {larger}")
