@@ -13,6 +13,7 @@ FAULT    anything else: finite numbers of what is none, a crash, other numbers o
 The library runs here as users have it, without the tests' type checks.
 """
 
+import argparse
 import functools
 import importlib
 import inspect
@@ -71,10 +72,28 @@ ENTRANCES: dict[str, Entrance] = {}
 APART = {
     "theory.huffman": "symbols and bytes: tests/theory/test_huffman.py",
     "theory.scans": "the engine of markov.simulate: tests/theory/test_markov.py",
+    "theory.elimination": "what markov.stationary calls: tests/theory/test_markov.py",
+    "theory.maximum": "takes functions: tests/theory/test_likelihood.py",
+    "theory.quadrature": "takes functions: tests/theory/test_quadrature.py",
+    "theory.series": "the arithmetic of information: tests/theory/test_information.py",
+    "theory.tails": "the arithmetic of gaussian and families: tests/theory/test_gaussian.py",
+    "theory.transitions": "what markov calls: tests/theory/test_markov.py",
+    "theory.simplex.table": "the check itself",
+    "theory.simplex.pair": "the check itself",
+    "theory.simplex.same_outcomes": "the check itself",
+    "theory.simplex.check_lost": "the check itself",
+    "theory.simplex.check_logits": "the check itself",
+    "theory.simplex.floating": "the check itself",
+    "theory.simplex.rounding": "the check itself",
     "theory.markov.simulate": "takes functions: tests/theory/test_markov.py",
     "theory.variational": "takes functions: tests/theory/test_variational.py",
     "theory.mcmc.metropolis_hastings": "takes functions: tests/theory/test_mcmc.py",
-    "diffusion.samplers.chain": "takes functions: tests/diffusion/test_samplers.py",
+    "diffusion.chains": "takes functions: tests/diffusion/test_samplers.py",
+    "diffusion.grids.check": "the check itself",
+    "diffusion.grids.check_start": "the check itself",
+    "diffusion.grids.steep": "what solvers ask of a grid",
+    "diffusion.samplers.begin": "inside the samplers",
+    "diffusion.samplers.telling": "inside the samplers",
     "diffusion.samplers.look": "inside the samplers",
     "diffusion.objectives.hybrid": "takes functions: tests/diffusion/test_objectives.py",
     "models.ddpm.optimizer": "takes functions: tests/models/test_ddpm.py",
@@ -82,6 +101,9 @@ APART = {
     "models.ddpm.check_output": "asks about a network",
     "models.gan.optimizer": "takes functions: tests/models/test_gan.py",
     "models.vqvae.optimizer": "takes functions: tests/models/test_vqvae.py",
+    "models.actor_critic.probability_ratio": "inside the loss: tests/models/test_actor_critic.py",
+    "models.gan.build": "takes networks: tests/models/test_gan.py",
+    "models.vqvae.build": "takes networks: tests/models/test_vqvae.py",
     "models.actor_critic.optimizer": "takes functions: tests/models/test_actor_critic.py",
 }
 """Modules and functions that take no numbers, and where they are tested."""
@@ -426,13 +448,13 @@ def process_and_samplers() -> None:
         "solvers.dpm_solver": lambda **k: D.dpm_solver(denoise, GRID),
         "solvers.dpm_solver_sde": lambda **k: D.dpm_solver_sde(denoise, GRID),
         "solvers.heun": lambda **k: D.heun(denoise, GRID, **k),
-        "solvers.pndm": lambda **k: D.pndm(denoise, SCHEDULE, **{"num_steps": 5, **k}),
+        "pseudo.pndm": lambda **k: D.pndm(denoise, SCHEDULE, **{"num_steps": 5, **k}),
         "solvers.invert": lambda **k: D.invert(denoise, GRID, **k),
     }
     more = {
         "samplers.ddim": {"num_steps": 5, "eta": 0.5},
         "samplers.implicit": {"eta": 0.5},
-        "solvers.pndm": {"num_steps": 5},
+        "pseudo.pndm": {"num_steps": 5},
     }
     more |= {"solvers.heun": {"churn": 0.0, "churn_noise": 1.0}, "solvers.invert": {"iterations": 2}}
     for name, chain in chains.items():
@@ -524,13 +546,13 @@ def process_and_samplers() -> None:
     )
     errors = np.linspace(0.01, 0.9, T)
     add(
-        "diffusion.likelihood.sub_schedule",
+        "diffusion.optimal.sub_schedule",
         lambda squared_error, num_steps: bounds.sub_schedule(SCHEDULE, squared_error, num_steps),
         squared_error=errors,
         num_steps=5,
     )
     add(
-        "diffusion.likelihood.optimal_variance",
+        "diffusion.optimal.optimal_variance",
         lambda noise_squared: bounds.optimal_variance(SCHEDULE, noise_squared),
         noise_squared=errors,
     )
@@ -799,18 +821,26 @@ happens."""
     return text.splitlines()
 
 
-def main() -> int:
-    """Write the page, and say what is wrong."""
+def main(argv: list[str]) -> int:
+    """Write the page, and say what is wrong.
+
+    Args:
+      argv: the page, PAGE by default, and the beginning of the names to look at alone, which writes none.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=PAGE)
+    parser.add_argument("--only", default="")
+    settings = parser.parse_args(argv)
     fill()
-    found = rows(sys.argv[1] if len(sys.argv) > 1 else "")
+    found = rows(settings.only)
     faults = [f"{n}({a}) {k}: {w}" for n, a, words in found for k, w in words.items() if w.startswith("FAULT")]
-    faults += [f"{name}: no entrance in {__file__}" for name in (missing() if len(sys.argv) < 2 else [])]
-    print("\n".join(faults))
-    if len(sys.argv) < 2:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(page(found), encoding="utf-8")
+    faults += [f"{name}: no entrance in tests/entrances.py" for name in (() if settings.only else missing())]
+    print("\n".join(fault.splitlines()[0] for fault in faults))
+    if not settings.only:
+        settings.out.parent.mkdir(exist_ok=True)
+        settings.out.write_text(page(found), encoding="utf-8")
     return 1 if faults else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
