@@ -11,7 +11,7 @@ from genjax.diffusion import likelihood
 from train import config, ddpm, edm, evaluate, sample, vdm
 
 TINY = (
-    "--timesteps 8 --width 8 --multipliers 1 --blocks 1 --attention 99 --batch-size 16 --num-samples 4 "
+    "--timesteps 8 --width 8 --multipliers 1 --blocks 1 --attention --batch-size 16 --num-samples 4 "
     "--steps 4 --every 4 --log-every 1 --steps-per-call 1 --lr 0.02 --ema 0"
 ).split()
 
