@@ -138,8 +138,8 @@ class UNetRun(ImageRun):
     """Channels at each resolution, from the full one down, as multiples of the width."""
     blocks: int = 2
     """Residual blocks per resolution."""
-    attention: tuple[int, ...] = (4,)
-    """Resolutions with self-attention."""
+    attention: tuple[int, ...] = ()
+    """Heights with self-attention, of those that the image comes to as it is halved."""
     dropout: float = 0.0
     """Share of activations dropped in training."""
     fourier: tuple[int, ...] = ()

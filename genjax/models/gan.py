@@ -67,9 +67,8 @@ def optimal_discriminator(p: Table, q: Table) -> Table:
     checks.weight("p", p)
     checks.weight("q", q)
     xp = jnp if isinstance(p, jax.Array) or isinstance(q, jax.Array) else np
-    largest = xp.maximum(p, q)
-    scale = xp.where(largest > 0, largest, 1)  # p + q may pass the largest number
-    return xp.where(largest > 0, p / scale, 1) / xp.where(largest > 0, p / scale + q / scale, 2)
+    half = p / 2 + q / 2  # p + q may pass the largest number
+    return xp.where(half > 0, p / 2, 1) / xp.where(half > 0, half, 2)
 
 
 def _cross_entropy(real: Logits, fake: Logits) -> Logits:
