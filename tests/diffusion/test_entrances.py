@@ -221,7 +221,7 @@ def test_what_cannot_be_is_refused(message):
             raise AssertionError(f"expected {message!r}, got {found}")
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
 def test_a_chain_of_a_thousand_steps_draws_the_law_from_half_precision(dtype):
     """Of N(.4, .5²), x_T and the network's output in half precision; carried in it, .252 and .486 came out."""
     schedule = diffusion.linear_schedule(1000)
@@ -336,8 +336,7 @@ def test_the_order_is_lowered_before_a_long_last_step():
     """Of leading and linspace times λ jumps at the end; extrapolated there, deviations were .53 to .76."""
     schedule = diffusion.linear_schedule(1000)
     for spacing in ("leading", "linspace", "trailing"):
-        for count, least in ((10, 0.38), (50, 0.48)):
-            grid = grids.on_times(schedule, grids.timesteps(1000, count, spacing))
-            sample = jax.jit(diffusion.dpm_solver(exact(schedule), grid, clip=False))
-            low, high = sample(KEY, jnp.array([[-1.0], [1.0]]))[:, 0]
-            assert least < (high - low) / 2 < 0.51, (spacing, count, (high - low) / 2)
+        grid = grids.on_times(schedule, grids.timesteps(1000, 20, spacing))
+        sample = jax.jit(diffusion.dpm_solver(exact(schedule), grid, clip=False))
+        low, high = sample(KEY, jnp.array([[-1.0], [1.0]]))[:, 0]
+        assert 0.44 < (high - low) / 2 < 0.51, (spacing, (high - low) / 2)
