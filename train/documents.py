@@ -1,8 +1,10 @@
-"""Files of settings and numbers that are read back, JSON and TOML: every file ends in a value or in ``Unreadable``."""
+"""Files of settings and numbers, JSON and TOML: what is read back ends in a value or in ``Unreadable``."""
 
+import contextlib
 import json
 import pathlib
 import tomllib
+from collections.abc import Iterator
 from typing import Any
 
 from train import files, usage
@@ -47,6 +49,21 @@ def toml(path: pathlib.Path) -> dict[str, Any]:
     return _table(path, "TOML", tomllib.loads)
 
 
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Around the writing of what the user asked for: a disk that is full, or that does not let us, is one line.
+
+    Raises:
+      UsageError: what is in the way.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise usage.UsageError(
+            f"{files.shown(path)}: cannot be written: {error.strerror}; name another file"
+        ) from error
+
+
 def _table(path: pathlib.Path, kind: str, read: Any) -> dict[str, Any]:
     content = text(path)
     try:
@@ -61,9 +78,9 @@ def _table(path: pathlib.Path, kind: str, read: Any) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it has {usage.show(twice)} twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"it has {usage.show(name)} twice")
+        found[name] = value
     return found

@@ -22,6 +22,7 @@ from train import (
     codes,
     config,
     ddpm,
+    documents,
     edm,
     files,
     likelihoods,
@@ -213,7 +214,8 @@ def main(argv: Sequence[str]) -> None:
     out = files.check_output(settings.out) if settings.out else None
     row = scores(settings, typed)
     if out:
-        files.replace(out, json.dumps(row, indent=1, allow_nan=False) + "\n")
+        with documents.writing(out):
+            files.replace(out, json.dumps(row, indent=1, allow_nan=False) + "\n")
     labels = f"; labels: {row['labels']}" if "labels" in row else ""
     record.say(f"{row['data']}, {row['split']}; pixels: {row['pixels']}{labels}")
     titles = {"elbo": "ELBO", "bound": f"bound, K = {settings.samples}", "exact": "log p(x), quadrature"}

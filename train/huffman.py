@@ -13,7 +13,7 @@ import tyro
 
 from genjax import data
 from genjax.theory import huffman, information
-from train import config, files, record, runtime
+from train import config, documents, files, record, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,22 +44,14 @@ def main(argv: Sequence[str]) -> None:
         raise config.UsageError(f"--out {out}: is the file itself, {source}; name another")
     if os.path.lexists(out) and not settings.force:
         raise config.UsageError(f"{out} is there already; name another with --out, or overwrite it with --force")
-    if settings.restore:
-        _write(out, _restored(source, content))
-    else:
-        packed = huffman.encode(content)
-        if huffman.decode(packed) != content:
-            raise AssertionError(f"{out}: the code does not decode to the file; nothing is written")
-        _write(out, packed)
-        _report(content, len(packed), time.monotonic() - started)
+    result = _restored(source, content) if settings.restore else huffman.encode(content)
+    if not settings.restore and huffman.decode(result) != content:
+        raise AssertionError(f"{out}: the code does not decode to the file; nothing is written")
+    with documents.writing(out):
+        files.replace(out, result)
+    if not settings.restore:
+        _report(content, len(result), time.monotonic() - started)
     record.say(f"{source} -> {out}")
-
-
-def _write(out: pathlib.Path, content: bytes) -> None:
-    try:
-        files.replace(out, content)
-    except OSError as error:
-        raise config.UsageError(f"--out {out}: {error.strerror}; name another file") from error
 
 
 def _content(source: pathlib.Path) -> bytes:

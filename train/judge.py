@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from genjax import data
-from train import codes, config, files, panel, reads, record, runtime, sample, sources, trained, usage
+from train import codes, config, documents, files, panel, reads, record, runtime, sample, sources, trained, usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +122,8 @@ def main(argv: Sequence[str]) -> None:
         found["floor"] = who.floor(found["num"])
     runtime.check_finite("held-out images", found["floor"])
     if out:
-        files.replace(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
+        with documents.writing(out):
+            files.replace(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
     record.say(f"{found['workdir']}: {found['num']} images, seen by features {found['features']}; {found['frechet']}")
     record.say(f"{'':12} {'drawn':>12} {'held out':>12}")
     shares = found["drawn"].get("shares")

@@ -190,13 +190,14 @@ def main(argv: Sequence[str]) -> None:
     settings, typed = config.command(Sample, "sample", argv)
     out = files.check_output(settings.out, (".png", ".npz"))
     images = draw(settings, typed)
-    if out.suffix == ".npz":
-        content = io.BytesIO()
-        np.savez_compressed(content, images=images)
-        files.replace(out, content.getvalue())
-    else:
-        columns = settings.columns or -(-len(images) // max(1, round(len(images) ** 0.5)))
-        pictures.save(out, pictures.tile(images, columns))
+    with documents.writing(out):
+        if out.suffix == ".npz":
+            content = io.BytesIO()
+            np.savez_compressed(content, images=images)
+            files.replace(out, content.getvalue())
+        else:
+            columns = settings.columns or -(-len(images) // max(1, round(len(images) ** 0.5)))
+            pictures.save(out, pictures.tile(images, columns))
     record.say(f"{len(images)} images in {settings.out}")
 
 

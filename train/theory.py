@@ -22,7 +22,7 @@ from genjax.theory import (
     markov,
     variational,
 )
-from train import config, files, pictures, record, runtime
+from train import config, documents, files, pictures, record, runtime
 
 RESTAURANT = np.array([[0.2, 0.6, 0.2], [0.3, 0.0, 0.7], [0.5, 0.0, 0.5]])
 DISHES = ("hamburger", "pizza", "hot dog")
@@ -239,7 +239,8 @@ def main(argv: Sequence[str]) -> None:
     for name, printed, ours in table:
         record.say(f"{name:{width}}  {printed:>14}  {ours:.6g}")
     text = json.dumps([{"what": name, "notes": printed, "here": str(ours)} for name, printed, ours in table], indent=1)
-    files.replace(folder / "numbers.json", text + "\n")
+    with documents.writing(folder / "numbers.json"):
+        files.replace(folder / "numbers.json", text + "\n")
     for i, (name, draw) in enumerate(FIGURES.items()):
         draw(folder / f"{name}.png", jax.random.fold_in(jax.random.key(settings.seed), i))
         record.say(f"{folder / name}.png")
