@@ -74,12 +74,15 @@ def join() -> None:
             initialization_timeout=START,
             heartbeat_timeout_seconds=SILENCE,
         )
-    except ValueError as error:
-        raise UsageError(f"--distributed: {error}; set JAX_COORDINATOR_ADDRESS, {' and '.join(names)}") from error
+    except (ValueError, IndexError) as error:  # IndexError: an address without a port
+        reason = str(error) if isinstance(error, ValueError) else "expected host:port of the first machine"
+        raise UsageError(f"--distributed: {reason}; set JAX_COORDINATOR_ADDRESS, {' and '.join(names)}") from error
     except RuntimeError as error:
-        raise Gone(
-            f"not all machines of this run came within {START} s; start it again on all ({str(error).splitlines()[0]})"
-        ) from error
+        if "RPC server" in str(error):
+            address = os.environ.get("JAX_COORDINATOR_ADDRESS", "the first machine")
+            raise UsageError(f"--distributed: the port of {address} cannot be opened; choose another") from error
+        reason = "" if "bad_cast" in str(error) else f" ({str(error).splitlines()[0]})"  # how jaxlib tells of a timeout
+        raise Gone(f"not all machines of this run came within {START} s{reason}; start it again on all") from error
     finally:
         library.get_distributed_runtime_client = make
     ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)

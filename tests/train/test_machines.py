@@ -103,6 +103,26 @@ def test_where_one_is_gone_the_other_ends_with_a_sentence(which, number, codes):
     assert found[1 - which][2].splitlines()[-1] == said
 
 
+ALONE = "from train import machines, runtime; machines.START = 3; runtime.main(lambda argv: machines.join(), [])"
+
+
+@pytest.mark.slow
+def test_a_machine_that_finds_no_other_says_so():
+    for address, code, said in [
+        ("127.0.0.1:0", 75, "not all machines of this run came within 3 s; start it again on all"),
+        ("nowhere", 2, "--distributed: expected host:port of the first machine; set JAX_COORDINATOR_ADDRESS"),
+        ("", 2, "set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"),
+    ]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        env = {"JAX_COORDINATOR_ADDRESS": address.replace(":0", f":{port}"), "JAX_NUM_PROCESSES": "2"}
+        env = os.environ | {name: value for name, value in env.items() if value} | {"JAX_PROCESS_ID": "0"}
+        command = [sys.executable, "-c", ALONE]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == code and said in done.stderr.splitlines()[-1], done.stderr
+
+
 @pytest.mark.slow
 def test_training_commands_that_differ_in_steps_write_nothing(tmp_path):
     argv = ["--distributed", "--workdir", tmp_path / "run", "--batch-size", 16]

@@ -41,7 +41,9 @@ def start(*command, **options):
     return subprocess.Popen([sys.executable, *map(str, command)], **options)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_call_that_never_comes_back_is_ended_by_a_signal(number, code):
     process = start("-c", WAITING)
     assert process.stdout.readline() == "waiting\n"
@@ -87,7 +89,7 @@ def test_who_imports_train_keeps_the_handlers():
     assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
 
 
-TELL = "from train import streams; streams.prepare(); streams.tell('a ± b'); print('±'); streams.tell('end')"
+TELL = "from train import streams; streams.prepare(); streams.tell('a ± b'); streams.tell('±'); streams.tell('end')"
 
 
 @pytest.mark.parametrize(
@@ -149,9 +151,8 @@ def test_a_damaged_entry_of_the_compilation_cache_is_written_anew(tmp_path):
     entries = list((tmp_path / "genjax" / "xla").glob("jit_cached-*"))
     whole = {path: path.stat().st_size for path in entries}
     assert whole
-    for content in (b"", b"damaged"):
-        for path in entries:
-            path.write_bytes(content)
-        again = run()
-        assert again.stdout == "3.0\n" and again.stderr == ""
-        assert {path: path.stat().st_size for path in entries} == whole
+    for path in entries:
+        path.write_bytes(path.read_bytes()[:9])
+    again = run()
+    assert again.stdout == "3.0\n" and again.stderr == ""
+    assert {path: path.stat().st_size for path in entries} == whole
