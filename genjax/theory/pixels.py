@@ -10,20 +10,23 @@ error over h·w·c pixels is maximum likelihood of a Gaussian of fixed σ, and �
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array, Float
 
-from genjax import random
+from genjax import checks, random
 from genjax.theory import gaussian as normal
-from genjax.theory import information, simplex
-from genjax.types import Images, Key, Scalar
+from genjax.theory import information, levels
+from genjax.theory.levels import check_levels as check_levels
+from genjax.theory.levels import from_level, logistic_bin, to_level
+from genjax.types import Images, Key
 
-Outputs = Float[Array, "b h w m"]
-"""Of a network, for each pixel: m = ``num_outputs(c)`` for the c channels of the image."""
+Outputs = Any
+"""Of a network, for each pixel, [b h w m]: m = ``num_outputs(c)`` for the c channels of the image. Or what ``temper``
+makes of them."""
 
 
 class Likelihood(NamedTuple):
@@ -32,12 +35,13 @@ class Likelihood(NamedTuple):
     Fields:
       num_outputs: ``(c) -> m``: outputs wanted for each pixel of c channels.
       log_prob: ``(outputs, images) -> [b]``, nats; a density for continuous pixels, a probability for discrete ones.
-      mean: ``(outputs) -> images``.
+      mean: ``(outputs) -> images``, the mean of the law over its levels. Of a pixel whose channels depend on each
+        other, each channel's mean is taken with those before it at their means.
       sample: ``(key, outputs) -> images``; a key, or one for each image (see ``genjax.random``).
       num_levels: how many values a pixel can take: 2, 256, ...; 0 where it is continuous, and for those only
         differences of nats mean something.
       temper: ``(outputs, temperature) -> outputs`` of the distribution raised to the power 1 / temperature, or for
-        logistics with its scales times the temperature.
+        logistics with its scales times the temperature; towards 0 it draws what is likeliest. Must be positive.
       joint: whether the channels of a pixel depend on each other; if not, output i is of channel i mod c.
     """
 
@@ -46,7 +50,7 @@ class Likelihood(NamedTuple):
     mean: Callable[[Outputs], Images]
     sample: Callable[[Key, Outputs], Images]
     num_levels: int
-    temper: Callable[[Outputs, float | Scalar], Outputs]
+    temper: Callable[[Outputs, Any], Outputs]
     joint: bool = False
 
 
@@ -56,34 +60,49 @@ def bernoulli() -> Likelihood:
     For grey pixels ``log_prob`` is minus the cross-entropy of the notes' VAE, which is no likelihood of the image.
     """
 
-    def log_prob(logits: Outputs, images: Images) -> Float[Array, " b"]:
-        _check(images)
+    def log_prob(logits: Outputs, images: Any) -> Float[Array, " b"]:
+        _check(images, logits, lambda c: c)
         return -_per_image(information.binary_cross_entropy((images + 1) / 2, logits))
 
     def sample(key: Key, logits: Outputs) -> Images:
         draw = lambda key, logit: jnp.where(jax.random.bernoulli(key, jax.nn.sigmoid(logit)), 1.0, -1.0)
         return jax.vmap(draw)(random.per_example(key, logits.shape[0]), logits)
 
-    temper = lambda logits, temperature: logits / temperature
-    return Likelihood(lambda c: c, log_prob, lambda logits: 2 * jax.nn.sigmoid(logits) - 1, sample, 2, temper)
+    def temper(logits: Outputs, temperature: Any) -> Outputs:
+        temperature = _positive(temperature)
+        most = jnp.finfo(logits.dtype).max
+        return jnp.clip(logits / temperature, -most, most)
+
+    return Likelihood(lambda c: c, log_prob, lambda logits: jnp.tanh(logits / 2), sample, 2, temper)
 
 
-def gaussian(std: float | Scalar) -> Likelihood:
+def gaussian(std: Any) -> Likelihood:
     """Continuous pixels N(μ, σ²) of a fixed σ, in the units of [-1, 1]: the squared error as a likelihood.
 
+    ``temper`` makes the ``DiagGaussian`` of deviation σ √temperature, which the other functions take for outputs.
+
     Raises:
-      ValueError: ``std`` is not positive.
+      ValueError: ``std`` is not positive and finite.
     """
-    if simplex.known(std) and not std > 0:
+    if checks.known(std) and not 0 < float(std) < math.inf:
         raise ValueError(f"std: expected a positive standard deviation, got {std}")
-    distribution = lambda mean: normal.DiagGaussian(mean, jnp.full_like(mean, jnp.log(std)))
 
-    def log_prob(mean: Outputs, images: Images) -> Float[Array, " b"]:
-        _check(images)
-        return jnp.sum(normal.log_prob(distribution(mean), images), (-2, -1))
+    def distribution(outputs: Outputs) -> normal.DiagGaussian:
+        if isinstance(outputs, normal.DiagGaussian):
+            return outputs
+        return normal.DiagGaussian(outputs, jnp.full_like(outputs, jnp.log(std)))
 
-    sample = lambda key, mean: normal.sample(key, distribution(mean))
-    return Likelihood(lambda c: c, log_prob, lambda mean: mean, sample, 0, lambda mean, temperature: mean)
+    def log_prob(outputs: Outputs, images: Any) -> Float[Array, " b"]:
+        _check(images, distribution(outputs).mean, lambda c: c)
+        return jnp.sum(normal.log_prob(distribution(outputs), images), (-2, -1))
+
+    def temper(outputs: Outputs, temperature: Any) -> normal.DiagGaussian:
+        temperature = _positive(temperature)
+        mean, log_std = distribution(outputs)
+        return normal.DiagGaussian(mean, log_std + jnp.log(temperature) / 2)
+
+    sample = lambda key, outputs: normal.sample(key, distribution(outputs))
+    return Likelihood(lambda c: c, log_prob, lambda outputs: distribution(outputs).mean, sample, 0, temper)
 
 
 def discretized_logistic(num_levels: int = 256) -> Likelihood:
@@ -91,28 +110,32 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
 
     p(x) = σ((x + δ - μ) / s) - σ((x - δ - μ) / s), δ = 1 / (levels - 1); the outermost bins reach to ±∞. Two outputs
     for each channel: all the μ, then all the log s. In log space, σ(a) - σ(b) = σ(a) σ(-b) (1 - e^{b - a}) has no
-    cancellation and needs no clamp. Pixels are taken to the nearest level.
+    cancellation and needs no clamp. Pixels are taken to the nearest level. The mean over the levels is that of
+    tanh((μ - e) / 2s) over the edges e between bins.
 
     Raises:
       ValueError: fewer than 2 levels.
     """
-    _check_levels(num_levels)
+    levels.check_number(num_levels)
     half = 1 / (num_levels - 1)
 
-    def log_prob(outputs: Outputs, images: Images) -> Float[Array, " b"]:
-        _check(images)
+    def log_prob(outputs: Outputs, images: Any) -> Float[Array, " b"]:
+        _check(images, outputs, lambda c: 2 * c)
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
-        return _per_image(logistic_bin(_round(images, num_levels), mean, log_scale, half))
+        return _per_image(logistic_bin(levels.nearest(images, num_levels), mean, log_scale, half))
 
     def sample(key: Key, outputs: Outputs) -> Images:
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
         draw = lambda key: jax.random.logistic(key, mean.shape[1:], mean.dtype)
         noise = jax.vmap(draw)(random.per_example(key, mean.shape[0]))
-        return _round(mean + jnp.exp(log_scale) * noise, num_levels)
+        return levels.nearest(mean + levels.exp(log_scale) * noise, num_levels)
 
-    mean = lambda outputs: jnp.clip(jnp.split(outputs, 2, axis=-1)[0], -1, 1)
+    def mean(outputs: Outputs) -> Images:
+        mean, log_scale = jnp.split(outputs, 2, axis=-1)
+        return levels.mean_level(mean, log_scale, num_levels)
 
-    def temper(outputs: Outputs, temperature: float | Scalar) -> Outputs:
+    def temper(outputs: Outputs, temperature: Any) -> Outputs:
+        temperature = _positive(temperature)
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
         return jnp.concatenate([mean, log_scale + jnp.log(temperature)], -1)
 
@@ -127,25 +150,28 @@ def categorical(num_levels: int = 256) -> Likelihood:
     Raises:
       ValueError: fewer than 2 levels.
     """
-    _check_levels(num_levels)
+    levels.check_number(num_levels)
     logits = lambda outputs: outputs.reshape(*outputs.shape[:-1], num_levels, -1)
 
-    def log_prob(outputs: Outputs, images: Images) -> Float[Array, " b"]:
-        _check(images)
+    def log_prob(outputs: Outputs, images: Any) -> Float[Array, " b"]:
+        _check(images, outputs, lambda c: num_levels * c)
         level = to_level(images, num_levels)
         all_levels = jax.nn.log_softmax(logits(outputs), -2)
         return _per_image(jnp.take_along_axis(all_levels, level[..., None, :], -2)[..., 0, :])
 
     def mean(outputs: Outputs) -> Images:
-        levels = jnp.linspace(-1, 1, num_levels, dtype=outputs.dtype)
-        return jnp.einsum("...kc,k->...c", jax.nn.softmax(logits(outputs), -2), levels)
+        places = jnp.linspace(-1, 1, num_levels, dtype=outputs.dtype)
+        return jnp.einsum("...kc,k->...c", jax.nn.softmax(logits(outputs), -2), places)
 
     def sample(key: Key, outputs: Outputs) -> Images:
         draw = lambda key, one: jax.random.categorical(key, one, -2)
         level = jax.vmap(draw)(random.per_example(key, outputs.shape[0]), logits(outputs))
         return from_level(level, num_levels).astype(outputs.dtype)
 
-    temper = lambda outputs, temperature: outputs / temperature
+    def temper(outputs: Outputs, temperature: Any) -> Outputs:
+        each = logits(outputs)
+        return _temper_logits(each, temperature, -2).reshape(outputs.shape)
+
     return Likelihood(lambda c: num_levels * c, log_prob, mean, sample, num_levels, temper)
 
 
@@ -158,7 +184,7 @@ def mixture_of_logistics(num_components: int = 10, num_levels: int = 256) -> Lik
     Raises:
       ValueError: no component, or fewer than 2 levels.
     """
-    _check_levels(num_levels)
+    levels.check_number(num_levels)
     if num_components < 1:
         raise ValueError(f"num_components: expected at least 1, got {num_components}")
     half = 1 / (num_levels - 1)
@@ -174,9 +200,9 @@ def mixture_of_logistics(num_components: int = 10, num_levels: int = 256) -> Lik
     def channels(outputs: Outputs) -> int:
         return next(c for c in itertools.count(1) if num_outputs(c) >= outputs.shape[-1])
 
-    def log_prob(outputs: Outputs, images: Images) -> Float[Array, " b"]:
-        _check(images)
-        images = _round(images, num_levels)
+    def log_prob(outputs: Outputs, images: Any) -> Float[Array, " b"]:
+        _check(images, outputs, num_outputs)
+        images = levels.nearest(images, num_levels)
         logits, mean, log_scale, lower = split(outputs, images.shape[-1])
         mean = mean + jnp.einsum("...jik,...i->...jk", lower, images)
         each = jnp.sum(logistic_bin(images[..., None], mean, log_scale, half), -2)
@@ -188,69 +214,31 @@ def mixture_of_logistics(num_components: int = 10, num_levels: int = 256) -> Lik
             logits, *rest = one
             chosen = jax.nn.one_hot(jax.random.categorical(which, logits), num_components, dtype=logits.dtype)
             mean, log_scale, lower = (jnp.einsum("hw...k,hwk->hw...", part, chosen) for part in rest)
-            noise = jnp.exp(log_scale) * jax.random.logistic(noise, mean.shape, mean.dtype)
+            noise = levels.exp(log_scale) * jax.random.logistic(noise, mean.shape, mean.dtype)
             x = jnp.zeros_like(mean)
             for j in range(mean.shape[-1]):
                 shifted = mean[..., j] + jnp.sum(lower[..., j, :] * x, -1)
-                x = x.at[..., j].set(_round(shifted + noise[..., j], num_levels))
+                x = x.at[..., j].set(levels.nearest(shifted + noise[..., j], num_levels))
             return x
 
         return jax.vmap(draw)(random.per_example(key, outputs.shape[0]), split(outputs, channels(outputs)))
 
     def mean(outputs: Outputs) -> Images:
-        logits, mean, _, lower = split(outputs, c := channels(outputs))
+        logits, mean, log_scale, lower = split(outputs, c := channels(outputs))
         found: list[jax.Array] = []
         for j in range(c):
-            found.append(mean[..., j, :] + sum(lower[..., j, i, :] * before for i, before in enumerate(found)))
-        mixed = jnp.sum(jnp.stack(found, -2) * jax.nn.softmax(logits)[..., None, :], -1)
-        return jnp.clip(mixed, -1, 1)
+            shifted = mean[..., j, :] + sum(lower[..., j, i, :] * before for i, before in enumerate(found))
+            found.append(levels.mean_level(shifted, log_scale[..., j, :], num_levels))
+        return jnp.sum(jnp.stack(found, -2) * jax.nn.softmax(logits)[..., None, :], -1)
 
-    def temper(outputs: Outputs, temperature: float | Scalar) -> Outputs:
-        c = channels(outputs)
+    def temper(outputs: Outputs, temperature: Any) -> Outputs:
+        temperature, c = _positive(temperature), channels(outputs)
         ends = (num_components, num_components * (1 + c), num_components * (1 + 2 * c))
         logits, mean, log_scale, rest = jnp.split(outputs, ends, -1)
-        return jnp.concatenate([logits / temperature, mean, log_scale + jnp.log(temperature), rest], -1)
+        cold = _temper_logits(logits, temperature, -1)
+        return jnp.concatenate([cold, mean, log_scale + jnp.log(temperature), rest], -1)
 
     return Likelihood(num_outputs, log_prob, mean, sample, num_levels, temper, joint=True)
-
-
-def to_level(images: Float[Array, "*shape"], num_levels: int) -> Int[Array, "*shape"]:
-    """The nearest of the levels 0, ..., num_levels - 1 that stand evenly in [-1, 1]."""
-    return jnp.round((images + 1) / 2 * (num_levels - 1)).astype(jnp.int32)
-
-
-def from_level(level: Integer[Array, "*shape"], num_levels: int) -> Float[Array, "*shape"]:
-    """Where a level stands in [-1, 1]."""
-    return jnp.asarray(level, jnp.float32) / (num_levels - 1) * 2 - 1
-
-
-def check_levels(images: Images, num_levels: int) -> None:
-    """Refuse images, outside ``jit``, whose pixels are not among the levels; of bytes, as near as bytes come.
-
-    Raises:
-      ValueError: how many are not.
-    """
-    if not num_levels or not simplex.known(images):
-        return
-    exact = (np.asarray(images, np.float64) + 1) / 2 * (num_levels - 1)
-    tolerance = min(0.5 * (num_levels - 1) / 255, 0.25) + 1e-3
-    if wrong := int(np.sum(np.abs(exact - np.rint(exact)) > tolerance)):
-        raise ValueError(
-            f"images: expected pixels at {num_levels} levels between -1 and 1, evenly spaced; {wrong} of {exact.size} "
-            "are elsewhere: bring them to the levels, or take a likelihood with those of the images"
-        )
-
-
-def logistic_bin(
-    x: Float[Array, "..."], mean: Float[Array, "..."], log_scale: Float[Array, "..."], half: float
-) -> Float[Array, "..."]:
-    """log of the logistic's mass in (x - half, x + half); of the open side where x is -1 or 1."""
-    inverse = jnp.exp(-log_scale)
-    upper, lower = (x + half - mean) * inverse, (x - half - mean) * inverse
-    width = 2 * half * inverse
-    inner = jax.nn.log_sigmoid(upper) + jax.nn.log_sigmoid(-lower) + _log_one_minus_exp(width)
-    outer = jnp.where(x < 0, jax.nn.log_sigmoid(upper), jax.nn.log_sigmoid(-lower))
-    return jnp.where(jnp.abs(x) > 1 - half, outer, inner)
 
 
 def bits_per_dim(nats: Float[Array, "..."], shape: tuple[int, int, int]) -> Float[Array, "..."]:
@@ -258,30 +246,29 @@ def bits_per_dim(nats: Float[Array, "..."], shape: tuple[int, int, int]) -> Floa
     return information.bits_per_dim(nats, math.prod(shape))
 
 
-def _log_one_minus_exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """log(1 - e^{-x}) for x > 0, to full precision at both ends (Mächler 2012)."""
-    near = x < math.log(2)
-    small, large = jnp.where(near, x, 1), jnp.where(near, 1, x)
-    return jnp.where(near, jnp.log(-jnp.expm1(-small)), jnp.log1p(-jnp.exp(-large)))
+def _temper_logits(logits: Float[Array, "..."], temperature: Any, axis: int) -> Float[Array, "..."]:
+    """Logits over the temperature, the largest at 0, none at -∞."""
+    temperature = _positive(temperature)
+    below = logits - jnp.max(logits, axis, keepdims=True)
+    return jnp.maximum(below / temperature, jnp.finfo(logits.dtype).min)
 
 
-def _round(x: Float[Array, "*shape"], num_levels: int) -> Float[Array, "*shape"]:
-    """To the nearest level."""
-    unit = 2 / (num_levels - 1)
-    return jnp.clip(jnp.round((x + 1) / unit) * unit - 1, -1, 1)
-
-
-def _check_levels(num_levels: int) -> None:
-    if num_levels < 2:
-        raise ValueError(f"num_levels: expected at least 2, got {num_levels}")
+def _positive(temperature: Any) -> Any:
+    checks.positive("temperature", temperature)
+    return jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)  # less counts as 0 on most machines
 
 
 def _per_image(values: Images) -> Float[Array, " b"]:
     return jnp.sum(values, (-3, -2, -1))
 
 
-def _check(images: Images) -> None:
-    if not simplex.known(images):
+def _check(images: Any, outputs: Any, num_outputs: Callable[[int], int]) -> None:
+    checks.floating("images", images, "genjax.data.scale makes them of bytes")
+    if jnp.ndim(images) != 4 or outputs.shape != (wanted := (*images.shape[:3], num_outputs(images.shape[3]))):
+        got = f"{images.shape} and outputs {outputs.shape}"
+        wish = f" of outputs {wanted}" if jnp.ndim(images) == 4 else ""
+        raise ValueError(f"images: expected [b h w c]{wish}; got {got}")
+    if not checks.known(images):
         return
     low, high = np.min(np.asarray(images), initial=0), np.max(np.asarray(images), initial=0)
     if not -1 <= low <= high <= 1:

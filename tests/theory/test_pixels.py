@@ -168,3 +168,61 @@ def test_image_i_is_drawn_from_its_own_key():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+LAWS = [pixels.bernoulli(), pixels.categorical(5), pixels.discretized_logistic(17), pixels.mixture_of_logistics(3, 17)]
+
+
+@pytest.mark.parametrize("likelihood", LAWS)
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_the_mean_is_that_over_the_levels_and_temperature_is_a_power(likelihood, scale):
+    """Of one channel; logistics, whose scales are tempered, draw their likeliest levels towards 0 as all do."""
+    k = likelihood.num_levels
+    out = scale * jax.random.normal(jax.random.key(1), (1, 1, 1, likelihood.num_outputs(1)))
+    levels = np.linspace(-1, 1, k)
+    of = lambda out: jnp.broadcast_to(out, (k, *out.shape[1:]))
+    nats = np.asarray(likelihood.log_prob(of(out), one(levels)), float)
+    assert np.isclose(likelihood.mean(out).item(), np.exp(nats) @ levels, atol=1e-6)
+    for temperature in (1e-38, 1e-3, 0.5, 3.0):
+        cold = likelihood.temper(out, temperature)
+        seen = np.exp(np.asarray(likelihood.log_prob(of(cold), one(levels)), float))
+        assert abs(seen.sum() - 1) < 1e-5 and np.isfinite(likelihood.sample(jax.random.key(0), cold)).all()
+        if likelihood.num_outputs(1) in (1, k):
+            power = np.exp((nats - nats.max()) / temperature)
+            assert np.allclose(seen, power / power.sum(), atol=1e-5)
+
+
+def test_the_mean_of_a_logistic_cut_off_at_white():
+    assert np.isclose(pixels.discretized_logistic(17).mean(outputs(0.9, 0.0, 1)).item(), 0.395079, atol=1e-6)
+
+
+def test_the_temperature_of_a_gaussian_acts_on_its_deviation():
+    """N(μ, σ²)^(1/T) is N(μ, T σ²) up to its constant."""
+    likelihood, mean = pixels.gaussian(0.1), jnp.zeros((20_000, 1, 1, 1))
+    cold = likelihood.temper(mean, 0.01)
+    draws = np.asarray(likelihood.sample(jax.random.key(0), cold), float)
+    assert abs(draws.std() / 0.01 - 1) < 4 / np.sqrt(2 * 20_000)
+    assert np.array_equal(likelihood.mean(cold), mean)
+    exact = scipy.stats.norm(0, 0.01).logpdf(0.02)
+    assert np.isclose(likelihood.log_prob(cold, mean + 0.02)[0], exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", [*LAWS, pixels.gaussian(0.1)])
+def test_odd_images_and_temperatures_are_refused(likelihood):
+    out = jnp.zeros((1, 1, 1, likelihood.num_outputs(1)))
+    for images in (np.zeros((1, 1, 1, 1), np.uint8), np.full((1, 1, 1, 1), np.nan), np.zeros((1, 1, 1, 2), np.float32)):
+        with pytest.raises(ValueError, match="images: expected"):
+            likelihood.log_prob(out, images)
+    for temperature in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="temperature: expected positive"):
+            likelihood.temper(out, temperature)
+
+
+def test_numbers_that_are_no_levels_are_refused():
+    for images in (np.full((1, 1, 1, 1), np.nan), np.full((1, 1, 1, 1), 3.0)):
+        with pytest.raises(ValueError, match="1 of 1 are elsewhere"):
+            pixels.check_levels(images, 17)
+    with pytest.raises(ValueError, match="images: expected floating-point numbers, got uint8"):
+        pixels.to_level(np.array([255], np.uint8), 256)
+    with pytest.raises(ValueError, match="level: expected whole numbers from 0 to 3, got 4"):
+        pixels.from_level(np.array([4]), 4)

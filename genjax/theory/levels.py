@@ -1,0 +1,94 @@
+"""Pixels at levels that stand evenly in [-1, 1], and the logistic distribution over their bins."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from genjax import checks
+
+
+def to_level(images: Any, num_levels: int) -> Int[Array, "*shape"]:
+    """The nearest of the levels 0, ..., num_levels - 1 that stand evenly in [-1, 1].
+
+    Raises:
+      ValueError: fewer than 2 levels; or the images are no floating-point numbers.
+    """
+    check_number(num_levels)
+    checks.floating("images", images, "genjax.data.scale makes them of bytes")
+    return jnp.round((images + 1) / 2 * (num_levels - 1)).astype(jnp.int32)
+
+
+def from_level(level: Any, num_levels: int) -> Float[Array, "*shape"]:
+    """Where a level stands in [-1, 1].
+
+    Raises:
+      ValueError: fewer than 2 levels, or a level outside [0, num_levels).
+    """
+    check_number(num_levels)
+    checks.integers("level", level, 0, num_levels)
+    return jnp.asarray(level, jnp.float32) / (num_levels - 1) * 2 - 1
+
+
+def check_levels(images: Any, num_levels: int) -> None:
+    """Refuse images, outside ``jit``, whose pixels are not among the levels; of bytes, as near as bytes come.
+
+    Raises:
+      ValueError: how many are not.
+    """
+    if not num_levels or not checks.known(images):
+        return
+    exact = (np.asarray(images, np.float64) + 1) / 2 * (num_levels - 1)
+    tolerance = min(0.5 * (num_levels - 1) / 255, 0.25) + 1e-3
+    near = np.abs(exact - np.clip(np.rint(exact), 0, num_levels - 1)) <= tolerance
+    if wrong := int(np.sum(~near)):
+        raise ValueError(
+            f"images: expected pixels at {num_levels} levels between -1 and 1, evenly spaced; {wrong} of {exact.size} "
+            "are elsewhere: bring them to the levels, or take a likelihood with those of the images"
+        )
+
+
+def logistic_bin(
+    x: Float[Array, "..."], mean: Float[Array, "..."], log_scale: Float[Array, "..."], half: float
+) -> Float[Array, "..."]:
+    """log of the logistic's mass in (x - half, x + half); of the open side where x is -1 or 1."""
+    inverse = exp(-log_scale)
+    upper, lower = (x + half - mean) * inverse, (x - half - mean) * inverse
+    log_width = math.log(2 * half) - log_scale
+    inner = jax.nn.log_sigmoid(upper) + jax.nn.log_sigmoid(-lower) + _log_one_minus_exp(log_width)
+    outer = jnp.where(x < 0, jax.nn.log_sigmoid(upper), jax.nn.log_sigmoid(-lower))
+    return jnp.where(jnp.abs(x) > 1 - half, outer, inner)
+
+
+def _log_one_minus_exp(log_x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """log(1 - e^{-x}) of log x, to full precision at both ends (Mächler 2012): for small x it is log x."""
+    near = log_x < math.log(math.log(2))
+    small, large = jnp.exp(jnp.where(near, jnp.maximum(log_x, -30), -1)), exp(jnp.where(near, 0, log_x))
+    return jnp.where(near, log_x + jnp.log(-jnp.expm1(-small) / small), jnp.log1p(-jnp.exp(-large)))
+
+
+def exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """eˣ, kept away from 0 and from infinity: times 0 it is 0, and it may be divided by."""
+    return jnp.exp(jnp.clip(x, -60, 60))
+
+
+def mean_level(mean: Float[Array, "..."], log_scale: Float[Array, "..."], num_levels: int) -> Float[Array, "..."]:
+    """The mean over the levels of a discretised logistic."""
+    inverse, unit = exp(-log_scale) / 2, 2 / (num_levels - 1)
+    add = lambda i, total: total + jnp.tanh((mean - (i + 0.5) * unit + 1) * inverse)
+    return jax.lax.fori_loop(0, num_levels - 1, add, jnp.zeros_like(mean)) / (num_levels - 1)
+
+
+def nearest(x: Float[Array, "*shape"], num_levels: int) -> Float[Array, "*shape"]:
+    """Pixels at the nearest level."""
+    unit = 2 / (num_levels - 1)
+    return jnp.clip(jnp.round((x + 1) / unit) * unit - 1, -1, 1)
+
+
+def check_number(num_levels: int) -> None:
+    """Refuse fewer than 2 levels."""
+    if num_levels < 2:
+        raise ValueError(f"num_levels: expected at least 2, got {num_levels}")
