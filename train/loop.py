@@ -113,7 +113,8 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
         _check_memory(jax.eval_shape(_start(task_of, lineup), *lineup.who))
         if jax.process_count() > 1:
             there = max(shelf.steps(workdir / "checkpoints"), default=None)
-            machines.agree(settings, {"data": data.fingerprint(dataset), "last checkpoint": there})
+            found = source.fingerprint(settings, dataset)
+            machines.agree(settings, {"data": found, "last checkpoint": there})
         begun = record.run_id(workdir)
         if settings.restart and begun:
             claims.clear(workdir, begun)
