@@ -52,4 +52,4 @@ def weight(sigma: Sigmas, deviation: float | Scalar) -> Sigmas:
     """
     checks.positive("sigma", sigma)
     checks.positive("deviation", deviation)
-    return (sigma**2 + deviation**2) / (sigma * deviation) ** 2
+    return 1 / deviation**2 + 1 / sigma**2  # which no square overflows

@@ -17,6 +17,9 @@ from genjax.diffusion.schedules import FAINT, Schedule, Table
 
 Spacing = Literal["trailing", "leading", "linspace"]
 
+RHO = 0.01, 1000.0
+"""Where ρ of Karras' spacing may be: from nearly all steps at the ends to steps of one ratio, in range of floats."""
+
 
 class Grid(NamedTuple):
     """K + 1 places, from noisy to clean. Fields are [K + 1].
@@ -193,7 +196,8 @@ def timesteps(total: int, num_steps: int, spacing: Spacing) -> Int[np.ndarray, "
 
 def _karras(num_steps: int, low: float, high: float, rho: float) -> Float[np.ndarray, " _"]:
     checks.count("num_steps", num_steps)
-    if not (0 < low < high or num_steps == 1 and 0 < low <= high) or not high < math.inf or not 0 < rho < math.inf:
-        raise ValueError(f"low, high, rho: expected 0 < low < high and rho > 0, got {low:g}, {high:g} and {rho:g}")
+    if not (0 < low < high or num_steps == 1 and 0 < low <= high) or not high < math.inf:
+        raise ValueError(f"low, high: expected 0 < low < high, got {low:g} and {high:g}")
+    checks.within("rho", rho, *RHO)
     ends = high ** (1 / rho), low ** (1 / rho)
     return np.linspace(*ends, num_steps) ** rho

@@ -45,7 +45,12 @@ def classifier_free(
         round, or ``channels`` < 1, or more than there are.
     """
     mix = _mixer(weight, interval, rescale, channels)
-    return lambda x, t: mix(conditional(x, t), unconditional(x, t), t)
+
+    def guided(x: Array, t: Times) -> Array:
+        checks.floating("x_t", x)
+        return mix(conditional(x, t), unconditional(x, t), t)
+
+    return guided
 
 
 def classifier_free_batched(
@@ -93,6 +98,7 @@ def threshold(percentile: float = 99.5, smallest: float = 1.0) -> Callable[[Arra
         raise ValueError(f"expected a percentile in (0, 100] and smallest > 0, got {percentile:g} and {smallest:g}")
 
     def clip(x0):
+        checks.floating("x0", x0)
         axes = tuple(range(1, x0.ndim))
         largest = jnp.percentile(jnp.abs(x0), percentile, axis=axes, keepdims=True)
         largest = jnp.maximum(largest, smallest).astype(x0.dtype)

@@ -124,9 +124,11 @@ def term(
     (Kingma et al. 2021, eq. 13).
 
     Raises:
-      ValueError: as ``bound``, of variance and levels.
+      ValueError: as ``bound``, of variance and levels; images or x_t that are not of floating point, or not finite.
     """
     _levels(num_levels)
+    checks.floats("images", images)
+    checks.floats("x_t", x_t)
     log_variance = _log_variance(schedule, variance, guess, t, images)
     ratio = at(logarithm(process.least_variance(schedule)), t, images) - log_variance
     difference = process.posterior(schedule, guess.x0 - images, jnp.zeros_like(x_t), t).mean

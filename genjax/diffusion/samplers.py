@@ -222,7 +222,12 @@ def _as(x: Arrays, found: predictions.Prediction) -> predictions.Prediction:
 
 
 def bound(x0: Arrays, clip: Clip) -> Arrays:
-    """x̂_0 in [-1, 1], as it is, or as a function bounds it."""
+    """x̂_0 in [-1, 1], as it is, or as a function bounds it.
+
+    Raises:
+      ValueError: x̂_0 is not of floating point.
+    """
+    checks.floating("x0", x0)
     if callable(clip):
         return clip(x0)
     return jnp.clip(x0, -1, 1) if clip else x0

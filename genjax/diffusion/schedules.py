@@ -175,9 +175,10 @@ def at(table: Table, t: Times, like: Float[Array, "..."]) -> Float[Array, "..."]
 
     Raises:
       ValueError: times that are not whole numbers; or that lie outside [0, T), where they can be looked at: inside
-        ``jit`` the values of those are NaN.
+        ``jit`` the values of those are NaN; or ``like`` is not of floating point.
     """
     checks.integers("t", t, 0, num := table.shape[0])
+    checks.floating("like", like)
     place = jnp.asarray(t)
     inside = jnp.where(place < 0, num, place)  # else -1 would be the last
     values = jnp.asarray(table, like.dtype).at[inside].get(mode="fill", fill_value=jnp.nan)
@@ -185,13 +186,28 @@ def at(table: Table, t: Times, like: Float[Array, "..."]) -> Float[Array, "..."]
 
 
 def logarithm(table: Table) -> Table:
-    """log of every entry, in the precision of the table."""
-    return np.log(table) if isinstance(table, np.ndarray) else jnp.log(table)
+    """log of every entry, in the precision of the table; -∞ of 0.
+
+    Raises:
+      ValueError: an entry below 0, or that is no number.
+    """
+    checks.within("table", table, 0)
+    return np.log(table, dtype=_precision(table)) if isinstance(table, np.ndarray) else jnp.log(table)
 
 
 def root(table: Array | np.ndarray) -> Array | np.ndarray:
-    """√ of every entry, in the precision of the table; where a traced one is 0, so is its slope."""
+    """√ of every entry, in the precision of the table; where a traced one is 0, so is its slope.
+
+    Raises:
+      ValueError: an entry below 0, or that is no number.
+    """
+    checks.within("table", table, 0)
     if isinstance(table, np.ndarray):
-        return np.sqrt(table)
+        return np.sqrt(table, dtype=_precision(table))
     positive = table > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, table, 1)), 0)
+
+
+def _precision(table: np.ndarray) -> np.dtype:
+    """Of the table, and of float64 where it is of whole numbers."""
+    return table.dtype if table.dtype.kind == "f" else np.dtype(np.float64)

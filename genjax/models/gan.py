@@ -47,7 +47,13 @@ def value(real: Logits, fake: Logits) -> Scalar:
 
     >>> round(float(value(jnp.zeros(3), jnp.zeros(3))), 4)
     -1.3863
+
+    Raises:
+      ValueError: no logits, or logits that are not of floating point.
     """
+    for name, logits in (("real", real), ("fake", fake)):
+        checks.some(name, logits)
+        checks.floating(name, logits)
     return jnp.mean(jax.nn.log_sigmoid(real)) + jnp.mean(jax.nn.log_sigmoid(-fake))
 
 

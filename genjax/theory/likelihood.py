@@ -199,7 +199,14 @@ def fit(
 
 
 def information(log_likelihood: LogLikelihood, params: Params, data: Any) -> Float[Array, "p p"]:
-    """The observed Fisher information -∇² Σ_i log p(x_i; θ), in the order of ``ravel_pytree(params)``."""
+    """The observed Fisher information -∇² Σ_i log p(x_i; θ), in the order of ``ravel_pytree(params)``.
+
+    Raises:
+      ValueError: parameters or data that are not finite.
+    """
+    for name, tree in (("params", params), ("data", data)):
+        for leaf in jax.tree.leaves(tree):
+            checks.finite(name, leaf)
     flat, unravel = ravel_pytree(_floats(params))
     return -jax.hessian(lambda flat: jnp.sum(log_likelihood(unravel(flat), data)))(flat)
 

@@ -71,11 +71,17 @@ def start(log_density: LogDensity, x: Any) -> Point:
     Raises:
       ValueError: ``log_density(x)`` is no scalar; or, outside ``jit``, it is not finite.
     """
-    x = jax.tree.map(jnp.asarray, x)
+    x = jax.tree.map(_signed, x)
     value = _value(log_density, x)
     if simplex.known(value) and not np.isfinite(value):
         raise ValueError(f"x: expected a start where the density is positive and finite, got log_density(x) = {value}")
     return Point(x, value)
+
+
+def _signed(x: Any) -> Array:
+    """As an array; unsigned numbers as signed ones, for a step down from 0 must not come out at the top."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.int32) if jnp.issubdtype(x.dtype, jnp.unsignedinteger) else x
 
 
 def start_with_gradient(log_density: LogDensity, x: Any) -> Point:
