@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import pathlib
-import socket
+import platform
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import jax
 
 from train import files
 
-_ME = {"pid": os.getpid(), "host": socket.gethostname(), "process": uuid.uuid4().hex}
+_ME = {"pid": os.getpid(), "host": platform.node(), "process": uuid.uuid4().hex}
 _held: dict[pathlib.Path, int] = {}  # the folders that this process has locked, and the handles of their lock files
 
 
