@@ -196,7 +196,7 @@ def test_the_law_of_gaussian_data_is_drawn(name, noise, total, count, places):
     + [(name, 1000, 130) for name in RANDOM],
 )
 def test_the_law_of_gaussian_data_is_drawn_everywhere(name, total, count, noise):
-    """Noise in every step costs accuracy: of 130 steps up to .04 in deviation."""
+    """Noise in every step costs accuracy: of 130 steps .024 in deviation, on trailing times of the linear schedule."""
     schedule = SCHEDULES[noise](total)
     for places, make in TIMES.items():
         with warnings.catch_warnings(record=True) as caught:
