@@ -183,10 +183,12 @@ def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
     argv = list(sys.argv[1:] if argv is None else argv)
     first = argparse.ArgumentParser(f"python -m train.{script}", add_help=False, allow_abbrev=False)
     first.add_argument("--config", default=schema.config)
-    named, _ = first.parse_known_args(argv)
-    base = read(schema, script, named.config)
-    settings, typed = command(schema, script, argv, base)
-    if problems := settings.problems():
+    base = read(schema, script, first.parse_known_args(argv)[0].config)
+    settings, typed = _said(schema, script, argv, base)
+    problems = settings.problems()
+    named = {line.partition(":")[0] for line in problems}
+    problems += [line for line in usage.extremes(settings) if line.partition(":")[0] not in named]
+    if problems:
         raise UsageError("\n".join(problems))
     _refuse_idle(settings, base, typed)
     if settings.workdir:
@@ -200,17 +202,22 @@ def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
     return dataclasses.replace(settings, workdir=naming.workdir(script, settings.config, differs))
 
 
-def command(schema: type[S], script: str, argv: Sequence[str], default: S | None = None) -> tuple[S, set[str]]:
+def command(schema: type[S], script: str, argv: Sequence[str]) -> tuple[S, set[str]]:
     """What a command line says, ~ expanded, and the names of the settings that were typed.
 
     Raises:
       UsageError: a value that no program could take.
       SystemExit: 2 where a flag is not one, 0 after ``--help``.
     """
-    more: dict[str, Any] = {} if default is None else {"default": default}
-    settings = tyro.cli(schema, prog=f"python -m train.{script}", description=schema.__doc__, args=argv, **more)
+    settings, typed = _said(schema, script, argv)
     if problems := usage.extremes(settings):
         raise UsageError("\n".join(problems))
+    return settings, typed
+
+
+def _said(schema: type[S], script: str, argv: Sequence[str], default: S | None = None) -> tuple[S, set[str]]:
+    more: dict[str, Any] = {} if default is None else {"default": default}
+    settings = tyro.cli(schema, prog=f"python -m train.{script}", description=schema.__doc__, args=argv, **more)
     return usage.at_home(settings), reads.typed(schema, argv)
 
 

@@ -67,9 +67,9 @@ def judges(settings: Judge, typed: Collection[str] = ()) -> panel.Panel:
         if settings.inception:
             told = codes.pictured(run.settings) if codes.named(run.settings) else run.settings
             told = dataclasses.replace(told, data_dir=settings.data_dir or told.data_dir)
-            usage.refuse_idle(settings, run, typed, told.data)
-            return panel.panel(panel.of_inception(settings.inception), told, settings.neighbours)
-        eyes, told = panel.of_classifier(settings.classifier, settings.data_dir)
+            eyes = panel.of_inception(settings.inception)
+        else:
+            eyes, told = panel.of_classifier(settings.classifier, settings.data_dir)
         usage.refuse_idle(settings, run, typed, told.data)
         return panel.panel(eyes, told, settings.neighbours)
 
