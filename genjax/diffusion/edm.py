@@ -6,7 +6,6 @@ x = x_0 + σ ε, α = 1; D(x, σ) = c_skip x + c_out F(c_in x, c_noise) estimate
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -36,9 +35,9 @@ def precondition(network: Network, deviation: float | Scalar) -> Callable[[Array
 
     def denoise(x: Arrays, sigma: Sigmas) -> Prediction:
         wide = sigma.reshape(-1, *[1] * (x.ndim - 1))
-        total = wide**2 + deviation**2
-        said = network(x * jax.lax.rsqrt(total), 0.25 * jnp.log(sigma))
-        x0 = deviation**2 / total * x + wide * deviation * jax.lax.rsqrt(total) * said
+        total = jnp.hypot(wide, deviation)  # no square overflows
+        share = deviation / total
+        x0 = share**2 * x + wide * share * network(x / total, 0.25 * jnp.log(sigma))
         return Prediction(x0, (x - x0) / wide)
 
     return denoise

@@ -55,12 +55,20 @@ def full(p: Gaussian) -> FullGaussian:
     """The same Gaussian with its full covariance."""
     if isinstance(p, FullGaussian):
         return p
-    return FullGaussian(p.mean, jnp.exp(p.log_std)[..., None] * jnp.eye(p.mean.shape[-1], dtype=p.mean.dtype))
+    diagonal = jnp.eye(p.mean.shape[-1], dtype=bool)
+    return FullGaussian(p.mean, jnp.where(diagonal, jnp.exp(p.log_std)[..., None], 0))  # also of infinite deviations
 
 
 def from_covariance(mean: Float[Array, "... d"], covariance: Float[Array, "... d d"]) -> FullGaussian:
-    """N(μ, Σ); NaN where Σ is not positive definite."""
-    return FullGaussian(mean, lapack.cholesky(covariance))
+    """N(μ, Σ).
+
+    Raises:
+      ValueError: Σ is finite and not positive definite; its factor is NaN inside ``jit``.
+    """
+    factor = lapack.cholesky(covariance)
+    if checks.known(factor) and np.isnan(factor).any() and np.isfinite(np.asarray(covariance)).all():
+        raise ValueError("covariance: expected a positive definite matrix; it has no Cholesky factor")
+    return FullGaussian(mean, factor)
 
 
 def sample(key: Key, p: Gaussian) -> Float[Array, "... d"]:
@@ -245,7 +253,11 @@ def inverse_log_cdf(log_p: Float[Array, "..."]) -> Float[Array, "..."]:
     """The x with log Φ(x) = ``log_p`` ≤ 0: quantiles that stay exact where Φ itself underflows.
 
     Newton's method on log Φ, which is concave, so every step from below stays below; the start is log Φ's own tail.
+
+    Raises:
+      ValueError: ``log_p`` is above 0, or no number.
     """
+    checks.within("log_p", log_p, high=0)
     log_p = jnp.asarray(log_p)
     upper, end = log_p > -math.log(2), jnp.isneginf(log_p)
     low = jnp.where(upper | end, -1, log_p)

@@ -15,10 +15,10 @@ def to_level(images: Any, num_levels: int) -> Int[Array, "*shape"]:
     """The nearest of the levels 0, ..., num_levels - 1 that stand evenly in [-1, 1].
 
     Raises:
-      ValueError: fewer than 2 levels; or the images are no floating-point numbers.
+      ValueError: fewer than 2 levels; or the images are no floating-point numbers, or not finite.
     """
     check_number(num_levels)
-    checks.floating("images", images, "genjax.data.scale makes them of bytes")
+    checks.floats("images", images)
     return jnp.round((images + 1) / 2 * (num_levels - 1)).astype(jnp.int32)
 
 
@@ -54,7 +54,14 @@ def check_levels(images: Any, num_levels: int) -> None:
 def logistic_bin(
     x: Float[Array, "..."], mean: Float[Array, "..."], log_scale: Float[Array, "..."], half: float
 ) -> Float[Array, "..."]:
-    """log of the logistic's mass in (x - half, x + half); of the open side where x is -1 or 1."""
+    """log of the logistic's mass in (x - half, x + half); of the open side where x is -1 or 1.
+
+    Raises:
+      ValueError: ``half`` is not positive, or ``mean`` and ``log_scale`` are not of floating point.
+    """
+    checks.positive("half", half)
+    checks.floating("mean", mean)
+    checks.floating("log_scale", log_scale)
     inverse = exp(-log_scale)
     upper, lower = (x + half - mean) * inverse, (x - half - mean) * inverse
     log_width = math.log(2 * half) - log_scale

@@ -100,6 +100,8 @@ def full_gaussian(x: Numbers) -> FullGaussian:
         least = np.linalg.eigvalsh((centred / scale).T @ (centred / scale) / n)[0]
         if not least > 16 * d * jnp.finfo(covariance.dtype).eps:
             raise ValueError(f"x: expected observations that fill the {d} dimensions; their covariance is singular")
+        if not np.all(np.diagonal(covariance) >= jnp.finfo(covariance.dtype).tiny):
+            raise ValueError(f"x: expected variances that {covariance.dtype} can hold; bring x to another unit")
     return from_covariance(_device(table.mean(0), x), covariance)
 
 

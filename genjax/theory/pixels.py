@@ -90,6 +90,7 @@ def gaussian(std: Any) -> Likelihood:
     def distribution(outputs: Outputs) -> normal.DiagGaussian:
         if isinstance(outputs, normal.DiagGaussian):
             return outputs
+        checks.floating("outputs", outputs)
         return normal.DiagGaussian(outputs, jnp.full_like(outputs, jnp.log(std)))
 
     def log_prob(outputs: Outputs, images: Any) -> Float[Array, " b"]:
@@ -264,6 +265,7 @@ def _per_image(values: Images) -> Float[Array, " b"]:
 
 def _check(images: Any, outputs: Any, num_outputs: Callable[[int], int]) -> None:
     checks.floating("images", images, "genjax.data.scale makes them of bytes")
+    checks.floating("outputs", outputs)
     if jnp.ndim(images) != 4 or outputs.shape != (wanted := (*images.shape[:3], num_outputs(images.shape[3]))):
         got = f"{images.shape} and outputs {outputs.shape}"
         wish = f" of outputs {wanted}" if jnp.ndim(images) == 4 else ""
