@@ -66,7 +66,8 @@ def ledger(rows: list[dict[str, Any]]) -> Numbers:
     for row in rows:
         for kind in {"vlb", "flow", "log_prob", "elbo", "bound", "both"} & row.keys():
             error = row[kind]["standard_error"] / (math.log(2) * row["dimensions"])
-            name = pathlib.Path(row["workdir"]).name.partition("-digits-")[0]
+            script, config = pathlib.Path(row["workdir"]).name.split("-")[:2]
+            name = script if config == "digits" else f"{script} on codes"
             found[f"{name}, {kind}, bits per dim"] = Number(row[kind]["bits_per_dim"], error, "held-out images")
     return found
 
