@@ -832,7 +832,7 @@ Every public function of `genjax.theory`, `metrics`, `diffusion` and `models` is
 with one of them spoiled. `value`: finite numbers, the same of integers and bytes as of floating-point numbers of their
 size. `refused`: a `ValueError` or `TypeError` that says why. `nan`: what came in was no number, not finite, or so large
 that float32 overflows, and the result says so. `inf`: an infinity that is the right value, as -log 0.
-`tests/test_entrances.py` holds the table to what happens."""
+`tests/test_every_entrance.py` holds the table to what happens."""
     return text.splitlines()
 
 
