@@ -108,7 +108,7 @@ REFUSED = {  # message: calls
             for a in ((nan,), (3.0, 3.0), (-inf,), (-3.0, 3.0, 0.0), (-3.0, 3.0, inf), (-3.0, 3.0, 1e-3))
         ),
     ],
-    "low, high, rho": [
+    "low, high: expected|rho: expected": [
         lambda a=a: grids.karras(5, *a) for a in ((0.0,), (3.0, 2.0), (2.0, 2.0), (1.0, inf), (nan,), (1.0, 2.0, 0.0))
     ],
     "times: expected falling times": [

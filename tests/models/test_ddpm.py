@@ -250,5 +250,8 @@ def test_what_a_model_cannot_take_is_refused(call, message):
 def test_a_model_whose_chain_begins_far_from_noise_says_so_when_it_is_built():
     with pytest.warns(diffusion.StartWarning, match="a share ᾱ = 0.364"):
         ddpm.build(Affine(), diffusion.linear_schedule(100), SHAPE)
-    drawn = jax.eval_shape(lambda p: PLAIN.sample(KEY, p, 0), PLAIN.init(KEY))
-    assert drawn.shape == (0, *SHAPE)
+
+
+def test_no_image_at_all_cannot_be_drawn():
+    with pytest.raises(ValueError, match="num: expected at least 1, got 0"):
+        PLAIN.sample(KEY, PLAIN.init(KEY), 0)
