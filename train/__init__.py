@@ -13,6 +13,9 @@ def _interrupted(number, frame):
 
 # A command of ours begins; who imports a module of ours is left alone.
 if sys.argv[:1] == ["-m"] and any(part.startswith(("train.", "-mtrain.")) for part in sys.orig_argv):
+    # python -m looks for modules in the current folder first, which may hold anybody's data: only our own stays
+    if sys.path[:1] == [os.getcwd()] and not os.path.samefile(sys.path[0], os.path.dirname(os.path.dirname(__file__))):
+        del sys.path[0]
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
     if os.name == "nt":

@@ -14,7 +14,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 
-from train import files, manifest, shelf
+from train import documents, files, manifest, shelf
 from train.workdir import WorkdirError, primary
 
 LIST = ".genjax"
@@ -96,6 +96,20 @@ def owned(workdir: pathlib.Path, run_id: str) -> set[str]:
     else:
         names = [name for name in names if title == _title(run_id) and _inside(name)]
     return {*names} | _RECORD
+
+
+def of_a_run(path: pathlib.Path) -> bool:
+    """Whether a file belongs to the run of a folder that it lies in: its list, its record, its lock among them."""
+    for folder in path.resolve().parents:
+        try:
+            run_id = documents.json_object(folder / "config.json").get("run_id")
+        except documents.Unreadable:
+            continue
+        name = path.resolve().relative_to(folder)
+        if isinstance(run_id, str):
+            names = {each.as_posix() for each in (name, *name.parents)}
+            return name.parts[0] == "checkpoints" or bool(names & {*owned(folder, run_id), LIST, ".lock"})
+    return False
 
 
 def check_free(workdir: pathlib.Path) -> None:

@@ -216,6 +216,7 @@ def command(schema: type[S], script: str, argv: Sequence[str]) -> tuple[S, set[s
 
 
 def _said(schema: type[S], script: str, argv: Sequence[str], default: S | None = None) -> tuple[S, set[str]]:
+    usage.check_flags(schema, argv)
     more: dict[str, Any] = {} if default is None else {"default": default}
     settings = tyro.cli(schema, prog=f"python -m train.{script}", description=schema.__doc__, args=argv, **more)
     return usage.at_home(settings), reads.typed(schema, argv)

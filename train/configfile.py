@@ -15,9 +15,6 @@ CONFIGS = pathlib.Path(__file__).parent / "configs"
 FLAGS_ONLY = ("config", "restart", "override_resume", "traceback")
 """What is asked of one start: typed, and never read from a file."""
 
-DESTRUCTIVE = {"restart", "override_resume"}
-"""What no message proposes to who mistyped something else."""
-
 C = TypeVar("C")
 
 
@@ -39,8 +36,8 @@ def read(schema: type[C], script: str, name: str) -> C:
     hints = {field.name: types[field.name] for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     for key, value in values.items():
         if key not in hints:
-            close = difflib.get_close_matches(key, hints.keys() - DESTRUCTIVE, n=1, cutoff=0.7)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            close = usage.closest(key, hints)
+            hint = f"; did you mean {close}?" if close else ""
             found.append(f"{path}: {files.shown(key)}: no such setting{hint}")
         elif key in FLAGS_ONLY:
             found.append(f"{path}: {key}: no setting of a file; type {reads.flag(key)} where you mean it")
@@ -65,7 +62,7 @@ def is_record(name: str) -> bool:
 def _recorded(path: pathlib.Path, script: str) -> dict[str, Any]:
     found = documents.json_object(path)
     if not isinstance(values := found.get("config"), dict):
-        raise documents.Unreadable(f"{path}: config: expected an object, got {usage.show(values)}")
+        raise documents.Unreadable(path, f"config: expected an object, got {usage.show(values)}")
     if (other := found.get("script", script)) != script:
         raise UsageError(f"{path} was written by train.{files.shown(str(other))}; expected one of train.{script}")
     return values

@@ -14,7 +14,11 @@ LARGEST = 2**24
 
 
 class Unreadable(ValueError):
-    """The file is not what it should be; the message says which file, and where."""
+    """The file is not what it should be; the message says which file, and ``reason`` what is wrong with it."""
+
+    def __init__(self, path: pathlib.Path, reason: object):
+        super().__init__(f"{files.shown(path)}: {reason}")
+        self.reason = str(reason)
 
 
 def text(path: pathlib.Path, most: int = LARGEST) -> str:
@@ -26,9 +30,9 @@ def text(path: pathlib.Path, most: int = LARGEST) -> str:
     try:
         return files.content(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unreadable(f"{files.shown(path)}: byte {error.start} is no UTF-8 text") from error
+        raise Unreadable(path, f"byte {error.start} is no UTF-8 text") from error
     except (OSError, ValueError) as error:  # the name may hold a NUL
-        raise Unreadable(f"{files.shown(path)}: {getattr(error, 'strerror', None) or error}") from error
+        raise Unreadable(path, getattr(error, "strerror", None) or error) from error
 
 
 def json_object(path: pathlib.Path) -> dict[str, Any]:
@@ -69,11 +73,11 @@ def _table(path: pathlib.Path, kind: str, read: Any) -> dict[str, Any]:
     try:
         found = read(content)
     except RecursionError as error:
-        raise Unreadable(f"{files.shown(path)}: it is nested too deeply") from error
+        raise Unreadable(path, "it is nested too deeply") from error
     except (ValueError, OverflowError) as error:  # of numbers with thousands of digits too
-        raise Unreadable(f"{files.shown(path)}: not {kind}: {error}") from error
+        raise Unreadable(path, f"not {kind}: {error}") from error
     if not isinstance(found, dict):
-        raise Unreadable(f"{files.shown(path)}: expected an object, got {usage.show(found)}")
+        raise Unreadable(path, f"expected an object in braces, got {usage.show(found)}")
     return found
 
 

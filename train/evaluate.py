@@ -211,7 +211,7 @@ def ledger(rows: Sequence[dict[str, Any]]) -> str:
 def main(argv: Sequence[str]) -> None:
     """Print the numbers and the row of the ledger, and write it where asked."""
     settings, typed = config.command(Evaluate, "evaluate", argv)
-    out = files.check_output(settings.out) if settings.out else None
+    out = trained.check_output(settings) if settings.out else None
     row = scores(settings, typed)
     if out:
         with documents.writing(out):

@@ -155,19 +155,6 @@ def content(path: str | os.PathLike, most: int = 64 << 20) -> bytes:
         return file.read()
 
 
-def mapping(path: str | os.PathLike) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-      OSError: as ``content``.
-      ValueError: it is no JSON object; says why and where.
-    """
-    try:
-        return _object(content(path).decode("utf-8-sig"))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
 def lines(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
     """The JSON objects of a ``.jsonl`` file, one a line; a line that is none is passed over.
 
@@ -176,7 +163,9 @@ def lines(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
     """
     for text in content(path, 1 << 32).decode("utf-8", errors="replace").split("\n"):
         with contextlib.suppress(ValueError, RecursionError):
-            yield _object(text)
+            found = json.loads(text)
+            if isinstance(found, dict):
+                yield found
 
 
 def shown(text: str | os.PathLike, keep: str = "") -> str:
@@ -190,13 +179,6 @@ def shown(text: str | os.PathLike, keep: str = "") -> str:
       keep: of what cannot be printed, what stays as it is; line breaks, say.
     """
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in os.fspath(text))
-
-
-def _object(text: str) -> dict[str, Any]:
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise ValueError("expected an object in braces")
-    return found
 
 
 def _flock(handle: int) -> bool:

@@ -13,7 +13,7 @@ import tyro
 
 from genjax import data
 from genjax.theory import huffman, information
-from train import config, documents, files, record, runtime
+from train import claims, config, documents, files, record, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,8 @@ def main(argv: Sequence[str]) -> None:
     content = _content(source)
     out = pathlib.Path(settings.out) if settings.out else _beside(source, settings.restore)
     files.check_output(out)
+    if claims.of_a_run(out):
+        raise config.UsageError(f"--out {out}: belongs to a run; name another file")
     if out.exists() and out.samefile(source):
         raise config.UsageError(f"--out {out}: is the file itself, {source}; name another")
     if os.path.lexists(out) and not settings.force:

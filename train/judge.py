@@ -115,7 +115,7 @@ def judge(settings: Judge, who: panel.Panel | None = None) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> None:
     """Print both columns, and write them where asked."""
     settings, typed = config.command(Judge, "judge", argv)
-    out = files.check_output(settings.out) if settings.out else None
+    out = trained.check_output(settings) if settings.out else None
     who = judges(settings, typed)
     found = judge(settings, who)
     with usage.of_library():

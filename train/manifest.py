@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from train import files, leaves
+from train import documents, files, leaves
 
 FORMAT = 1
 _NAME, _SEAL = "manifest.json", "manifest.sha256"
@@ -154,12 +154,12 @@ def check_words(folder: pathlib.Path, handler: str) -> None:
       handler: what orbax calls a tree of arrays in the version at hand.
     """
     try:
-        named = files.mapping(folder / _WHOLE)["item_handlers"]
-        state = files.mapping(folder / _STATE)
+        named = documents.json_object(folder / _WHOLE)["item_handlers"]
+        state = documents.json_object(folder / _STATE)
         kinds = {leaf["value_metadata"]["value_type"] for leaf in state["tree_metadata"].values()}
         sound = named.keys() == {"state"} and named["state"] in (_HANDLER, handler)
         sound = sound and kinds <= {"np.ndarray"} and state.get("value_metadata_tree") is None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (documents.Unreadable, LookupError, TypeError, AttributeError):
         sound = False
     if not sound:
         raise Damaged(f"{folder} names other parts than numpy arrays in a tree; it cannot be read")

@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 
 from genjax import data
-from train import checkpoint, claims, config, files, forms, lines, manifest, members, shelf, streams
+from train import checkpoint, claims, config, documents, files, forms, lines, manifest, members, shelf, streams
 from train.lines import aligned
 from train.workdir import primary
 
@@ -279,11 +279,12 @@ def _read(workdir: pathlib.Path) -> dict[str, Any] | None:
             raise kind(f"{workdir} holds checkpoints but no config.json; put it back, or choose another --workdir")
         return None
     try:
-        old = files.mapping(path)
+        old = documents.json_object(path)
         kinds = {"run_id": str, "config": dict, "data": dict, "starts": list}
         if wrong := [name for name, kind_of in kinds.items() if not isinstance(old.get(name), kind_of)]:
-            raise ValueError(f"no {wrong[0]}")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise kind(f"{path} is not a run's record: {reason}; put that back, or choose another --workdir") from error
+            raise documents.Unreadable(path, f"no {wrong[0]}")
+    except documents.Unreadable as error:
+        raise kind(
+            f"{path} is not a run's record: {error.reason}; put that back, or choose another --workdir"
+        ) from error
     return {"script": None} | old | {"changes": found if isinstance(found := old.get("changes"), list) else []}

@@ -188,7 +188,7 @@ def _told(settings: Sample, run: Any, name: str) -> Any:
 def main(argv: Sequence[str]) -> None:
     """Draw as the command line says, and write the picture or the arrays."""
     settings, typed = config.command(Sample, "sample", argv)
-    out = files.check_output(settings.out, (".png", ".npz"))
+    out = trained.check_output(settings, (".png", ".npz"))
     images = draw(settings, typed)
     with documents.writing(out):
         if out.suffix == ".npz":

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -223,6 +224,15 @@ FIGURES: dict[str, Callable[[pathlib.Path, jax.Array], None]] = {
 }
 
 
+def _ours(path: pathlib.Path) -> bool:
+    """Whether the numbers in a folder, which are written first, are those of a run of this command."""
+    try:
+        found = json.loads(files.content(path))
+        return bool(found) and all(row.keys() == {"what", "notes", "here"} for row in found)
+    except (OSError, ValueError, RecursionError, TypeError, AttributeError):
+        return False
+
+
 def main(argv: Sequence[str]) -> None:
     """Write the pictures and the numbers, and print the latter."""
     settings, _ = config.command(Theory, "theory", argv)
@@ -231,8 +241,14 @@ def main(argv: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise config.UsageError(f"--workdir {folder}: {error.strerror}; name a folder that can be made") from error
-    for name in ("numbers.json", *(f"{name}.png" for name in FIGURES)):
+    names = ("numbers.json", *(f"{name}.png" for name in FIGURES))
+    for name in names:
         files.check_output(folder / name, flag="--workdir")
+    taken = [name for name in names if os.path.lexists(folder / name)]
+    if taken and not _ours(folder / "numbers.json"):
+        raise config.UsageError(
+            f"--workdir {folder}: holds {', '.join(taken)}, which this command did not write; name another folder"
+        )
     table = numbers()
     width = max(len(name) for name, _, _ in table)
     record.say(f"{'':{width}}  {'the notes':>14}  here")

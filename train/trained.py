@@ -1,8 +1,10 @@
 """What a run left: its settings, its model and its parameters."""
 
+import contextlib
+import os
 import pathlib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 from genjax import data
 from genjax.training import state
 from genjax.types import Key, Params
-from train import checkpoint, config, files, manifest, members
+from train import checkpoint, claims, config, documents, files, manifest, members
 from train.record import IMPORTED
 from train.workdir import resolve
 
@@ -57,12 +59,12 @@ def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType], member: int
         names = " or ".join(f"python -m train.{name}" for name in scripts)
         raise checkpoint.CheckpointError(f"{workdir} holds no run: there is no config.json; train one with {names}")
     try:
-        described = files.mapping(path)
+        described = documents.json_object(path)
         script, shape = described["script"], tuple(described["data"]["train"][1:])
         if not isinstance(script, str) or not all(type(size) is int and size > 0 for size in shape) or len(shape) != 3:
-            raise ValueError("expected a script, and the shape of its images")
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        reason = manifest.brief(error)
+            raise documents.Unreadable(path, "expected a script, and the shape of its images")
+    except (documents.Unreadable, LookupError, TypeError) as error:
+        reason = error.reason if isinstance(error, documents.Unreadable) else manifest.brief(error)
         raise checkpoint.CheckpointError(f"{path} is not a run's record: {reason}") from error
     if script not in scripts:
         wanted = " or ".join(f"train.{name}" for name in scripts)
@@ -74,6 +76,30 @@ def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType], member: int
         raise config.UsageError(f"member {member}: {workdir} has {len(lineup.seeds)}, numbered from 0")
     settings = lineup.with_value(None if lineup.values is None else float(lineup.values[member]))
     return Record(workdir, script, settings, shape, lineup, member, described)
+
+
+def check_output(settings: Any, suffixes: Sequence[str] = ()) -> pathlib.Path:
+    """As ``files.check_output`` of ``--out``; nor may it take the place of what a run has written, or what is read.
+
+    Args:
+      settings: of a command that asks a run: ``workdir``, ``out``.
+      suffixes: one of which the name must have; any if there are none.
+
+    Raises:
+      UsageError: the file cannot be written, or is needed as it is.
+    """
+    out = files.check_output(settings.out, suffixes)
+    if claims.of_a_run(out):
+        raise config.UsageError(f"--out {files.shown(settings.out)}: belongs to a run; name another file")
+    read = [getattr(settings, name, "") for name in ("terms", "inception")]
+    with contextlib.suppress(documents.Unreadable, LookupError, TypeError, AttributeError):  # refused when it is read
+        data_read = documents.json_object(resolve(settings.workdir) / "config.json")["config"]["data"]
+        read.append(data_read.partition(":")[2])
+    for path in filter(None, read):
+        with contextlib.suppress(OSError, ValueError):
+            if os.path.samefile(out, path if os.path.exists(path) else path.rpartition("#")[0]):
+                raise config.UsageError(f"--out {files.shown(settings.out)}: is what is read; name another file")
+    return out
 
 
 def check_data(run: Record, *fingerprints: str) -> None:

@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import difflib
 import dis
 import math
 import os
 import pathlib
+import re
 import types
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import genjax
@@ -30,6 +32,9 @@ MOST = {
 }  # fmt: skip
 """The largest values of whole numbers, by name; beyond them is a slip of the hand, and no machine has the memory."""
 
+DESTRUCTIVE = {"restart", "override_resume", "force"}
+"""What no message proposes to who mistyped something else."""
+
 LONGEST = 100
 """Numbers in a list of them."""
 
@@ -43,6 +48,31 @@ def show(value: Any, most: int = 80) -> str:
     except (ValueError, RecursionError):
         shown = "something too large to show"
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+def closest(name: str, names: Collection[str]) -> str | None:
+    """The name that was meant, if one is close; never one that deletes or overrides."""
+    return next(iter(difflib.get_close_matches(name, [*{*names} - DESTRUCTIVE], n=1, cutoff=0.7)), None)
+
+
+def check_flags(schema: type, argv: Sequence[str]) -> None:
+    """Refuse words that look like flags and are none.
+
+    Raises:
+      UsageError: names them all, and what may be meant.
+    """
+    names = {field.name for field in dataclasses.fields(schema)}
+    words = [word.partition("=")[0] for word in argv if re.match("--[a-z]", word)]
+    if {"--help", "-h"} & {*argv}:
+        return
+    found = []
+    for word in words:
+        name = word[2:].replace("-", "_")
+        if not ({name, name.removeprefix("no_")} & names or name.startswith("tyro_")):
+            meant = closest(name, names)
+            found.append(f"{word}: no such flag" + (f"; did you mean {reads.flag(meant)}?" if meant else ""))
+    if found:
+        raise UsageError("\n".join([*found, "--help lists them all"]))
 
 
 def at_least(settings: object, lowest: Mapping[str, int]) -> list[str]:

@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 
 from genjax import data
-from train import ae, checkpoint, claims, config, files, lines, record, vae, workdir
+from train import (
+    ae,
+    checkpoint,
+    claims,
+    config,
+    evaluate,
+    files,
+    judge,
+    lines,
+    record,
+    trained,
+    vae,
+    workdir,
+)
 
 SETTINGS = ae.Config(workdir="run", steps=4, every=2)
 STATE = {"w": np.arange(3.0)}
@@ -212,6 +225,28 @@ def test_a_record_that_cannot_be_read_is_named_and_never_a_reason_to_start_over(
             record.check(run, settings, "ae")
         assert "restart" not in str(caught.value)
     assert everything(run) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "metrics.jsonl", ".genjax", "curves.png", "samples/latest.png", "checkpoints/4/manifest.json"],
+)
+def test_what_a_command_writes_takes_no_place_of_a_run(run, name):
+    asked = lambda out: evaluate.Evaluate(str(run), out=str(out))
+    with pytest.raises(config.UsageError, match="belongs to a run"):
+        trained.check_output(asked(run / name))
+    assert trained.check_output(asked(run / "scores.json")) == run / "scores.json"
+
+
+def test_what_a_command_writes_takes_no_place_of_what_it_reads(tmp_path):
+    put(tmp_path, "images.npz", "weights.safetensors")
+    (tmp_path / "run").mkdir()
+    begin(tmp_path / "run", dataclasses.replace(SETTINGS, data=f"npz:{tmp_path / 'images.npz'}#x"))
+    for out in ("images.npz", "weights.safetensors"):
+        asked = judge.Judge(str(tmp_path / "run"), inception=str(tmp_path / "weights.safetensors"))
+        with pytest.raises(config.UsageError, match="is what is read"):
+            trained.check_output(dataclasses.replace(asked, out=str(tmp_path / out)))
+    assert (tmp_path / "images.npz").read_text() == "mine"
 
 
 def test_a_pipe_in_place_of_the_record_does_not_hang(run):

@@ -240,12 +240,23 @@ def test_an_unknown_config_lists_those_there_are():
         parse("--config", "nowhere/x.toml")
 
 
-@pytest.mark.parametrize("argv", [["--lrr", "1"], ["--lr", "abc"], ["--steps", "10.5"], ["--loss", "l3"]])
+@pytest.mark.parametrize("argv", [["--lr", "abc"], ["--steps", "10.5"], ["--loss", "l3"]])
 def test_a_wrong_flag_exits_2(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         parse(*argv)
     assert caught.value.code == 2
     assert argv[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("--lrr", "--lr"), ("--batch_sise=3", "--batch-size"), ("--restrt", ""), ("--resume", ""), ("--no-overide", "")],
+)
+def test_a_word_that_is_no_flag_is_refused_and_nothing_destructive_is_proposed(word, meant):
+    with pytest.raises(config.UsageError, match=f"{word.partition('=')[0]}: no such flag") as caught:
+        parse(word)
+    assert ("did you mean" in str(caught.value)) == bool(meant) and meant in str(caught.value)
+    assert "restart" not in str(caught.value) and "override" not in str(caught.value)
 
 
 def test_changes_are_sorted_into_allowed_and_refused():

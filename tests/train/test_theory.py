@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from train import config, theory
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
@@ -43,3 +45,13 @@ def test_every_number_is_the_notes(drawn):
         digits = len(printed.partition(".")[2])
         assert abs(float(row["here"]) - float(printed)) <= 0.5 * 10**-digits or row["here"] == printed, row
         assert row["what"] in drawn[1]
+
+
+def test_files_of_others_are_not_overwritten(drawn, tmp_path):
+    """A folder of its own is drawn anew; where somebody's picture or numbers lie, nothing is."""
+    assert theory._ours(drawn[0] / "numbers.json")
+    for name, content in (("coin.png", "mine"), ("numbers.json", "[1, 2]")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(config.UsageError, match="did not write"):
+            theory.main(["--workdir", str(tmp_path)])
+        assert (tmp_path / name).read_text() == content
