@@ -245,9 +245,9 @@ def test_terms_give_optimal_variances_and_the_best_times(plain, monkeypatch):
     seen = {}
     real = diffusion.ancestral
 
-    def spy(denoise, schedule, *, variance):
+    def spy(denoise, schedule, *, variance, clip):
         seen["table"], seen["schedule"] = variance, schedule
-        return real(denoise, schedule, variance=variance)
+        return real(denoise, schedule, variance=variance, clip=clip)
 
     monkeypatch.setattr(diffusion, "ancestral", spy)
     folder, terms = plain
