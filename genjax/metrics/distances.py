@@ -55,7 +55,8 @@ def kernel(key: Key, a: Points, b: Points, *, num_blocks: int = 100, size: int =
     The mean over all pairs, of different points within the sets (Gretton et al. 2012, lemma 6), and the root of its
     variance, each term of which is estimated without bias (Hoeffding 1948; Song et al. 2012, eq. 5): for points drawn
     independently, so not where one set was chosen by the other. Near equal laws two standard errors cover 97 to 100 in
-    a hundred fresh sets, far from them 90 to 96 from 50 points on, and less where few points carry the distance.
+    a hundred fresh sets; far from them 87 to 96 from 50 points on, but in 1 or 2 dimensions, where few points carry the
+    cubes, 77 to 95.
 
     Args:
       key: of the choice of points, where not all are taken.
@@ -210,7 +211,8 @@ def _differing(x: Any) -> Any:
     """The same numbers in a type whose differences neither wrap nor round: in float64 where they are known."""
     if checks.known(x) and not (isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)):
         return np.asarray(x, np.float64)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+    floating = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+    return floating.astype(jnp.promote_types(floating.dtype, jnp.float32))
 
 
 def _mean_distance(x: Any, y: Any) -> Scalar:

@@ -75,7 +75,15 @@ def conditional(table: Numbers, given: tuple[int, ...]) -> Table:
     """
     p = _whole("table", table)
     kept = _axes("given", given, p.ndim)
-    total = p.sum(tuple(axis for axis in range(p.ndim) if axis not in kept), keepdims=True)
+    others = tuple(axis for axis in range(p.ndim) if axis not in kept)
+    if simplex.known(table):  # in float64: what float32 takes for 0 is a condition too
+        wide = np.asarray(table, np.float64)
+        unit = wide.max(others, keepdims=True, initial=0)
+        parts = wide / np.where(unit > 0, unit, 1)
+        return jnp.asarray(
+            np.where(unit > 0, parts / np.where(unit > 0, parts.sum(others, keepdims=True), 1), np.nan), p.dtype
+        )
+    total = p.sum(others, keepdims=True)
     return jnp.where(total > 0, p / jnp.where(total > 0, total, 1), jnp.nan)
 
 

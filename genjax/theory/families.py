@@ -114,11 +114,12 @@ def gamma(num_dims: int) -> Family:
     def sample(key: Key, p: Gamma) -> Float[Array, " d"]:
         a, r = p
         more, power = jax.random.split(key)
-        return jax.random.loggamma(more, a + 1) - _energy(power, a) / a - jnp.log(r)
+        slow = jnp.where(a > LEAST, a, jax.lax.stop_gradient(a))  # below, slopes in a leave the range of float32
+        return _log_gamma(more, a + 1) - jnp.minimum(_energy(power, a) / slow, 1e30) - jnp.log(r)
 
     def log_prob(p: Gamma, y: Float[Array, " d"]) -> Scalar:
         a, r = p
-        s = y + jnp.log(r) - jnp.log(a)
+        s = y - (jnp.log(a) - jnp.log(r))
         return jnp.sum(0.5 * (jnp.log(a) - tails.LOG_TAU) - _stirling_error(a) - y - a * gaussian.exp_minus_line(s))
 
     return _exponential(Gamma(zeros, zeros), lambda p: Gamma(*map(jnp.exp, p)), sample, log_prob)
@@ -167,6 +168,23 @@ def _exponential(
         return exp(y), log_prob(q, y)
 
     return Family(init, distribution, lambda key, p: exp(sample(key, p)), log_prob_of, weigh)
+
+
+LARGE = 1e4
+LEAST = 1e-18
+
+
+def _log_gamma(key: Key, a: Float[Array, "..."]) -> Float[Array, "..."]:
+    """log z of gamma draws z, differentiable in a.
+
+    For large a the quantiles are z = a + √a ε + (ε² - 1) / 3 + O(1 / √a) (Cornish & Fisher 1938), hence the slope
+    (1/a + 1/z) / 2, to O(1/a) of it; the slope that JAX has loses its digits to cancellation there, and ends in NaN.
+    """
+    large, fixed = a > LARGE, jax.lax.stop_gradient(a)
+    body = jax.random.loggamma(key, jnp.where(large, 1, a))
+    outer = jax.lax.stop_gradient(jax.random.loggamma(key, fixed))
+    slope = (1 / fixed + jnp.exp(-outer)) / 2
+    return jnp.where(large, outer + slope * (a - fixed), body)
 
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(6)

@@ -76,17 +76,30 @@ def judge(f: Function, x: Vector, size: int, limit: float) -> Verdict:
 
     The last tells a maximum from a slope that flattens out for ever: there the gradient vanishes too, but the curvature
     with it, and by a factor of e or so within a step, however far out. It is also taken in the coordinates that
-    the first curvature gave, where what was rounding does not come out as 1 again.
+    the first curvature gave, where what was rounding does not come out as 1 again; and a tenth of a deviation to either
+    side along each axis, where rounding alone would be another, though it had made a gradient of 0.
+
+    The gradient is gone where what is left of it moves x by ``limit`` of a deviation of one term, by no more than
+    gradients of special functions are off (4 √ε of a deviation), or by no more than the type of x can hold. A deviation
+    that is below that itself is rounding too.
     """
+    eps = float(jnp.finfo(x.dtype).eps)
     gradient = jax.grad(f)(x)
     basis, definite = whiten(jax.hessian(f)(x))
-    further = x + _times(basis, _times(basis.T, gradient))
-    curvature, axes = lapack.eigh(-jax.hessian(lambda move: f(further + _times(basis, move)))(jnp.zeros_like(x)))
-    steady = jnp.all((curvature > 0.5) & (curvature < 2))
-    near = _norm(basis, gradient) <= limit * size**0.5
-    columns = _times(basis, axes) / jnp.sqrt(jnp.where(steady, curvature, 1))
+    step = _times(basis, _times(basis.T, gradient))
+    further = x + step
+
+    def curvature(move: Vector) -> tuple[Vector, Matrix]:
+        return lapack.eigh(-jax.hessian(lambda move: f(further + _times(basis, move)))(move))
+
+    aside = 0.1 * jnp.eye(len(x), dtype=x.dtype)
+    curvatures, axes = jax.lax.map(curvature, jnp.concatenate([0 * aside[:1], aside, -aside]))
+    steady = jnp.all((curvatures > 0.5) & (curvatures < 2))
+    spacing = eps * jnp.abs(x)
+    near = (_norm(basis, gradient) <= max(limit * size**0.5, 4 * eps**0.5)) | jnp.all(jnp.abs(step) <= spacing)
+    columns = _times(basis, axes[0]) / jnp.sqrt(jnp.where(steady, curvatures[0], 1))
     deviation = jnp.where(definite, jnp.sqrt(jnp.sum(columns**2, 1)), jnp.nan)
-    return Verdict(deviation, definite & near & steady & jnp.isfinite(f(x)))
+    return Verdict(deviation, definite & near & steady & jnp.all(deviation > spacing) & jnp.isfinite(f(x)))
 
 
 def whiten(hessian: Matrix) -> tuple[Matrix, Bool[Array, ""]]:

@@ -185,6 +185,8 @@ def test_energy_at_coinciding_points_and_far_from_0():
     assert np.isclose(distances.energy(1e25 * a, 1e25 * b), 1e25 * near, rtol=1e-4)
     assert np.isclose(distances.energy(1e-30 * a, 1e-30 * b), 1e-30 * near, rtol=1e-4)
     assert np.isclose(distances.energy(np.array([[0], [1]], np.uint8), np.array([[255], [254]], np.uint8)), 507)
+    far = jnp.array([[6e4]], jnp.float16)  # whose differences float16 does not hold
+    assert np.isclose(distances.energy(far, -far), 4 * float(far[0, 0]))
     assert all(distances.energy(a[i:], a[i:][::-1]) >= 0 for i in range(20))
 
 

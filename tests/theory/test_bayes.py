@@ -22,6 +22,12 @@ def test_a_joint_is_its_marginal_times_its_conditional():
     assert np.allclose(bayes.conditional(TABLE, (1,)).sum((0, 2)), 1, atol=1e-6)
 
 
+def test_a_condition_that_float32_takes_for_0_is_one():
+    table = np.array([[1e-50, 3e-50], [0.5, 0.5], [0, 0]])
+    found = bayes.conditional(table, (0,))
+    assert np.allclose(found, [[0.25, 0.75], [0.5, 0.5], [np.nan] * 2], equal_nan=True)
+
+
 def test_bayes_rule_turns_a_conditional_around():
     """Counting worlds: p(x|y) by definition, from the joint table."""
     joint = TABLE.sum(2)

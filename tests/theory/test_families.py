@@ -64,6 +64,17 @@ def test_draws_of_a_small_gamma_follow_their_law_and_slope_below_the_range_of_fl
     assert abs(slopes.mean() - scipy.special.polygamma(1, a)) < 4 * slopes.std() / np.sqrt(4000)
 
 
+def test_slopes_of_gamma_draws_are_finite_at_the_ends_of_float32_and_right_for_large_ones():
+    """z / a is nearly constant for large a, so ∂ log z / ∂ log a = 1; for tiny a z is the smallest number there is."""
+    family = families.gamma(1)
+    draw = lambda log_a: jnp.log(family.sample(KEY, families.Gamma(jnp.exp(log_a), jnp.ones(1)))[0])
+    weight = lambda log_a: family.weigh(KEY, *[families.Gamma(jnp.exp(log_a), jnp.ones(1))] * 2)[1]
+    slopes = jax.jit(jax.vmap(lambda log_a: (jax.grad(draw)(log_a), jax.grad(weight)(log_a))))
+    of_draws, of_weights = slopes(jnp.log(jnp.array([[1e-36], [1e-20], [1e-18], [1e6], [1e10], [1e36]])))
+    assert np.isfinite(of_draws).all() and np.isfinite(of_weights).all()
+    assert np.allclose(of_draws[:3], 0) and np.allclose(of_draws[3:], 1, atol=0.01)
+
+
 def test_a_fit_from_a_small_gamma_ends_and_its_bound_holds():
     start = families.Gamma(jnp.log(jnp.array([0.01])), jnp.zeros(1))
     family = families.gamma(1)._replace(init=start)

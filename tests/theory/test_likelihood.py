@@ -212,6 +212,33 @@ def test_no_maximum_is_claimed_where_there_is_none(log_likelihood, init, data):
     assert not likelihood.fit(log_likelihood, init, data).converged
 
 
+def test_what_is_rounding_alone_is_no_maximum():
+    """Counts whose variance is below their mean: the likelihood rises towards Poisson's, and float32 has no digits."""
+    gammaln, log_rate = jax.scipy.special.gammaln, np.log(2.0)
+
+    def negative_binomial(log_size, x):
+        rising = gammaln(x + jnp.exp(log_size)) - gammaln(jnp.exp(log_size))
+        return rising - x * jnp.logaddexp(log_size, log_rate) - jnp.exp(log_size) * jax.nn.softplus(log_rate - log_size)
+
+    assert not likelihood.fit(negative_binomial, 0.0, np.full(3, 2.0)).converged
+
+
+def test_a_maximum_is_as_near_as_its_type_and_its_slopes_allow():
+    """Of counts in millions float32 holds the log of the rate to 1e-6; the slope of ``betaln`` is right to 1e-9."""
+    counts = likelihood.fit(poisson, 0.0, np.array([3e6, 4e6, 5e6]))
+    assert counts.converged and np.isclose(counts.params, np.log(4e6), atol=2e-6)
+
+    def beta(p, x):
+        a, b = jnp.exp(p)
+        return (a - 1) * jnp.log(x) + (b - 1) * jnp.log1p(-x) - jax.scipy.special.betaln(a, b)
+
+    shares = np.array([0.2, 0.5, 0.7, 0.6])
+    end = likelihood.fit(beta, jnp.zeros(2), shares)
+    assert end.converged and np.allclose(
+        np.exp(end.params), scipy.stats.beta.fit(shares, floc=0, fscale=1)[:2], rtol=1e-2
+    )
+
+
 def test_one_observation_many_and_a_tolerance_below_the_precision():
     one = likelihood.fit(poisson, 0, np.array([3.0]))
     assert one.converged and np.isclose(one.params, np.log(3), atol=1e-5)
