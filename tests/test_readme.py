@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import quality
 from train import config
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -65,10 +66,14 @@ def filled(flags, place):
 
 
 def test_each_command_works_after_the_ones_before_it(tmp_path, monkeypatch):
-    """No two runs share a folder, and who asks for a run finds one, of any reader who types all of it in order."""
+    """No two runs share a folder, and who asks for a run finds one, of any reader who types all of it in order.
+
+    The runs of the benchmarks come after them.
+    """
     monkeypatch.chdir(tmp_path)
     runs = {}
-    for script, flags in commands():
+    rows = [(row.script, [*row.flags, "--steps", str(row.steps)]) for each in quality.ROWS.values() for row in each]
+    for script, flags in [*commands(), *rows]:
         if "--help" in flags or script in ("theory", "huffman", "bridge"):
             continue
         shown = f"python -m train.{script} {' '.join(flags)}"
@@ -78,10 +83,11 @@ def test_each_command_works_after_the_ones_before_it(tmp_path, monkeypatch):
             assert asked in runs, f"{shown}: no command before it makes {asked}"
             continue
         settings = config.parse(module.Config, script, filled(flags, tmp_path))
-        said = {name: value for name, value in vars(settings).items() if name not in config.FREE}
+        said = {name: value for name, value in vars(settings).items() if name not in config.free(settings)}
         assert runs.setdefault(settings.workdir, (script, said)) == (script, said), f"{shown}: another run is there"
         if getattr(settings, "data", "").startswith("codes:"):
             assert settings.data.partition(":")[2] in runs, f"{shown}: nothing before it makes the codes"
+    assert len(runs) > 20
 
 
 @pytest.mark.slow

@@ -154,7 +154,7 @@ def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
         try:
             with safetensors.safe_open(folder / name, "flax") as file:
                 found |= {key: np.asarray(jnp.asarray(file.get_tensor(key), jnp.float32)) for key in file.keys()}  # noqa: SIM118
-        except safetensors.SafetensorError as error:
+        except (safetensors.SafetensorError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
             raise checkpoint.CheckpointError(f"{folder / name} is damaged or cut off: {error}") from error
     return found
 

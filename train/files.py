@@ -146,6 +146,8 @@ def content(path: str | os.PathLike, most: int = 64 << 20) -> bytes:
     Raises:
       OSError: it is not there, is no plain file, or holds more than ``most`` bytes.
     """
+    if os.path.isdir(path):  # of which ``open`` knows the number only
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # a pipe may have no writer
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

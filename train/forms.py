@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from train import shelf
+
 SHAPES = {
     "digits": (8, 8, 1),
     "ring": (1, 1, 2),
@@ -23,6 +25,9 @@ READS = {
     "codes": frozenset({"data_dir"}),
 }
 """What a kind of data, or one data set of it, reads of ``size``, ``channels``, ``data_dir`` and ``on_bad_image``."""
+
+IMPORTED = "imported"
+"""The fingerprint of data that a run has not seen."""
 
 SIZE, CHANNELS = 64, 3
 """What pictures of a folder come to where nothing is asked; the size also of sets of the catalogue not in SHAPES."""
@@ -66,7 +71,7 @@ def asked(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 def meant(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the size and the channels that they amount to: an asked default is no other setting."""
-    if "size" not in values or "data" not in values:
+    if "size" not in values or not isinstance(values.get("data"), str):
         return dict(values)
     size, channels = asked(values)
     return {**values, "size": size or 0, "channels": channels or 0}
@@ -82,3 +87,18 @@ def recorded(values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(values)
     unread = {"channels"} if kind(data) == "tfds" and data not in SHAPES else {"size", "channels"}
     return {**values, **(dict.fromkeys(unread & values.keys(), 0) if kind(data) != "folder" else {})}
+
+
+def same_data(about: Mapping[str, Any], *fingerprints: str) -> bool:
+    """Whether the data at hand can be those that a record tells of; with a warning where nobody can say.
+
+    Of codes an older record has the fingerprint of the maps, which differ by an index between versions and machines.
+    """
+    known = str(about.get("fingerprint"))
+    if known in (IMPORTED, *fingerprints):
+        return True
+    of_codes = str(about.get("name")).startswith("codes of ") and not known.startswith("codes:")
+    if of_codes and any(found.startswith("codes:") for found in fingerprints):
+        shelf.warn("the record is older than what tells codes apart: they are taken to be of the same VQ-VAE")
+        return True
+    return False

@@ -171,7 +171,7 @@ def kept(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = files.shown(os.fspath(error.filename or path))
+        name = files.shown(error.filename if isinstance(error.filename, str) else path)
         raise CheckpointError(f"{name} cannot be read, written or deleted: {error.strerror}") from error
 
 

@@ -13,7 +13,7 @@ from safetensors import numpy as safetensors_numpy
 from genjax import data
 from genjax.metrics import classes, distances, neighbours
 from genjax.nn import inception
-from train import classifier, config, sources, trained
+from train import classifier, config, runtime, sources, trained
 
 CHUNK = 500  # images at a time
 MOST = 3000  # images of a set whose neighbours in the other are looked for
@@ -83,7 +83,8 @@ def of_inception(weights: str) -> Eyes:
         raise config.UsageError(f"inception {weights}: there is no such file")
     try:
         params = inception.from_tensors(safetensors_numpy.load_file(weights))
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (safetensors.SafetensorError, ValueError, LookupError, AttributeError, OSError) as error:
+        # it raises the last three for types that NumPy has no name for, and files that cannot be read
         raise config.UsageError(f"inception {weights}: {error}") from error
     look = jax.jit(lambda images: (inception.Inception().apply({"params": params}, images),))
     see = lambda images: (_in_parts(lambda part: look(data.scale(part)), images, 50)[0], None)
@@ -109,6 +110,7 @@ def panel(eyes: Eyes, told: Any, k: int) -> Panel:
     if not len(held) > k:
         raise config.UsageError(f"num: expected more held-out images than neighbours, {k}; got {len(held)}")
     train_features, train_classes = eyes.see(train)
+    runtime.check_finite(eyes.title, {"features": train_features})
     flat = lambda images: images.reshape(len(images), -1).astype(np.float64)
 
     def numbers(images: np.ndarray) -> Numbers:

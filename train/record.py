@@ -22,10 +22,7 @@ from train import checkpoint, claims, config, documents, files, forms, lines, ma
 from train.lines import aligned
 from train.workdir import primary
 
-__all__ = ["CLOCKS", "IMPORTED", "Interval", "Log", "aligned", "check", "imported", "run_id", "say", "write"]
-
-IMPORTED = "imported"
-"""The fingerprint of data that a run has not seen."""
+__all__ = ["CLOCKS", "Interval", "Log", "aligned", "check", "imported", "run_id", "say", "write"]
 
 CLOCKS = ("seconds", "steps_per_second")
 """The fields of metrics.jsonl that differ between a run and its repetition."""
@@ -74,7 +71,7 @@ def _changes(old: Mapping[str, Any], settings: config.Run) -> tuple[list[str], l
     # where the data lie is free: what is in them decides, when they are read
     then, now = forms.meant(defaults | forms.recorded(old["config"])), forms.meant(dataclasses.asdict(settings))
     allowed, refused = config.changes(then, now, config.free(settings) | {"data"})
-    if old["data"].get("fingerprint") == IMPORTED:  # weights from elsewhere may be trained on in any way
+    if old["data"].get("fingerprint") == forms.IMPORTED:  # weights from elsewhere may be trained on in any way
         allowed, refused = allowed + refused, []
     ignored = ("config: ", "workdir: ", "restart: ", "override_resume: ", "traceback: ")
     return [line for line in allowed if not line.startswith(ignored)], refused
@@ -109,8 +106,8 @@ def write(
     old = _read(workdir)
     if old and old["run_id"] != name:  # it is started over
         old = None
-    known = str(old["data"].get("fingerprint")) if old else IMPORTED
-    same = known in (IMPORTED, fingerprint) or known == data.fingerprint(dataset)  # the latter of older runs on codes
+    known = str(old["data"].get("fingerprint")) if old else forms.IMPORTED
+    same = not old or forms.same_data(old["data"], fingerprint, data.fingerprint(dataset))
     if not same:
         raise config.UsageError(
             f"{workdir} was trained on other data: fingerprint {files.shown(known[:12])} -> {fingerprint[:12]} "
@@ -129,7 +126,7 @@ def imported(
     workdir: pathlib.Path, script: str, name: str, settings: config.ImageRun, shape: tuple[int, int, int]
 ) -> None:
     """Write config.json of a run whose weights come from elsewhere, and whose data nobody has seen."""
-    about = {"name": settings.data, "fingerprint": IMPORTED, "train": [0, *shape], "heldout": [0, *shape]}
+    about = {"name": settings.data, "fingerprint": forms.IMPORTED, "train": [0, *shape], "heldout": [0, *shape]}
     _describe(workdir, script, name, settings, about, None)
 
 

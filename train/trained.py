@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from genjax import data
 from genjax.training import state
 from genjax.types import Key, Params
-from train import checkpoint, claims, config, documents, files, manifest, members
-from train.record import IMPORTED
+from train import checkpoint, claims, config, documents, files, forms, manifest, members
 from train.workdir import resolve
 
 
@@ -113,7 +112,8 @@ def check_data(run: Record, *fingerprints: str) -> None:
       DataError: they are others.
     """
     about = run.described.get("data", {})
-    if (known := str(about.get("fingerprint"))) not in (*fingerprints, IMPORTED):
+    if not forms.same_data(about, *fingerprints):
+        known = str(about.get("fingerprint"))
         raise data.DataError(
             f"{run.workdir} was trained on other data than those at hand: fingerprint {files.shown(known[:12])} "
             f"({files.shown(str(about.get('name')))}), here {fingerprints[0][:12]}; a number of one is none of the "

@@ -39,7 +39,9 @@ def resolve(workdir: str | os.PathLike) -> pathlib.Path:
       WorkdirError: no folder can have this name.
     """
     try:
-        return pathlib.Path(os.path.realpath(os.path.expanduser(workdir)))
+        path = pathlib.Path(os.path.realpath(os.path.expanduser(workdir)))
+        str(path).encode()  # orbax takes no other names
+        return path
     except (OSError, ValueError) as error:  # ValueError: a NUL
         raise WorkdirError(f"workdir {files.shown(workdir)}: {error}; choose another --workdir") from error
 

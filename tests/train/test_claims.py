@@ -249,6 +249,21 @@ def test_what_a_command_writes_takes_no_place_of_what_it_reads(tmp_path):
     assert (tmp_path / "images.npz").read_text() == "mine"
 
 
+def test_values_of_another_type_in_a_record_are_other_settings(run):
+    described = json.loads((run / "config.json").read_text())
+    described["config"] |= {"data": 5, "hidden": "x", "size": None}
+    (run / "config.json").write_text(json.dumps(described))
+    with pytest.raises(config.UsageError, match="hidden: 'x' -> "):
+        record.check(run, SETTINGS, "ae")
+
+
+def test_a_folder_in_place_of_the_lines_is_named(run):
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").mkdir()
+    with pytest.raises(checkpoint.CheckpointError, match=r"metrics.jsonl cannot be .*: Is a directory"):
+        lines.Lines(run / "metrics.jsonl", SETTINGS, 4, claims.Claims(run, "0123abcd"))
+
+
 def test_a_pipe_in_place_of_the_record_does_not_hang(run):
     (run / "config.json").unlink()
     os.mkfifo(run / "config.json")

@@ -3,15 +3,12 @@
 import dataclasses
 import json
 import os
-import pathlib
-import re
 import string
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import quality
 from genjax import data
 from train import (
     actor_critic,
@@ -205,25 +202,6 @@ def test_runs_of_other_settings_have_folders_of_their_own():
     long = [folder("--data", f"folder:{'very/' * 90}{name}/pictures") for name in "ab"]
     assert long[0] != long[1] and all(len(name) < 250 and name.count("/") == 1 for name in long)
     assert all(set(name) <= set(string.ascii_letters + string.digits + "/._,=+-") for name in long)
-
-
-def commands():
-    """The training commands that the README prints, and those of the benchmarks."""
-    page = (pathlib.Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    for script, flags in re.findall(r"python -m train\.(\w+)((?: [^`#\n]*)?)", page):
-        if script in SCRIPTS and "--help" not in flags:
-            yield script, tuple(flags.split("&&")[0].replace("PATH", "x").replace("FILE", "x").split())
-    for rows in quality.ROWS.values():
-        yield from ((row.script, (*row.flags, "--steps", str(row.steps))) for row in rows)
-
-
-def test_no_printed_command_meets_the_run_of_another():
-    found = {}
-    for script, flags in commands():
-        settings = config.parse(SCRIPTS[script].Config, script, flags)
-        same = {name: value for name, value in vars(settings).items() if name not in config.free(settings)}
-        assert found.setdefault(settings.workdir, same) == same, settings.workdir
-    assert len(found) > 20
 
 
 def test_a_config_of_your_own_images_says_how_to_name_them(tmp_path, monkeypatch):

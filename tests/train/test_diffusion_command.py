@@ -67,7 +67,7 @@ def test_what_is_no_number_is_neither_drawn_nor_written(learned, tmp_path, monke
     monkeypatch.setattr(trained, "params", broken)
     for script, name in (("sample", "x.npz"), ("evaluate", "x.json")):
         code, _, err = command(script, "--workdir", learned, "--num", 3, "--out", tmp_path / name)
-        assert code == 5 and ("no number" in err or "NaN or infinite" in err)
+        assert code == 5 and ("no number" in err or "NaN or infinite" in err), err
     assert list(tmp_path.iterdir()) == []
 
 

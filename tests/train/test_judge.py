@@ -1,5 +1,8 @@
 """``python -m train.judge``: real images are at the floor, noise is not."""
 
+import json
+import struct
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -51,7 +54,11 @@ def test_weights_of_inception_that_are_none_are_refused(runs, tmp_path):
     junk, other = tmp_path / "junk.safetensors", tmp_path / "other.safetensors"
     junk.write_bytes(b"no weights")
     safetensors.numpy.save_file({"fc.weight": np.zeros(3, np.float32)}, other)
-    for path, message in ((junk, "header"), (other, "no weights of Inception v3: .* tensors are wrong")):
+    strange = tmp_path / "strange.safetensors"  # of a type that NumPy has no name for
+    header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    strange.write_bytes(struct.pack("<Q", len(header)) + header + b"ab")
+    pairs = ((junk, "header"), (other, "no weights of Inception v3: .* tensors are wrong"), (strange, "float8"))
+    for path, message in pairs:
         with pytest.raises(config.UsageError, match=message):
             judge.judge(settings(runs, inception=str(path)))
 

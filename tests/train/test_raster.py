@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from genjax import data
-from train import checkpoint, codes, config, evaluate, pixelcnn, pixelrnn, sample, vqvae
+from train import checkpoint, codes, config, evaluate, pixelcnn, pixelrnn, sample, trained, vqvae
 
 TINY = "--steps 20 --every 20 --log-every 10 --steps-per-call 10 --batch-size 16 --num-samples 4 --head 8 --layers 2"
 TINY = (*TINY.split(), "--features", "4")
@@ -127,3 +127,14 @@ def test_codes_are_read_with_the_model_that_made_them_only(runs, tmp_path):
     argv = ("--config", str(path), "--steps", "40", "--override-resume", "--workdir", str(tmp_path / "run"))
     with pytest.raises(config.UsageError, match="trained on other data"):
         pixelcnn.main(argv)
+
+
+def test_a_record_of_codes_that_cannot_be_told_apart_is_taken_at_its_word(runs, capsys):
+    """Older records have the fingerprint of the maps, which differ by an index between versions."""
+    run = trained.record(runs / "codes", {"pixelcnn": pixelcnn})
+    about = run.described["data"] | {"fingerprint": "0" * 64}
+    trained.check_data(run._replace(described={"data": about}), "codes:1:2", "3")
+    assert "taken to be of the same VQ-VAE" in capsys.readouterr().err
+    for other, found in ((about | {"name": "digits"}, "codes:1:2"), (about, "3")):
+        with pytest.raises(data.DataError, match="trained on other data"):
+            trained.check_data(run._replace(described={"data": other}), found)

@@ -156,3 +156,12 @@ def test_a_damaged_entry_of_the_compilation_cache_is_written_anew(tmp_path):
     again = run()
     assert again.stdout == "3.0\n" and again.stderr == ""
     assert {path: path.stat().st_size for path in entries} == whole
+
+
+def test_a_command_imports_nothing_of_the_folder_that_it_stands_in(tmp_path):
+    """``python -m`` looks there first, and a folder that somebody handed over may hold a jax.py."""
+    for name in ("jax", "array_record", "tensorboardX", "orbax"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\n")
+    process = start("-m", "train.evaluate", "--workdir", ".", cwd=tmp_path)
+    assert "holds no run" in process.communicate()[1] and process.returncode == 4
+    assert not (tmp_path / "mark").exists()

@@ -122,6 +122,8 @@ def test_lock_file_that_no_run_wrote_is_not_overwritten(tmp_path, text):
 def test_name_that_no_folder_can_have_is_refused():
     with pytest.raises(workdir.WorkdirError, match="null"):
         workdir.resolve("a\0b")
+    with pytest.raises(workdir.WorkdirError, match=r"a\\udcff: .* surrogates"):
+        workdir.resolve("a\udcff")  # a byte that is no UTF-8, which orbax would trip over at the first save
 
 
 def test_held_is_false_once_the_folder_is_another(tmp_path):
