@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from genjax import checks, random
 from genjax.diffusion import predictions, process
@@ -175,9 +175,10 @@ def log_decoder(images: Arrays, mean: Arrays, log_std: Arrays, num_levels: int) 
 def flow(denoise: Denoise, schedule: Schedule, key: Key, images: ArrayLike) -> Float[Array, " b"]:
     """log p(x) of continuous images by the probability flow, nats per image: exact but for steps and probe.
 
-    With √ᾱ_t = cos φ and √(1 - ᾱ_t) = sin φ the flow is dx/dφ = v, where v = cos φ ε - sin φ x_0 (Salimans & Ho 2022,
-    §4), so log p(x_0) = log N(x_T; 0, 1) + ∫ div v dφ (Song et al. 2021, eq. 39), from time 0 to T - 1 by Heun's
-    method, which stays finite where φ ends at π/2, nothing of the image left. The divergence is w·(∂v/∂x)ᵀw of a
+    With α_t = √ᾱ_t = cos φ and σ_t = √(1 - ᾱ_t) = sin φ the flow is dx/dφ = v, where v = α ε - σ x_0 (Salimans & Ho
+    2022, §4), or with λ = log σ/α it is dx/dλ = σ (ε - σ x), so log p(x_0) = log N(x_T; 0, 1) + ∫ div v dφ (Song et al.
+    2021, eq. 39), from time 0 to T - 1 by Heun's method. It is walked in λ, where an error of ε is not divided by α,
+    and in φ, which ends at π/2, in a last step that leaves nothing of the image. The divergence is w·(∂v/∂x)ᵀw of a
     Rademacher probe w (Hutchinson 1990; Grathwohl et al. 2019). 2 (T - 1) evaluations, with their gradients, in one
     scan.
 
@@ -202,22 +203,29 @@ def flow(denoise: Denoise, schedule: Schedule, key: Key, images: ArrayLike) -> F
     )
     dims = math.prod(images.shape[1:])
 
-    def slope(x: Arrays, t: Int[Array, ""]) -> tuple[Arrays, Float[Array, " b"]]:
-        times = jnp.broadcast_to(t, x.shape[:1])
-        velocity = lambda x: predictions.to_v(schedule, _read(denoise, schedule, x, times), times)
+    def slope(x: Arrays, t: Int[Array, ""], last: Bool[Array, ""]) -> tuple[Arrays, Float[Array, " b"]]:
+        times, deviation = jnp.broadcast_to(t, x.shape[:1]), at(schedule.noise, t, x)
+
+        def velocity(x: Arrays) -> Arrays:
+            guess = _read(denoise, schedule, x, times)
+            return jnp.where(last, predictions.to_v(schedule, guess, times), deviation * (guess.noise - deviation * x))
+
         value, pull = jax.vjp(velocity, x)
         return value, _sum(pull(probe)[0] * probe)
 
     def kernel(_, state, step):
-        (x, log_volume), (t, change) = state, step
-        first, grows = slope(x, t)
-        second, grew = slope(x + change * first, t + 1)
+        (x, log_volume), (t, change, last) = state, step
+        first, grows = slope(x, t, last)
+        second, grew = slope(x + change * first, t + 1, last)
         return (x + 0.5 * change * (first + second), log_volume + 0.5 * change * (grows + grew)), None
 
     xp = np if isinstance(schedule.signal, np.ndarray) else jnp
-    change = jnp.asarray(xp.diff(xp.arctan2(schedule.noise, schedule.signal)), images.dtype)
+    last = schedule.signal[1:] == 0
+    in_log = xp.diff(xp.log(schedule.noise / xp.where(schedule.signal > 0, schedule.signal, 1)))
+    in_angle = xp.diff(xp.arctan2(schedule.noise, schedule.signal))
+    change = jnp.asarray(xp.where(last, in_angle, in_log), images.dtype)
     start = (at(schedule.signal, 0, images) * images, jnp.zeros(images.shape[0], images.dtype))
-    inputs = (jnp.arange(schedule.num_steps - 1), change)
+    inputs = (jnp.arange(schedule.num_steps - 1), change, last)
     (end, log_volume), _ = markov.simulate(kernel, jax.random.key(0), start, inputs)
     normal = -0.5 * (_sum(end**2) + dims * math.log(2 * math.pi))
     return normal + log_volume + dims * jnp.asarray(logarithm(schedule.signal[:1])[0], images.dtype)
