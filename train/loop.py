@@ -116,6 +116,8 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
             found = source.fingerprint(settings, dataset)
             machines.agree(settings, {"data": found, "last checkpoint": there})
         begun = record.run_id(workdir)
+        if not settings.restart:
+            record.check_data(workdir, dataset, source.fingerprint(settings, dataset))
         if settings.restart and begun:
             claims.clear(workdir, begun)
         name = begun if begun and not settings.restart else uuid.uuid4().hex

@@ -83,6 +83,21 @@ def run_id(workdir: pathlib.Path) -> str | None:
     return old["run_id"] if old else None
 
 
+def check_data(workdir: pathlib.Path, dataset: data.Dataset, fingerprint: str) -> None:
+    """Refuse to go on with a run on other data than it was started with.
+
+    Raises:
+      UsageError: they are others.
+    """
+    old = _read(workdir)
+    if old and not forms.same_data(old["data"], fingerprint, data.fingerprint(dataset)):
+        known = str(old["data"].get("fingerprint"))
+        raise config.UsageError(
+            f"{workdir} was trained on other data: fingerprint {files.shown(known[:12])} -> {fingerprint[:12]} "
+            f"({dataset.name}). A run is of one data set, whatever is overridden: use that, or another --workdir"
+        )
+
+
 def write(
     workdir: pathlib.Path, script: str, name: str, settings: config.Run, dataset: data.Dataset, fingerprint: str
 ) -> claims.Claims:
@@ -100,19 +115,11 @@ def write(
       what the run owns in the workdir.
 
     Raises:
-      UsageError: the data set is not the one the run was started with.
       CheckpointError: it cannot be written.
     """
     old = _read(workdir)
     if old and old["run_id"] != name:  # it is started over
         old = None
-    known = str(old["data"].get("fingerprint")) if old else forms.IMPORTED
-    same = not old or forms.same_data(old["data"], fingerprint, data.fingerprint(dataset))
-    if not same:
-        raise config.UsageError(
-            f"{workdir} was trained on other data: fingerprint {files.shown(known[:12])} -> {fingerprint[:12]} "
-            f"({dataset.name}). A run is of one data set, whatever is overridden: use that, or another --workdir"
-        )
     about = {
         "name": dataset.name,
         "fingerprint": fingerprint,

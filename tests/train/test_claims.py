@@ -282,10 +282,10 @@ def test_the_same_data_elsewhere_are_the_same_and_other_data_are_never(run):
     moved = dataclasses.replace(SETTINGS, data="npz:/elsewhere/digits.npz", data_dir="/elsewhere")
     record.check(run, moved, "ae")
     begin(run, moved, dataset(name="moved"))
-    for settings in (moved, dataclasses.replace(moved, override_resume=True)):
-        with pytest.raises(config.UsageError, match="other data") as caught:
-            begin(run, settings, dataset(1))
-        assert "--restart" not in str(caught.value)
+    record.check_data(run, dataset(name="again"), data.fingerprint(dataset()))
+    with pytest.raises(config.UsageError, match="other data") as caught:
+        record.check_data(run, dataset(1), data.fingerprint(dataset(1)))
+    assert "--restart" not in str(caught.value)
 
 
 def test_what_was_changed_or_overridden_stays_in_the_record(run):

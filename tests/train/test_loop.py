@@ -351,6 +351,16 @@ def test_other_data_than_the_runs_are_not_scored(unbroken, tmp_path):
     assert "\x1b" not in str(caught.value)
 
 
+def test_a_run_that_has_all_its_steps_is_not_taken_for_one_on_other_data(tmp_path):
+    again = lambda: little_run(tmp_path / "run", lambda step: None)
+    again()
+    path = tmp_path / "run/config.json"
+    described = json.loads(path.read_text())
+    path.write_text(json.dumps(described | {"data": described["data"] | {"fingerprint": "0" * 64}}))
+    with pytest.raises(config.UsageError, match="was trained on other data"):
+        again()
+
+
 def test_checkpoints_that_are_gone_are_said_to_be_gone_and_their_lines_kept(unbroken, run, tmp_path):
     shutil.copytree(unbroken, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints")
