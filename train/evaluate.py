@@ -140,6 +140,7 @@ def _scores(settings: Evaluate, run: trained.Record) -> dict[str, Any]:
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
         parts.append(score(params, keys, {name: array[index] for name, array in rows.items()}))
     every = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+    runtime.check_finite(settings.workdir, {name: np.asarray(values) for name, values in every.items()})
     found = {name: estimates.estimate(values) for name, values in every.items() if values.ndim == 1}
     row: dict[str, Any] = {
         "workdir": settings.workdir,
