@@ -262,7 +262,7 @@ def vectors(name: str, x: Any, size: int) -> None:
     finite(name, x)
 
 
-def axis(name: str, value: int, ndim: int) -> int:
+def axis(name: str, value: Any, ndim: int) -> int:
     """The axis counted from 0, of an array of so many.
 
     >>> axis("x", -1, 2), axis("x", 0, 2)
@@ -271,7 +271,8 @@ def axis(name: str, value: int, ndim: int) -> int:
     Raises:
       ValueError: there is no such axis.
     """
-    if not -ndim <= value < ndim:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not -ndim <= value < ndim:
         raise ValueError(f"{name}: expected an axis from {-ndim} to {ndim - 1} of {ndim}, got {value}")
     return value % ndim
 

@@ -97,7 +97,8 @@ def probability_ratio(log_prob: Float[Array, "*batch"], old: Float[Array, "*batc
     ['1', '1.07e+13']
     """
     difference = log_prob - old
-    return jnp.exp(difference + jax.lax.stop_gradient(jnp.minimum(difference, 30.0) - difference))
+    slope = jnp.where(jnp.isfinite(difference), difference, 0)
+    return jnp.exp(jax.lax.stop_gradient(jnp.minimum(difference, 30.0)) + (slope - jax.lax.stop_gradient(slope)))
 
 
 def build(

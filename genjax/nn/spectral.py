@@ -67,8 +67,8 @@ def normalised(module: nn.Module, kernel: Kernel) -> Kernel:
     matrix = kernel.reshape(-1, kernel.shape[-1])
     u = module.param("u", _unit_normal, (kernel.shape[-1],))
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(matrix), initial=0))
-    scale = jnp.where(largest > 0, largest, 1)  # so that no square of W leaves the range of the numbers
-    matrix, kernel = matrix / scale, kernel / scale
+    root = jnp.sqrt(jnp.where(largest > 0, largest, 1))  # twice its root: 1 / largest may be below the range of floats
+    matrix, kernel = matrix / root / root, kernel / root / root  # so that no square of W leaves it
     v, new = power_iteration(jax.lax.stop_gradient(matrix), jax.lax.stop_gradient(u))
     module.sow("pull", "u", 0.5 * jnp.sum((u - new) ** 2))
     sigma = v @ matrix @ new
@@ -87,7 +87,8 @@ def power_iteration(
 def _unit(x: Float[Array, " n"]) -> Float[Array, " n"]:
     """x / |x|, or 0 of 0; x is scaled first, so that squares neither vanish nor overflow."""
     largest = jnp.max(jnp.abs(x), initial=0)
-    x = x / jnp.where(largest > 0, largest, 1)
+    root = jnp.sqrt(jnp.where(largest > 0, largest, 1))
+    x = x / root / root
     return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
 
 

@@ -16,6 +16,8 @@ A second test of the same kind, independent given the state, multiplies in:
 [0.2016, 0.7984]
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -186,8 +188,10 @@ def _whole(name: str, table: Numbers) -> Table:
     return simplex.table(name, table, tuple(range(np.ndim(table))))
 
 
-def _axes(name: str, axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+def _axes(name: str, axes: Any, ndim: int) -> tuple[int, ...]:
     """Counted from 0; none twice."""
+    if not isinstance(axes, tuple | list):
+        raise ValueError(f"{name}: expected a tuple of axes, got {axes!r}")
     counted = tuple(checks.axis(name, axis, ndim) for axis in axes)
     if len(set(counted)) < len(counted):
         raise ValueError(f"{name}: expected different axes, got {axes}")

@@ -206,9 +206,8 @@ def information(log_likelihood: LogLikelihood, params: Params, data: Any) -> Flo
     Raises:
       ValueError: parameters or data that are not finite.
     """
-    for name, tree in (("params", params), ("data", data)):
-        for leaf in jax.tree.leaves(tree):
-            checks.finite(name, leaf)
+    for leaf in jax.tree.leaves((params, data)):
+        checks.finite("params, data", leaf)
     flat, unravel = ravel_pytree(_floats(params))
     return -jax.hessian(lambda flat: jnp.sum(log_likelihood(unravel(flat), data)))(flat)
 

@@ -5,8 +5,7 @@ A kernel moves one chain, and ``markov.simulate`` repeats it; many chains are a 
     run = lambda key, x: markov.simulate(kernel, key, start(log_density, x), length=1000)[1]
     steps = jax.vmap(run)(jax.random.split(key, 8), xs)
 
-All of accepting and rejecting is in logarithms. A proposal is rejected where the density is 0
-or infinite, or anything is NaN.
+Accepting is in logarithms. A proposal is rejected where the density is 0 or infinite, or anything is NaN.
 """
 
 import math
@@ -86,9 +85,6 @@ def _signed(x: Any) -> Array:
 
 def start_with_gradient(log_density: LogDensity, x: Any) -> Point:
     """The first state of ``adjusted_langevin``.
-
-    >>> float(start_with_gradient(lambda x: -(x**2) / 2, 3.0).gradient)
-    -3.0
 
     Raises:
       ValueError: as ``start``; x is no array of floating-point numbers; outside ``jit``, the gradient is not finite.
@@ -257,8 +253,7 @@ def effective_sample_size(chain: Numbers) -> Float[Array, "..."]:
     spectrum = jnp.fft.rfft(centred, 1 << (2 * n - 1).bit_length(), axis=0)
     covariance = jnp.fft.irfft(jnp.abs(spectrum) ** 2, axis=0)[: n // 2 * 2]
     pairs = (covariance[::2] + covariance[1::2]) / covariance[0]
-    monotone = jax.lax.cummin(pairs, axis=0)
-    time = -1 + 2 * jnp.sum(jnp.maximum(monotone, 0), 0)
+    time = -1 + 2 * jnp.sum(jnp.maximum(jax.lax.cummin(pairs, axis=0), 0), 0)
     return n / jnp.maximum(time, 1 / math.log10(n))
 
 

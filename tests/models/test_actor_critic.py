@@ -143,6 +143,12 @@ def test_a_ratio_beyond_the_numbers_leaves_loss_and_slopes_finite():
             assert step[1] > 0 > step[0]  # descent takes the second action's logit down
 
 
+def test_the_ratio_is_bounded_however_far_the_policy_has_moved():
+    ratio = jax.vmap(jax.value_and_grad(actor_critic.probability_ratio))
+    value, slope = ratio(jnp.array([0.0, 0, 0, -200, -jnp.inf]), jnp.array([-200.0, -1e9, -jnp.inf, 0, 0]))
+    assert np.allclose(value, [np.exp(30)] * 3 + [0, 0]) and np.allclose(slope[:2], np.exp(30)) and not slope[2:].any()
+
+
 def test_neither_loss_leaks_into_the_other_player():
     env = envs.chain()
     ours = model(env, (8,), entropy_weight=0.0)

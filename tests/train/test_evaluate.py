@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from genjax import data
-from train import ae, choices, config, vae
+from train import ae, choices, config, likelihoods, vae
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,17 @@ def test_a_member_is_scored_and_drawn_from(runs, tmp_path, command):
     assert code == 0 and "grey, cross-entropy: no likelihood" in told and "quadrature" not in told, err
     code, _, err = command("evaluate", "--workdir", runs / "many", "--member", 2)
     assert code == 2 and "member 2:" in err and "has 2, numbered from 0" in err
+
+
+def test_a_score_that_is_no_number_is_no_row(runs, tmp_path, command, monkeypatch):
+    """As the evidence is, under ``jit``, of a posterior too narrow for any grid."""
+    monkeypatch.setattr(
+        likelihoods.vae_model, "log_evidence", lambda model, params, batch: batch["image"][:, 0, 0, 0] * np.nan
+    )
+    out = tmp_path / "row.json"
+    argv = ("evaluate", "--workdir", runs / "two", "--samples", 2, "--num", 5, "--out", out)
+    code, _, err = command(*argv)
+    assert code == 5 and "exact is no number at 0; nothing is written" in err and not out.exists()
 
 
 @pytest.mark.parametrize(
