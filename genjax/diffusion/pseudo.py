@@ -19,7 +19,7 @@ def pndm(
     spacing: grids.Spacing = "trailing",
     start: Literal["runge_kutta", "linear"] = "runge_kutta",
     final: Literal["one", "first"] = "one",
-    clip: Clip = False,
+    clip: Clip | None = None,
 ) -> Sample:
     """Pseudo numerical methods (Liu et al. 2022): x̄_s = x̄_t + (σ̄_s - σ̄_t) ε' by Adams and Bashforth's formula.
 
@@ -36,7 +36,8 @@ def pndm(
         not divide T begin far from it.
       start: "runge_kutta" is the paper's F-PNDM.
       final: what ᾱ is at the end; see ``grids.on_times``.
-      clip: of x̂_0; the formulas extrapolate, which clipping spoils.
+      clip: of x̂_0. By default to [-1, 1] in a step of DDIM's alone, where an error of ε is divided by an α near 0: the
+        formulas extrapolate, which clipping spoils.
 
     Raises:
       ValueError: fewer than 4 steps or more than T, or an unknown start or spacing.
@@ -52,7 +53,10 @@ def pndm(
     def kernel(keys, state, step):
         (x, base, past, kept), row = state, step
         time, unit, signal, noise, stay, change, weights, use, keep, push, land = row
-        guess = samplers.look(denoise, unit * x, time, signal, noise, clip)
+        guess = samplers.look(denoise, unit * x, time, signal, noise, clip or False)
+        if clip is None:
+            x0 = jnp.where(stay, guess.x0, samplers.bound(guess.x0, True))
+            guess = guess._replace(x0=x0, noise=jnp.where(stay, guess.noise, (unit * x - signal * x0) / noise))
         found = guess.noise
         mixed = weights[0] * found + jnp.tensordot(weights[1:], past, 1) + use * kept
         moved = jnp.where(stay, base, guess.x0) + change * mixed
