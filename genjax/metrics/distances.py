@@ -48,7 +48,7 @@ def frechet(a: Points, b: Points) -> float:
     return _finite(float(np.sum(mean**2) + np.sum((first - rotation @ second) ** 2)) * scale * scale)
 
 
-def kernel(key: Key, a: Points, b: Points, *, num_blocks: int = 100, size: int = 1000) -> Estimate:
+def kernel(key: Key, a: Points, b: Points, *, num_blocks: Any = 100, size: Any = 1000) -> Estimate:
     """The squared kernel distance of kernel (x·y / d + 1)³, without bias, with its standard error over fresh sets.
 
     Called KID with Inception features (Bińkowski et al. 2018, §4). Standardise features beforehand: it has their scale.
@@ -68,8 +68,8 @@ def kernel(key: Key, a: Points, b: Points, *, num_blocks: int = 100, size: int =
       ValueError: fewer than 10 points, or fewer that are taken; another number of features; or numbers that are not
         finite or whose kernels are not.
     """
-    checks.within("num_blocks", num_blocks, 1)
-    checks.within("size", size, 1)
+    checks.count("num_blocks", num_blocks)
+    checks.count("size", size)
     most = math.isqrt(num_blocks * size * size)
     a, b = (
         x if len(x) <= most else x[np.sort(np.asarray(jax.random.permutation(part, len(x)))[:most])]
@@ -83,9 +83,9 @@ def kernel(key: Key, a: Points, b: Points, *, num_blocks: int = 100, size: int =
     a, b = a - centre, b - centre
     with np.errstate(over="ignore", invalid="ignore"):
         within_a, within_b, across = _sums(a, a, centre), _sums(b, b, centre), _sums(a, b, centre)
-        value, error = _unbiased(within_a, within_b, across)
-    _finite(float(jnp.asarray(value) + jnp.asarray(error)))
-    return Estimate(jnp.asarray(value), jnp.asarray(error))
+        found = Estimate(*map(jnp.asarray, _unbiased(within_a, within_b, across)))
+    _finite(float(found.mean + found.standard_error))
+    return found
 
 
 def energy(a: Points, b: Points) -> Scalar:

@@ -1,11 +1,12 @@
 """What nearest neighbours tell of two sets of points: quality and variety apart, and whether points were copied."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from genjax import checks
 from genjax.metrics.distances import Points, sets, unit
 
 CHUNK = 250  # points whose distances to all others are held at a time
@@ -29,7 +30,7 @@ class Manifold(NamedTuple):
     coverage: float
 
 
-def manifold(real: Points, made: Points, *, k: int = 5) -> Manifold:
+def manifold(real: Points, made: Points, *, k: Any = 5) -> Manifold:
     """Precision, recall, density and coverage; use as many points of both.
 
     >>> line = np.arange(10.0)[:, None]
@@ -94,7 +95,7 @@ def nearest(points: Points, others: Points) -> Float[np.ndarray, " _"]:
     return np.concatenate([distance.min(1) for _, distance in found])
 
 
-def radii(points: Points, k: int) -> Float[np.ndarray, " _"]:
+def radii(points: Points, k: Any) -> Float[np.ndarray, " _"]:
     """Distance of each point to its k-th neighbour in its own set, itself not counted.
 
     Raises:
@@ -145,6 +146,6 @@ def _chunks(
         yield part, np.sqrt(squares) * scale
 
 
-def _check_k(k: int, num: int) -> None:
-    if not 1 <= k < num:
+def _check_k(k: Any, num: int) -> None:
+    if checks.count("k", k) >= num:
         raise ValueError(f"k: expected 1 to below {num}, the points of the smaller set; got {k}")

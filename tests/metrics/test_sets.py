@@ -123,6 +123,7 @@ def test_classes_that_are_missing_are_seen():
         (lambda: distances.frechet(np.zeros((5, 2)), np.zeros((5, 3))), "b: expected points of 2 features, .* got 3"),
         (lambda: distances.kernel(KEY, np.zeros((5, 2)), np.full((5, 2), np.nan)), "b: expected finite numbers"),
         (lambda: neighbours.manifold(np.zeros((5, 2)), np.zeros((5, 2))), "k: expected 1 to below 5.* got 5"),
+        (lambda: neighbours.manifold(np.zeros((5, 2)), np.zeros((5, 2)), k=1.5), "k: expected a whole number"),
         (lambda: classes.balance(np.array([4]), np.full(4, 0.25)), r"classes: expected some, in \[0, 4\)"),
     ],
 )
