@@ -189,13 +189,12 @@ def _config(script: str, name: str, pattern: str, metric: str) -> Quote:
 QUOTES = (
     _config("ae", "digits", r"held-out squared error (\d+(?:\.\d+)?)", "heldout_loss"),
     _config("vae", "digits", r"held out -ELBO (\d+(?:\.\d+)?) nats", "heldout_loss"),
-    _config("vqvae", "digits", r"perplexity (\d+) of", "heldout_perplexity"),
+    _config("vqvae", "digits", r"held-out perplexity (\d+) of", "heldout_perplexity"),
     _config("ddpm", "digits", r"held-out loss (\d+(?:\.\d+)?);", "heldout_loss"),
     _config("pixelcnn", "digits", r"held out (\d+(?:\.\d+)?) nats", "heldout_loss"),
     _config("pixelrnn", "digits", r"held out (\d+(?:\.\d+)?) nats", "heldout_loss"),
     _config("gan", "digits", r"loss ends at (\d+(?:\.\d+)?) held out", "heldout_discriminator"),
     _config("classifier", "digits", r"Result: (\d+(?:\.\d+)?) %", "%heldout_accuracy"),
-    _config("actor_critic", "acrobot", r"Result: (-\d+(?:\.\d+)?) with", "heldout_return"),
 )
 
 NOT_AGAIN = {
@@ -214,6 +213,7 @@ NOT_AGAIN = {
 
 
 ELSEWHERE = {
+    "train/configs/actor_critic/acrobot.toml": "returns",
     "train/configs/actor_critic/cartpole.toml": "returns",
     "train/configs/actor_critic/cartpole_ppo.toml": "returns",
     "train/configs/actor_critic/chain.toml": "right actions: see its picture",
