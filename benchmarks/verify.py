@@ -353,6 +353,11 @@ def page(found: dict[str, Any]) -> str:
         versions = ", ".join(f"{package} {made['versions'][package]}" for package in ("python", "jax", "flax", "optax"))
         lines += ["", f"## {name}", ""]
         lines += [f"{made['processor']}, {made['cores']} cores; {versions}; {one['minutes']} minutes.", ""]
+        if one.get("remade"):
+            lines += [
+                "What did not hold was made anew from this run: quoted stands what was so before.",
+                "",
+            ]
         lines += ["| number | quoted | varies over | again | standard errors off | held |", "|---|---|---|---|---|---|"]
         for row in one["rows"]:
             bar = "" if row["error"] is None else f" ± {row['error']:.2g}"
