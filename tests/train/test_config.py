@@ -142,7 +142,7 @@ def test_mistakes_in_a_file_are_named_all_at_once(tmp_path, text, words):
         ('{"config": {"steps": ' + "9" * 5000 + "}}", "not JSON"),
         ('{"config": {"steps": 1e999}}', "steps: expected a whole number, got inf"),
         ('{"config": {"data": "folder:a\\u0000b"}}', "data: expected text"),
-        ("[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("[" * 200_000 + "]" * 200_000, "nested too deeply"),
         ('{"script": "vae", "config": {}}', "written by train.vae; expected one of train.ddpm"),
         ('{"config": {"\\u001b[2J": 1}}', "\\x1b"),
     ],
