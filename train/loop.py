@@ -111,13 +111,13 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
                 f"batch_size {settings.batch_size}: {dataset.name} has {rows} training examples; use fewer"
             )
         _check_memory(jax.eval_shape(_start(task_of, lineup), *lineup.who))
+        fingerprint = source.fingerprint(settings, dataset)
         if jax.process_count() > 1:
             there = max(shelf.steps(workdir / "checkpoints"), default=None)
-            found = source.fingerprint(settings, dataset)
-            machines.agree(settings, {"data": found, "last checkpoint": there})
+            machines.agree(settings, {"data": fingerprint, "last checkpoint": there})
         begun = record.run_id(workdir)
         if not settings.restart:
-            record.check_data(workdir, dataset, source.fingerprint(settings, dataset))
+            record.check_data(workdir, dataset, fingerprint)
         if settings.restart and begun:
             claims.clear(workdir, begun)
         name = begun if begun and not settings.restart else uuid.uuid4().hex
@@ -126,7 +126,7 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
             saved = checkpoints.restore(jax.eval_shape(start))
             if saved and saved.step >= settings.steps and claims.drawn(workdir, name, saved.step):
                 return record.say(f"nothing to do: {workdir} has its {saved.step} steps; ask for more with --steps")
-            own = record.write(workdir, script, name, settings, dataset, source.fingerprint(settings, dataset))
+            own = record.write(workdir, script, name, settings, dataset, fingerprint)
             if saved:
                 record.say(f"going on from step {saved.step}")
                 carry, interval = saved.state, record.Interval(saved.meta.get("interval", {}))
