@@ -24,7 +24,7 @@ MAY_IMPORT = {
     | {"flax", "optax", "tyro", "tqdm", "orbax", "matplotlib", "PIL", "safetensors", "tensorboardX", "genjax"},
     "benchmarks": None,
 }
-ONLY = {"orbax": "train/checkpoint.py", "matplotlib": "train/pictures.py"}
+ONLY = {"orbax": "train/checkpoint/store.py", "matplotlib": "train/run/plots.py"}
 
 EFFECTS = {"print", "open", "input", "exit", "breakpoint", "__import__"}
 CLOCKS = {"time", "datetime", "logging", "subprocess", "threading", "multiprocessing", "signal", "matplotlib", "random"}

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from train.usage import UsageError
+from train.run.usage import UsageError
 
 Claim = Callable[[pathlib.Path], None]
 _claim: contextvars.ContextVar[Claim | None] = contextvars.ContextVar("claim", default=None)

@@ -16,7 +16,9 @@ from genjax.models import vae as vae_model
 from genjax.models import vdm as vdm_model
 from genjax.theory import pixels, variational
 from genjax.types import Batch, Key, Params
-from train import codes, ddpm, edm, raster, sources, vae, vdm
+from train import ddpm, edm, vae, vdm
+from train.run import autoregressive as run_autoregressive
+from train.run import codes, sources
 
 Score = Callable[[Params, Key, Batch], dict[str, jax.Array]]
 """``(params, keys [b], rows) -> numbers by name``, [b] or [b t]."""
@@ -101,10 +103,10 @@ def levels(settings: Any, told: ddpm.Config | vdm.Config | edm.Config) -> int:
     return settings.levels or (17 if told.data == "digits" else 256)
 
 
-def _exact(settings: Any, told: raster.Config, model: autoregressive.Autoregressive) -> Score:
+def _exact(settings: Any, told: run_autoregressive.Config, model: autoregressive.Autoregressive) -> Score:
     def score(params: Params, keys: Key, part: Batch) -> dict[str, jax.Array]:
         images = sources.images(told, keys, part)[1]
-        log_prob = model.log_prob(params, images, part["label"] if raster.classes(told) else None)
+        log_prob = model.log_prob(params, images, part["label"] if run_autoregressive.classes(told) else None)
         if not codes.named(told):
             return {"log_prob": log_prob}
         rest = codes.log_prob(told, part["original"], images)

@@ -11,14 +11,14 @@ import numpy as np
 from genjax import data, random
 from genjax.theory import pixels
 from genjax.types import Batch, Images, Key, Loss, Params
-from train import forms, reads
-from train.config import UsageError
+from train.run import data_forms, reads
+from train.run.config import UsageError
 
 FORMS = "digits, tfds:NAME, folder:PATH or npz:PATH[#KEY]"
 MORE = {"codes": "codes:WORKDIR of a VQ-VAE", "ring": "ring"}
 """Kinds of data that only some models take, as their settings say in ``kinds``."""
 
-SHAPES, READS = forms.SHAPES, forms.READS
+SHAPES, READS = data_forms.SHAPES, data_forms.READS
 FLAGS = {
     'pass on_bad_image="skip"': "pass --on-bad-image skip",
     "choose one with key=": "choose one with --data npz:PATH#KEY",
@@ -29,7 +29,9 @@ FLAGS = {
 """What the library advises, and what a command takes for it."""
 
 OF_DATA_DIR = (
-    reads.Condition(functools.partial(forms.heeds, "data_dir"), f"of a run with --data {forms.heeding('data_dir')}"),
+    reads.Condition(
+        functools.partial(data_forms.heeds, "data_dir"), f"of a run with --data {data_forms.heeding('data_dir')}"
+    ),
 )
 """When a command that asks a run reads where its data lie."""
 
@@ -46,7 +48,7 @@ def check(settings: Any) -> None:
     if kind == "folder" and not os.path.isdir(path):
         raise data.DataError(f"{path}: there is no such folder; say where your images are with --data folder:PATH")
     own = SHAPES.get(settings.data, (0, 0, 0))
-    heeded = forms.reads(settings.data)
+    heeded = data_forms.reads(settings.data)
     for name, same in (("size", own[0]), ("channels", own[2]), ("on_bad_image", "refuse")):
         value, unset = getattr(settings, name), "refuse" if name == "on_bad_image" else 0
         if name not in heeded and value not in (unset, same):
@@ -84,7 +86,7 @@ def shape(settings: Any) -> tuple[int, int, int] | None:
 
 
 def _asked(settings: Any) -> tuple[int | None, int | None]:
-    return forms.asked({name: getattr(settings, name) for name in ("data", "size", "channels")})
+    return data_forms.asked({name: getattr(settings, name) for name in ("data", "size", "channels")})
 
 
 def images(settings: Any, key: Key, rows: Batch) -> tuple[Key, Images]:
@@ -156,7 +158,9 @@ def _load(settings: Any) -> data.Dataset:
     size, channels = _asked(settings)
     if kind == "folder":
         on_bad_image: Literal["raise", "skip"] = "skip" if settings.on_bad_image == "skip" else "raise"
-        return data.folder(rest, size or forms.SIZE, channels=channels or forms.CHANNELS, on_bad_image=on_bad_image)
+        return data.folder(
+            rest, size or data_forms.SIZE, channels=channels or data_forms.CHANNELS, on_bad_image=on_bad_image
+        )
     if kind == "ring":
         return data.ring()
     if kind == "tfds":

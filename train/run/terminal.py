@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TextIO
 
-from train import files
+from train.run import files
 
 
 def prepare() -> None:

@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 GRACE = 20.0
 """Seconds that the main thread has to answer a signal, or twice the longest time between two looks at the flag."""
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _answered = threading.Event()
 _longest = [0.0]  # seconds between two looks at the flag
 

@@ -15,8 +15,8 @@ import numpy as np
 from jax import errors
 
 from genjax.types import Key
-from train import reads
-from train.config import Run, UsageError
+from train.run import reads
+from train.run.config import Run, UsageError
 
 WRONG_TYPE = (errors.ConcretizationTypeError, errors.TracerArrayConversionError)
 """What JAX raises where a number that varies within a program would have to decide what the program is."""

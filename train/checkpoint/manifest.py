@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from train import documents, files, leaves
+from train.checkpoint import tree_paths
+from train.run import documents, files
 
 FORMAT = 1
 _NAME, _SEAL = "manifest.json", "manifest.sha256"
@@ -130,16 +131,16 @@ def verify(folder: pathlib.Path, record: Manifest) -> None:
 def check_fit(folder: pathlib.Path, record: Manifest, wanted: Mapping[str, str], *, partial: bool) -> None:
     """Raise CheckpointError, leaf by leaf, unless the step has the wanted layout; or, if partial, more than that."""
     saved = {name: leaf for name, leaf in record.layout.items() if name in wanted or not partial}
-    if differing := leaves.differences(saved, wanted):
+    if differing := tree_paths.differences(saved, wanted):
         more = [f"and {len(differing) - 20} more"] if len(differing) > 20 else []
         raise CheckpointError("\n  ".join([f"{folder} does not fit (saved -> expected):", *differing[:20], *more]))
 
 
 def check_stored(folder: pathlib.Path, record: Manifest, stored: Any) -> None:
     """Raise Damaged unless orbax is about to allocate what the manifest says: it does not check by itself."""
-    kept = {name: leaf for name, leaf in record.layout.items() if not leaves.is_empty(leaf)}
-    chunks = [(leaf.storage.chunk_shape, leaf.shape) for leaf in leaves.named(stored).values()]
-    if leaves.layout(stored) != kept or any(math.prod(chunk) > math.prod(shape) for chunk, shape in chunks):
+    kept = {name: leaf for name, leaf in record.layout.items() if not tree_paths.is_empty(leaf)}
+    chunks = [(leaf.storage.chunk_shape, leaf.shape) for leaf in tree_paths.named(stored).values()]
+    if tree_paths.layout(stored) != kept or any(math.prod(chunk) > math.prod(shape) for chunk, shape in chunks):
         raise Damaged(f"{folder / 'state'}: orbax describes other arrays than the manifest")
 
 

@@ -7,10 +7,10 @@ import pathlib
 import typing
 from typing import Any, Literal, TypeVar
 
-from train import documents, files, forms, reads, usage
-from train.usage import UsageError
+from train.run import data_forms, documents, files, reads, usage
+from train.run.usage import UsageError
 
-CONFIGS = pathlib.Path(__file__).parent / "configs"
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 FLAGS_ONLY = ("config", "restart", "override_resume", "traceback")
 """What is asked of one start: typed, and never read from a file."""
@@ -31,7 +31,9 @@ def read(schema: type[C], script: str, name: str) -> C:
     except documents.Unreadable as error:
         raise UsageError(f"not a configuration: {error}") from error
     if recorded:
-        values = {key: value for key, value in forms.recorded(values).items() if key not in (*FLAGS_ONLY, "workdir")}
+        values = {
+            key: value for key, value in data_forms.recorded(values).items() if key not in (*FLAGS_ONLY, "workdir")
+        }
     types, found = typing.get_type_hints(schema), []
     hints = {field.name: types[field.name] for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     for key, value in values.items():

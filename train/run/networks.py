@@ -11,7 +11,7 @@ import numpy as np
 from genjax import data
 from genjax.nn import convnet, mlp, unet
 from genjax.theory import pixels
-from train import config, reads, record, sources
+from train.run import config, logging, reads, sources
 
 
 def likelihood(settings: Any) -> pixels.Likelihood:
@@ -104,7 +104,7 @@ def tell_attention(settings: config.UNetRun, dataset: data.Dataset) -> None:
     height = dataset.train["image"].shape[1]
     if missing := sorted(set(settings.attention) - heights(settings, height)):
         there = ", ".join(map(str, sorted(heights(settings, height), reverse=True)))
-        record.say(
+        logging.say(
             f"attention at height {', '.join(map(str, missing))}: images of height {height} come to {there} only, so "
             "there is none of it; --attention says where"
         )

@@ -20,11 +20,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from train import files, leaves, manifest, shelf
-from train.leaves import digest
-from train.manifest import CheckpointError, NonFinite
-from train.shelf import warn
-from train.workdir import WorkdirError, held, hold, lock, primary, resolve
+from train.checkpoint import manifest, tree_paths
+from train.checkpoint import steps as saved_steps
+from train.checkpoint.lock import WorkdirError, held, hold, lock, primary, resolve
+from train.checkpoint.manifest import CheckpointError, NonFinite
+from train.checkpoint.steps import warn
+from train.checkpoint.tree_paths import digest
+from train.run import files
 
 __all__ = ["CheckpointError", "Checkpoints", "NonFinite", "Restored", "WorkdirError", "digest", "lock", "read", "warn"]
 
@@ -61,7 +63,7 @@ class Checkpoints:
         run_id: str,
         keep_latest: int = 2,
         keep_best: int = 1,
-        on_warning: shelf.Warn = warn,
+        on_warning: saved_steps.Warn = warn,
     ):
         if keep_latest < 1 or keep_best < 0:
             raise ValueError(f"keep_latest: expected ≥ 1, got {keep_latest}; keep_best: expected ≥ 0, got {keep_best}")
@@ -70,9 +72,9 @@ class Checkpoints:
         with contextlib.ExitStack() as stack:
             self._root = stack.enter_context(hold(workdir)) / "checkpoints"
             if primary():
-                for path in shelf.prepare(self._root):
+                for path in saved_steps.prepare(self._root):
                     self._warn(f"{path} had the name of a step and is none; passed over")
-            self._scores = shelf.scores(self._root, run_id)
+            self._scores = saved_steps.scores(self._root, run_id)
             self._own = {*self._scores}  # what proves to be of this run; nothing else is removed
             self._thread = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1, "checkpoint"))
             self._resources = stack.pop_all()
@@ -107,14 +109,14 @@ class Checkpoints:
           ValueError: the state is not a tree of arrays, or meta does not survive JSON.
         """
         self.wait()
-        state = leaves.on_host(state)
-        if bad := leaves.not_finite(state):
+        state = tree_paths.on_host(state)
+        if bad := tree_paths.not_finite(state):
             raise NonFinite(f"step {step} is not finite, and not saved: {', '.join(bad[:5])}{', …' * (len(bad) > 5)}")
         record = manifest.draft(self._run_id, step, meta, score)
         if not primary():
             return
         self._check_held()
-        newest = max(shelf.steps(self._root), default=-1)
+        newest = max(saved_steps.steps(self._root), default=-1)
         if step == newest and manifest.read(self._root / str(step)).digest == digest(state):
             return
         if step <= newest:
@@ -153,17 +155,17 @@ class Checkpoints:
           CheckpointError: there are steps but none can be used, or the template differs (leaf by leaf).
         """
         self.wait()
-        steps = shelf.steps(self._root)
+        steps = saved_steps.steps(self._root)
         load = lambda folder: _load(folder, template, self._run_id, partial=False)
-        found, damage = shelf.first_sound(self._root, steps, load) if steps else (None, {})
+        found, damage = saved_steps.first_sound(self._root, steps, load) if steps else (None, {})
         if jax.process_count() > 1:
             multihost_utils.assert_equal(found.step if found else -1, "the processes read different checkpoints")
         if found is None:
             return None
-        shelf.report(damage, found.step, self._warn)
+        saved_steps.report(damage, found.step, self._warn)
         if primary():
             for step in damage:
-                shelf.set_aside(self._root / str(step))
+                saved_steps.set_aside(self._root / str(step))
                 self._scores.pop(step, None)
             self._prune()
         return found
@@ -173,7 +175,7 @@ class Checkpoints:
         partial = self._root / f"{record.step}.partial.{secrets.token_hex(8)}"
         try:
             _write(partial, state)
-            manifest.seal(partial, record._replace(digest=digest(state), layout=leaves.layout(state)))
+            manifest.seal(partial, record._replace(digest=digest(state), layout=tree_paths.layout(state)))
             self._check_held()
             os.rename(partial, final)
             files.sync(self._root)
@@ -192,11 +194,11 @@ class Checkpoints:
         """Keep the latest, the best, and no more."""
         self._check_held()
         latest = sorted(self._scores)[-self._keep_latest :]
-        best = shelf.best(self._scores)[: self._keep_best]
-        for step in self._own.intersection(shelf.steps(self._root)) - {*latest, *best}:
+        best = saved_steps.best(self._scores)[: self._keep_best]
+        for step in self._own.intersection(saved_steps.steps(self._root)) - {*latest, *best}:
             self._scores.pop(step, None)
             try:
-                shelf.remove(self._root / str(step))
+                saved_steps.remove(self._root / str(step))
             except OSError as error:
                 self._warn(f"{self._root / str(step)} could not be removed: {error.strerror}")
 
@@ -207,7 +209,7 @@ def read(
     *,
     step: int | Literal["latest", "best"] = "latest",
     run_id: str | None = None,
-    on_warning: shelf.Warn = warn,
+    on_warning: saved_steps.Warn = warn,
 ) -> Restored:
     """A step of any run, also while it trains; nothing is written.
 
@@ -225,25 +227,27 @@ def read(
     """
     root = resolve(workdir) / "checkpoints"
     for _ in range(10):
-        steps = shelf.choose(root, step)
+        steps = saved_steps.choose(root, step)
         try:
-            found, damage = shelf.first_sound(root, steps, lambda folder: _load(folder, template, run_id, partial=True))
+            found, damage = saved_steps.first_sound(
+                root, steps, lambda folder: _load(folder, template, run_id, partial=True)
+            )
         except CheckpointError:
-            if shelf.present(root, steps):
+            if saved_steps.present(root, steps):
                 raise
         else:
-            if shelf.present(root, damage):
-                shelf.report(damage, found.step, on_warning)
+            if saved_steps.present(root, damage):
+                saved_steps.report(damage, found.step, on_warning)
                 return found
     raise CheckpointError(f"{root}: the steps are removed faster than they can be read; save less often")
 
 
 def _load(folder: pathlib.Path, template: Any, run_id: str | None, partial: bool) -> Restored:
     record = manifest.read(folder, run_id)
-    manifest.check_fit(folder, record, leaves.layout(template), partial=partial)
+    manifest.check_fit(folder, record, tree_paths.layout(template), partial=partial)
     manifest.verify(folder, record)
     arrays = _read(folder, record, template)
-    state = jax.tree_util.tree_map_with_path(lambda keys, _: arrays[leaves.path(keys)], template)
+    state = jax.tree_util.tree_map_with_path(lambda keys, _: arrays[tree_paths.path(keys)], template)
     if not partial and digest(state) != record.digest:
         raise manifest.Damaged(f"{folder}: the arrays are not those that were saved")
     return Restored(record.step, state, record.meta)
@@ -271,7 +275,7 @@ def _checkpointer() -> Any:
 
 def _write(folder: pathlib.Path, state: Any) -> None:
     ocp = _orbax()
-    tree = leaves.nested({name: leaf for name, leaf in leaves.named(state).items() if leaf.size})
+    tree = tree_paths.nested({name: leaf for name, leaf in tree_paths.named(state).items() if leaf.size})
     with _checkpointer() as orbax:
         orbax.save(folder, args=ocp.args.Composite(state=ocp.args.PyTreeSave(tree)))
 
@@ -279,8 +283,8 @@ def _write(folder: pathlib.Path, state: Any) -> None:
 def _read(folder: pathlib.Path, record: manifest.Manifest, template: Any) -> dict[str, np.ndarray]:
     """The leaves of the template by name. Arrays without elements are not on disk: orbax refuses them."""
     ocp = _orbax()
-    blank = leaves.zeros(template)
-    tree = leaves.nested({name: leaf for name, leaf in blank.items() if leaf.size})
+    blank = tree_paths.zeros(template)
+    tree = tree_paths.nested({name: leaf for name, leaf in blank.items() if leaf.size})
     handler = ocp.PyTreeCheckpointHandler
     manifest.check_words(folder, f"{handler.__module__}.{handler.__qualname__}")
     try:
@@ -292,4 +296,4 @@ def _read(folder: pathlib.Path, record: manifest.Manifest, template: Any) -> dic
         raise
     except Exception as error:
         raise CheckpointError(f"{folder} is whole but cannot be read: {manifest.brief(error)}") from error
-    return blank | {name: np.asarray(leaf) for name, leaf in leaves.named(state).items()}
+    return blank | {name: np.asarray(leaf) for name, leaf in tree_paths.named(state).items()}

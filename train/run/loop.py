@@ -18,22 +18,10 @@ import optax
 from genjax import data
 from genjax.training import parallel, state, steps
 from genjax.types import Draw, Kernel, Key, Loss, Params
-from train import (
-    checkpoint,
-    claims,
-    config,
-    drawing,
-    machines,
-    members,
-    pictures,
-    record,
-    runtime,
-    shelf,
-    signals,
-    sources,
-    usage,
-)
-from train.workdir import resolve
+from train.checkpoint import steps as saved_steps
+from train.checkpoint import store
+from train.checkpoint.lock import resolve
+from train.run import claims, config, distributed, drawing, logging, plots, process, signals, sources, sweep, usage
 
 _INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside those of training/steps.py
 
@@ -65,7 +53,7 @@ class Task(NamedTuple):
     inner: Callable[[Kernel], Kernel] = lambda step: step
     curves: tuple[str, ...] = ("loss",)
     drawn_at_start: bool = False
-    comparison: Callable[[pathlib.Path, members.Members, dict[str, np.ndarray]], None] = pictures.compare
+    comparison: Callable[[pathlib.Path, sweep.Members, dict[str, np.ndarray]], None] = plots.compare
 
 
 Build = Callable[[Any, tuple[int, int, int]], Task]
@@ -90,18 +78,18 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
       NonFinite: the loss is.
     """
     if settings.distributed:
-        machines.join()
+        distributed.join()
     source.check(settings)
-    devices = runtime.devices(settings.devices, settings.batch_size)
-    lineup = members.of(settings)
+    devices = process.devices(settings.devices, settings.batch_size)
+    lineup = sweep.of(settings)
     workdir = resolve(settings.workdir)
-    record.check(workdir, settings, script)
+    logging.check(workdir, settings, script)
     if shape := source.shape(settings):
         _fit(build, lineup, shape)
-    with checkpoint.lock(workdir):
+    with store.lock(workdir):
         dataset = source.load(settings)
         if isinstance(settings, config.ImageRun):
-            record.say(data.summary(dataset))
+            logging.say(data.summary(dataset))
         shape = dataset.train["image"].shape[1:]
         task = _fit(build, lineup, shape)
         task.check(dataset)
@@ -113,27 +101,27 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
         _check_memory(jax.eval_shape(_start(task_of, lineup), *lineup.who))
         fingerprint = source.fingerprint(settings, dataset)
         if jax.process_count() > 1:
-            there = max(shelf.steps(workdir / "checkpoints"), default=None)
-            machines.agree(settings, {"data": fingerprint, "last checkpoint": there})
-        begun = record.run_id(workdir)
+            there = max(saved_steps.steps(workdir / "checkpoints"), default=None)
+            distributed.agree(settings, {"data": fingerprint, "last checkpoint": there})
+        begun = logging.run_id(workdir)
         if not settings.restart:
-            record.check_data(workdir, dataset, fingerprint)
+            logging.check_data(workdir, dataset, fingerprint)
         if settings.restart and begun:
             claims.clear(workdir, begun)
         name = begun if begun and not settings.restart else uuid.uuid4().hex
-        with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints, signals.on_sigterm(settings.restart) as stop:
-            start = jax.jit(lambda: _start(task_of, lineup)(*lineup.who), compiler_options=runtime.run_once())
+        with store.Checkpoints(workdir, run_id=name) as checkpoints, signals.on_sigterm(settings.restart) as stop:
+            start = jax.jit(lambda: _start(task_of, lineup)(*lineup.who), compiler_options=process.run_once())
             saved = checkpoints.restore(jax.eval_shape(start))
             if saved and saved.step >= settings.steps and claims.drawn(workdir, name, saved.step):
-                return record.say(f"nothing to do: {workdir} has its {saved.step} steps; ask for more with --steps")
-            own = record.write(workdir, script, name, settings, dataset, fingerprint)
+                return logging.say(f"nothing to do: {workdir} has its {saved.step} steps; ask for more with --steps")
+            own = logging.write(workdir, script, name, settings, dataset, fingerprint)
             if saved:
-                record.say(f"going on from step {saved.step}")
-                carry, interval = saved.state, record.Interval(saved.meta.get("interval", {}))
+                logging.say(f"going on from step {saved.step}")
+                carry, interval = saved.state, logging.Interval(saved.meta.get("interval", {}))
             else:
                 if begun and not settings.restart:
-                    record.say(f"there is no checkpoint in {workdir}, so that the run starts at step 0")
-                carry, interval = start(), record.Interval()
+                    logging.say(f"there is no checkpoint in {workdir}, so that the run starts at step 0")
+                carry, interval = start(), logging.Interval()
             _train(task, task_of, lineup, dataset, workdir, own, devices, checkpoints, stop, carry, interval)
 
 
@@ -146,7 +134,7 @@ def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoi
     advance = functools.cache(lambda num: parallel.spread(_advance(task_of, lineup, num), devices))
     evaluate = jax.jit(_evaluate(task_of, lineup))
     who = lineup.who
-    log = record.Log(workdir, settings, done, own)
+    log = logging.Log(workdir, settings, done, own)
     figures = lambda: task.figures(workdir / "samples", done, lineup.first(parallel.local(carry.ema_params)), dataset)
 
     def draw(*parts: Callable[[], None]) -> None:
@@ -156,7 +144,7 @@ def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoi
     def report() -> None:
         """The pictures, last of all: everything else is saved by now."""
         compare = lambda: task.comparison(workdir, lineup, log.members(done)) if log.members(done) else None
-        draw(figures, lambda: pictures.curves(workdir / "curves.png", log.path, task.curves), compare)
+        draw(figures, lambda: plots.curves(workdir / "curves.png", log.path, task.curves), compare)
 
     if task.drawn_at_start and done == 0:
         draw(figures)
@@ -183,8 +171,8 @@ def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoi
                     line["heldout_members"] = {name: values.tolist() for name, values in found.items()}
             checkpoints.check()
             log.write(line)
-            if record.aligned(settings, done):
-                interval = record.Interval()
+            if logging.aligned(settings, done):
+                interval = logging.Interval()
         stopping = stop()
         if due or stopping:
             own.step(done)
@@ -194,7 +182,7 @@ def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoi
             report()
         if done < settings.steps and (stopping or (due and stop())):
             command = signals.going_on(settings.restart)
-            raise runtime.Preempted(f"stopped after step {done}, saved; {command} from there")
+            raise process.Preempted(f"stopped after step {done}, saved; {command} from there")
     log.close()
 
 
@@ -204,18 +192,18 @@ def _until_boundary(settings: config.Run, done: int) -> int:
     return min(settings.steps - done, *(period - done % period for period in periods))
 
 
-def _check_finite(metrics: dict[str, np.ndarray], done: int, lineup: members.Members) -> None:
+def _check_finite(metrics: dict[str, np.ndarray], done: int, lineup: sweep.Members) -> None:
     for i, losses in enumerate(metrics["loss"]):
         if not np.isfinite(losses).all():
             m = int(np.argmin(np.isfinite(losses)))
             place = f"step {done + i + 1}" + (f" for {lineup.describe(m)}" if lineup.many else "")
-            raise runtime.NonFinite(
+            raise process.NonFinite(
                 f"the loss is {losses[m]} at {place} (gradient norm {metrics['grad_norm'][i, m]:g}). "
                 "Checkpoints before it are untouched. A smaller --lr, a --warmup or a --clip usually helps"
             )
 
 
-def _start(task_of: Callable[[Any], Task], lineup: members.Members):
+def _start(task_of: Callable[[Any], Task], lineup: sweep.Members):
     def start(key: Key, value: Any) -> state.TrainState:
         task = task_of(value)
         return state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer[0])
@@ -223,7 +211,7 @@ def _start(task_of: Callable[[Any], Task], lineup: members.Members):
     return lineup.lift(start, ())
 
 
-def _advance(task_of: Callable[[Any], Task], lineup: members.Members, num: int) -> parallel.Run:
+def _advance(task_of: Callable[[Any], Task], lineup: sweep.Members, num: int) -> parallel.Run:
     def advance(key: Key, value: Any, carry: state.TrainState, rows):
         task = task_of(value)
         step = steps.gradient_step(task.loss, task.optimizer[0], ema_decay=lineup.settings.ema, axis_name=parallel.AXIS)
@@ -233,7 +221,7 @@ def _advance(task_of: Callable[[Any], Task], lineup: members.Members, num: int) 
     return lambda who, carry, rows: lifted(*who, carry, rows)
 
 
-def _evaluate(task_of: Callable[[Any], Task], lineup: members.Members):
+def _evaluate(task_of: Callable[[Any], Task], lineup: sweep.Members):
     def evaluate(key: Key, value: Any, params: Params, rows):
         task = task_of(value)
         score = steps.evaluate(task.heldout_loss, lineup.settings.batch_size)
@@ -242,7 +230,7 @@ def _evaluate(task_of: Callable[[Any], Task], lineup: members.Members):
     return lineup.lift(evaluate, (0, None))
 
 
-def _fit(build: Build, lineup: members.Members, shape: tuple[int, int, int]) -> Task:
+def _fit(build: Build, lineup: sweep.Members, shape: tuple[int, int, int]) -> Task:
     """Refuse settings that do not fit the images, or cannot vary within a program, before anything is computed."""
     try:
         task = build(lineup.settings, shape)
@@ -264,7 +252,7 @@ def _check_memory(carry: state.TrainState) -> None:
         )
 
 
-def _trial(build: Build, lineup: members.Members, shape: tuple[int, int, int]) -> None:
+def _trial(build: Build, lineup: sweep.Members, shape: tuple[int, int, int]) -> None:
     """Refuse members that cannot be trained together, by a step and an evaluation that are traced only."""
     num = lineup.settings.batch_size
     task_of = lambda value: build(lineup.with_value(value), shape)
@@ -275,4 +263,4 @@ def _trial(build: Build, lineup: members.Members, shape: tuple[int, int, int]) -
         carry, metrics = _advance(task_of, lineup, 1)(who, _start(task_of, lineup)(*who), rows)
         return metrics, _evaluate(task_of, lineup)(*who, carry.ema_params, rows)
 
-    members.check(lineup, jax.vmap(trial, in_axes=None, axis_name=parallel.AXIS, axis_size=1), rows)
+    sweep.check(lineup, jax.vmap(trial, in_axes=None, axis_name=parallel.AXIS, axis_size=1), rows)

@@ -14,7 +14,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
-from train import manifest, streams
+from train.checkpoint import manifest
+from train.run import terminal
 
 Warn = Callable[[str], None]
 T = TypeVar("T")
@@ -91,7 +92,7 @@ def first_sound(
 
 def warn(message: str) -> None:
     """A sentence on stderr, if anybody reads it."""
-    streams.tell(f"warning: {message}", sys.stderr)
+    terminal.tell(f"warning: {message}", sys.stderr)
 
 
 def report(damage: Mapping[int, str], used: int, warn: Warn) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import optax
 
-from train.config import Run
+from train.run.config import Run
 
 
 def adam(

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import genjax
-from train import reads
+from train.run import reads
 
 
 class UsageError(Exception):

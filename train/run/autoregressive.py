@@ -15,7 +15,7 @@ from genjax import data
 from genjax.models import autoregressive
 from genjax.training import parallel, steps
 from genjax.types import Batch, Images, Params
-from train import choices, codes, config, loop, optimizer, pictures, reads, sources
+from train.run import codes, config, loop, networks, optimizers, plots, reads, sources
 
 COLUMNS = 10  # completed images
 
@@ -70,7 +70,7 @@ class Config(config.ImageRun, abc.ABC):
 
 def model(settings: Config, shape: tuple[int, int, int]) -> autoregressive.Autoregressive:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    likelihood = choices.likelihood(settings)
+    likelihood = networks.likelihood(settings)
     channels = shape[2]
     network = settings.network(likelihood.num_outputs(channels), 1 if likelihood.joint else channels, channels)
     return autoregressive.build(network, likelihood, shape, temperature=settings.temperature)
@@ -82,7 +82,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
     return loop.Task(
         init=ours.init,
-        optimizer=optimizer.adam(settings),
+        optimizer=optimizers.adam(settings),
         draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=sources.on_rows(settings, ours.loss, training=True),
         heldout_loss=sources.on_rows(settings, ours.loss),
@@ -111,10 +111,10 @@ SOURCE = sources.IMAGES._replace(load=load, fingerprint=codes.fingerprint)
 
 
 def _check(settings: Config, dataset: data.Dataset) -> None:
-    choices.check_labels(classes(settings), dataset)
+    networks.check_labels(classes(settings), dataset)
     if codes.named(settings) or settings.binarization == "dynamic":
         return
-    choices.check_levels(settings, settings.num_levels, dataset)
+    networks.check_levels(settings, settings.num_levels, dataset)
 
 
 def _figures(settings: Config, shape: tuple[int, int, int], ours: autoregressive.Autoregressive):
@@ -135,10 +135,10 @@ def _figures(settings: Config, shape: tuple[int, int, int], ours: autoregressive
         return given, jnp.concatenate(done)
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        show = lambda images: pictures.to_uint8(shown(images), f"the model at step {step}")
-        sheet = pictures.tile(show(draw(params)), columns=round(num**0.5))
-        pictures.save(folder / f"{step:07d}.png", sheet)
-        pictures.save(folder / "latest.png", sheet)
+        show = lambda images: plots.to_uint8(shown(images), f"the model at step {step}")
+        sheet = plots.tile(show(draw(params)), columns=round(num**0.5))
+        plots.save(folder / f"{step:07d}.png", sheet)
+        plots.save(folder / "latest.png", sheet)
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         some = np.linspace(0, len(rows["image"]) - 1, COLUMNS).astype(int)  # of all classes, where they are in order
         given, done = complete(params, {name: array[some] for name, array in rows.items()})
@@ -146,6 +146,6 @@ def _figures(settings: Config, shape: tuple[int, int, int], ours: autoregressive
         half = originals.shape[1] // 2
         occluded = np.concatenate([originals[:, :half], np.full_like(originals[:, half:], 128)], 1)
         both = np.concatenate([originals, occluded, done])
-        pictures.save(folder / "completion.png", pictures.tile(both, len(originals)), width=900)
+        plots.save(folder / "completion.png", plots.tile(both, len(originals)), width=900)
 
     return figures

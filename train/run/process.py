@@ -17,8 +17,9 @@ import numpy as np
 
 from genjax import data
 from genjax.training import parallel
-from train import checkpoint, machines, signals, streams
-from train.config import UsageError
+from train.checkpoint import store
+from train.run import distributed, signals, terminal
+from train.run.config import UsageError
 
 
 class NonFinite(Exception):
@@ -49,13 +50,13 @@ class Preempted(Exception):
 
 EXIT_CODES: list[tuple[type[BaseException], int]] = [
     (UsageError, 2),
-    (checkpoint.WorkdirError, 2),
+    (store.WorkdirError, 2),
     (data.DataError, 3),
     (NonFinite, 5),
-    (checkpoint.NonFinite, 5),
-    (checkpoint.CheckpointError, 4),
+    (store.NonFinite, 5),
+    (store.CheckpointError, 4),
     (Preempted, 75),
-    (machines.Gone, 75),
+    (distributed.Gone, 75),
     (KeyboardInterrupt, 130),
     (Exception, 1),
 ]
@@ -64,7 +65,7 @@ EXIT_CODES: list[tuple[type[BaseException], int]] = [
 def main(script: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
     """Run a script and end the process: 0, or one line on stderr and the code of what went wrong."""
     argv = sys.argv[1:] if argv is None else argv
-    streams.prepare()
+    terminal.prepare()
     with signals.watched():
         try:
             remember_compilations()
@@ -78,9 +79,9 @@ def main(script: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
             code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
             if "--traceback" in argv:
                 traceback.print_exc()
-            code, message = machines.verdict(error, code, _message(error))
-            streams.tell(message, sys.stderr)
-            machines.leave(code, message)
+            code, message = distributed.verdict(error, code, _message(error))
+            terminal.tell(message, sys.stderr)
+            distributed.leave(code, message)
         _leave(code if isinstance(code, int) else int(code is not None))
 
 
@@ -155,6 +156,6 @@ def _message(error: BaseException) -> str:
 def _leave(code: int) -> None:
     """End the process now: a compiled loop that is still running in the background is not waited for."""
     for stream in (sys.stdout, sys.stderr):
-        streams.tell("", stream, end="")
+        terminal.tell("", stream, end="")
     if code:
         os._exit(code)

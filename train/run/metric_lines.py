@@ -6,7 +6,8 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from train import checkpoint, claims, config, files, manifest
+from train.checkpoint import manifest, store
+from train.run import claims, config, files
 
 
 class Lines:
@@ -40,7 +41,7 @@ class Lines:
             self.waiting = []
         except OSError as error:
             if len(self.waiting) == 1:
-                checkpoint.warn(f"{self.path} cannot be written: {error.strerror}; its lines wait until it can")
+                store.warn(f"{self.path} cannot be written: {error.strerror}; its lines wait until it can")
 
 
 def aligned(settings: config.Run, step: int) -> bool:
@@ -61,7 +62,7 @@ def tensorboard(folder: pathlib.Path, own: claims.Claims) -> Any:
             own.made(path)
         return board
     except Exception as error:
-        checkpoint.warn(f"TensorBoard: {error}; nothing is written for it")
+        store.warn(f"TensorBoard: {error}; nothing is written for it")
         return None
 
 

@@ -14,8 +14,9 @@ import shutil
 import stat
 from collections.abc import Iterator
 
-from train import documents, files, manifest, shelf
-from train.workdir import WorkdirError, primary
+from train.checkpoint import manifest, steps
+from train.checkpoint.lock import WorkdirError, primary
+from train.run import documents, files
 
 LIST = ".genjax"
 FOLDERS = ("checkpoints", "samples", "tensorboard")
@@ -153,7 +154,7 @@ def check_restart(workdir: pathlib.Path, run_id: str) -> None:
     check_links(workdir)
     mine = owned(workdir, run_id)
     root = workdir / "checkpoints"
-    taken = [f"checkpoints/{step}" for step in shelf.steps(root) if not _own_step(root / str(step), mine, run_id)]
+    taken = [f"checkpoints/{step}" for step in steps.steps(root) if not _own_step(root / str(step), mine, run_id)]
     taken += [name for name in NAMES if name not in mine and (workdir / name).is_file()]
     taken += [name for name in FOLDERS if os.path.lexists(workdir / name) and not (workdir / name).is_dir()]
     if taken:
@@ -179,9 +180,9 @@ def clear(workdir: pathlib.Path, run_id: str) -> None:
             if os.path.lexists(path) and stat.S_ISREG(path.lstat().st_mode):
                 path.unlink(missing_ok=True)
         for path in list(root.iterdir()) if root.is_dir() else ():
-            if shelf.number(path) is not None and _own_step(path, mine, run_id):
+            if steps.number(path) is not None and _own_step(path, mine, run_id):
                 shutil.rmtree(path, ignore_errors=not primary())
-        shelf.clean(root)
+        steps.clean(root)
 
 
 def _own_step(path: pathlib.Path, mine: set[str], run_id: str) -> bool:
@@ -191,7 +192,7 @@ def _own_step(path: pathlib.Path, mine: set[str], run_id: str) -> bool:
     try:
         return manifest.read(path, anywhere=True).run_id == run_id
     except manifest.Damaged:
-        return f"checkpoints/{shelf.number(path)}" in mine and shelf.was_step(path)
+        return f"checkpoints/{steps.number(path)}" in mine and steps.was_step(path)
     except manifest.CheckpointError:
         return False
 

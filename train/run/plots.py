@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from genjax import data
-from train import files, manifest, runtime
+from train.checkpoint import manifest
+from train.run import files, process
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -44,7 +45,7 @@ def check_finite(images: jax.Array | np.ndarray, drawn: str) -> None:
     """
     finite = np.isfinite(np.asarray(images, np.float32))
     if not finite.all():
-        raise runtime.NonFinite(
+        raise process.NonFinite(
             f"{drawn}: {1 - finite.mean():.1%} of the numbers drawn are NaN or infinite, which no picture shows; "
             "a longer training, less guidance, another sampler or more of its steps may help"
         )
@@ -80,7 +81,7 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
     """Around the drawing of a picture: whatever fails is of this file."""
     try:
         yield
-    except (PictureError, runtime.NonFinite):
+    except (PictureError, process.NonFinite):
         raise
     except Exception as error:
         raise PictureError(f"{path} is not drawn: {manifest.brief(error)}") from error

@@ -18,9 +18,10 @@ import numpy as np
 import tqdm
 
 from genjax import data
-from train import checkpoint, claims, config, documents, files, forms, lines, manifest, members, shelf, streams
-from train.lines import aligned
-from train.workdir import primary
+from train.checkpoint import manifest, steps, store
+from train.checkpoint.lock import primary
+from train.run import claims, config, data_forms, documents, files, metric_lines, sweep, terminal
+from train.run.metric_lines import aligned
 
 __all__ = ["CLOCKS", "Interval", "Log", "aligned", "check", "imported", "run_id", "say", "write"]
 
@@ -31,7 +32,7 @@ CLOCKS = ("seconds", "steps_per_second")
 def say(text: str) -> None:
     """A line for whoever watches; nobody need be there."""
     if jax.process_index() == 0:
-        streams.tell(text)
+        terminal.tell(text)
 
 
 def check(workdir: pathlib.Path, settings: config.Run, script: str = "") -> None:
@@ -69,9 +70,12 @@ def _changes(old: Mapping[str, Any], settings: config.Run) -> tuple[list[str], l
     """What differs from a run's record: what may, and what may not."""
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # of settings younger than the run
     # where the data lie is free: what is in them decides, when they are read
-    then, now = forms.meant(defaults | forms.recorded(old["config"])), forms.meant(dataclasses.asdict(settings))
+    then, now = (
+        data_forms.meant(defaults | data_forms.recorded(old["config"])),
+        data_forms.meant(dataclasses.asdict(settings)),
+    )
     allowed, refused = config.changes(then, now, config.free(settings) | {"data"})
-    if old["data"].get("fingerprint") == forms.IMPORTED:  # weights from elsewhere may be trained on in any way
+    if old["data"].get("fingerprint") == data_forms.IMPORTED:  # weights from elsewhere may be trained on in any way
         allowed, refused = allowed + refused, []
     ignored = ("config: ", "workdir: ", "restart: ", "override_resume: ", "traceback: ")
     return [line for line in allowed if not line.startswith(ignored)], refused
@@ -90,7 +94,7 @@ def check_data(workdir: pathlib.Path, dataset: data.Dataset, fingerprint: str) -
       UsageError: they are others.
     """
     old = _read(workdir)
-    if old and not forms.same_data(old["data"], fingerprint, data.fingerprint(dataset)):
+    if old and not data_forms.same_data(old["data"], fingerprint, data.fingerprint(dataset)):
         known = str(old["data"].get("fingerprint"))
         raise config.UsageError(
             f"{workdir} was trained on other data: fingerprint {files.shown(known[:12])} -> {fingerprint[:12]} "
@@ -133,7 +137,7 @@ def imported(
     workdir: pathlib.Path, script: str, name: str, settings: config.ImageRun, shape: tuple[int, int, int]
 ) -> None:
     """Write config.json of a run whose weights come from elsewhere, and whose data nobody has seen."""
-    about = {"name": settings.data, "fingerprint": forms.IMPORTED, "train": [0, *shape], "heldout": [0, *shape]}
+    about = {"name": settings.data, "fingerprint": data_forms.IMPORTED, "train": [0, *shape], "heldout": [0, *shape]}
     _describe(workdir, script, name, settings, about, None)
 
 
@@ -179,9 +183,7 @@ class Interval:
             self.count = int(saved["count"]) if saved is not None else 0
             self.sums = {name: float(total) for name, total in saved["sums"].items()} if saved is not None else {}
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise checkpoint.CheckpointError(
-                f"the checkpoint does not hold the sums of its metrics: {error}"
-            ) from error
+            raise store.CheckpointError(f"the checkpoint does not hold the sums of its metrics: {error}") from error
 
     def add(self, metrics: Mapping[str, np.ndarray]) -> None:
         """Take in the metrics [num] of some steps."""
@@ -213,12 +215,12 @@ class Log:
         self.timed_steps, self.timed_seconds = 0, 0.0
         if self.silent:
             return
-        self.lines = lines.Lines(self.path, settings, done, own)
+        self.lines = metric_lines.Lines(self.path, settings, done, own)
         if self.lines.aside is not None:
             say(f"the lines of before are kept in {self.lines.aside}")
         if sys.stdout is not None and sys.stdout.isatty():
             self.bar = tqdm.tqdm(total=settings.steps, initial=done, unit="step", dynamic_ncols=True)
-        self.board = lines.tensorboard(workdir / "tensorboard", own)
+        self.board = metric_lines.tensorboard(workdir / "tensorboard", own)
 
     @contextlib.contextmanager
     def timed(self, num: int) -> Iterator[None]:
@@ -247,12 +249,12 @@ class Log:
                     if not isinstance(value, dict):
                         self.board.add_scalar(name, value, line["step"])
             except Exception as error:
-                checkpoint.warn(f"TensorBoard: {error}; nothing more is written for it")
+                store.warn(f"TensorBoard: {error}; nothing more is written for it")
                 self.board = None
         shown = {"loss": "loss", "heldout_loss": "held out"}
         text = "  ".join(f"{label} {line[name]:.4f}" for name, label in shown.items() if name in line)
         if each := line.get("heldout_members", {}).get("loss"):
-            text += f" ± {members.standard_error(np.array(each)):.2g} over {len(each)} members"
+            text += f" ± {sweep.standard_error(np.array(each)):.2g} over {len(each)} members"
         if self.bar is not None:
             self._show(lambda bar: bar.set_postfix_str(text))
         elif line["step"] % self.every == 0 or line["step"] == self.total:
@@ -277,9 +279,9 @@ class Log:
 def _read(workdir: pathlib.Path) -> dict[str, Any] | None:
     path = workdir / "config.json"
     # of checkpoints without a record, and of a record that is broken, nobody else can make anything
-    kind = checkpoint.CheckpointError if shelf.scores(workdir / "checkpoints", None) else checkpoint.WorkdirError
+    kind = store.CheckpointError if steps.scores(workdir / "checkpoints", None) else store.WorkdirError
     if not os.path.lexists(path):
-        if kind is checkpoint.CheckpointError:
+        if kind is store.CheckpointError:
             raise kind(f"{workdir} holds checkpoints but no config.json; put it back, or choose another --workdir")
         return None
     try:

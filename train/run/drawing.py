@@ -5,7 +5,8 @@ import pathlib
 import threading
 from collections.abc import Callable, Sequence
 
-from train import checkpoint, claims, files, manifest, pictures, runtime
+from train.checkpoint import manifest, store
+from train.run import claims, files, plots, process
 
 PATIENCE = 0.1  # seconds between two looks at the signal
 
@@ -35,13 +36,13 @@ def draw(step: int, parts: Sequence[Callable[[], None]], own: claims.Claims, sto
             for part in parts:
                 try:
                     part()
-                except runtime.NonFinite as error:
+                except process.NonFinite as error:
                     failed.append(error)
                 except Exception as error:
                     if left.is_set():
                         return
-                    what = "" if isinstance(error, pictures.PictureError) else f"pictures of step {step}: "
-                    checkpoint.warn(f"{what}{_reason(error)}; the run goes on without")
+                    what = "" if isinstance(error, plots.PictureError) else f"pictures of step {step}: "
+                    store.warn(f"{what}{_reason(error)}; the run goes on without")
         if not left.is_set():
             own.draw(step)
 
@@ -60,6 +61,6 @@ def draw(step: int, parts: Sequence[Callable[[], None]], own: claims.Claims, sto
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, pictures.PictureError):
+    if isinstance(error, plots.PictureError):
         return str(error)
     return manifest.brief(error) + (f" ({error.filename})" if isinstance(error, OSError) and error.filename else "")

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-from train import files, usage
+from train.run import files, usage
 
 LARGEST = 2**24
 """Bytes of a file of settings or numbers; more is something else."""

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from train import forms, naming, reads, usage
-from train.configfile import CONFIGS, is_record, read
-from train.usage import UsageError, at_least
+from train.run import data_forms, naming, reads, usage
+from train.run.configfile import CONFIGS, is_record, read
+from train.run.usage import UsageError, at_least
 
 __all__ = [
     "CONFIGS",
@@ -119,7 +119,7 @@ class ImageRun(Run):
 
     kinds: ClassVar[tuple[str, ...]] = ()  # of data that the model takes beside images; see sources.MORE
     READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        name: (reads.Condition(functools.partial(forms.heeds, name), f"with --data {forms.heeding(name)}"),)
+        name: (reads.Condition(functools.partial(data_forms.heeds, name), f"with --data {data_forms.heeding(name)}"),)
         for name in ("data_dir", "size", "channels", "on_bad_image", "flip", "without")
     }
 

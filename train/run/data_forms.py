@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from train import shelf
+from train.checkpoint import steps
 
 SHAPES = {
     "digits": (8, 8, 1),
@@ -99,6 +99,6 @@ def same_data(about: Mapping[str, Any], *fingerprints: str) -> bool:
         return True
     of_codes = str(about.get("name")).startswith("codes of ") and not known.startswith("codes:")
     if of_codes and any(found.startswith("codes:") for found in fingerprints):
-        shelf.warn("the record is older than what tells codes apart: they are taken to be of the same VQ-VAE")
+        steps.warn("the record is older than what tells codes apart: they are taken to be of the same VQ-VAE")
         return True
     return False

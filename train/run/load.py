@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from genjax import data
 from genjax.training import state
 from genjax.types import Key, Params
-from train import checkpoint, claims, config, documents, files, forms, manifest, members
-from train.workdir import resolve
+from train.checkpoint import manifest, store
+from train.checkpoint.lock import resolve
+from train.run import claims, config, data_forms, documents, files, sweep
 
 
 class Record(NamedTuple):
@@ -35,7 +36,7 @@ class Record(NamedTuple):
     script: str
     settings: Any
     shape: tuple[int, int, int]
-    lineup: members.Members
+    lineup: sweep.Members
     member: int
     described: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -56,7 +57,7 @@ def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType], member: int
     path = workdir / "config.json"
     if not path.exists():
         names = " or ".join(f"python -m train.{name}" for name in scripts)
-        raise checkpoint.CheckpointError(f"{workdir} holds no run: there is no config.json; train one with {names}")
+        raise store.CheckpointError(f"{workdir} holds no run: there is no config.json; train one with {names}")
     try:
         described = documents.json_object(path)
         script, shape = described["script"], tuple(described["data"]["train"][1:])
@@ -64,13 +65,11 @@ def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType], member: int
             raise documents.Unreadable(path, "expected a script, and the shape of its images")
     except (documents.Unreadable, LookupError, TypeError) as error:
         reason = error.reason if isinstance(error, documents.Unreadable) else manifest.brief(error)
-        raise checkpoint.CheckpointError(f"{path} is not a run's record: {reason}") from error
+        raise store.CheckpointError(f"{path} is not a run's record: {reason}") from error
     if script not in scripts:
         wanted = " or ".join(f"train.{name}" for name in scripts)
-        raise checkpoint.CheckpointError(
-            f"{workdir} was trained by train.{files.shown(script)}; expected a run of {wanted}"
-        )
-    lineup = members.of(config.read(scripts[script].Config, script, str(path)))
+        raise store.CheckpointError(f"{workdir} was trained by train.{files.shown(script)}; expected a run of {wanted}")
+    lineup = sweep.of(config.read(scripts[script].Config, script, str(path)))
     if not 0 <= member < len(lineup.seeds):
         raise config.UsageError(f"member {member}: {workdir} has {len(lineup.seeds)}, numbered from 0")
     settings = lineup.with_value(None if lineup.values is None else float(lineup.values[member]))
@@ -112,7 +111,7 @@ def check_data(run: Record, *fingerprints: str) -> None:
       DataError: they are others.
     """
     about = run.described.get("data", {})
-    if not forms.same_data(about, *fingerprints):
+    if not data_forms.same_data(about, *fingerprints):
         known = str(about.get("fingerprint"))
         raise data.DataError(
             f"{run.workdir} was trained on other data than those at hand: fingerprint {files.shown(known[:12])} "
@@ -135,6 +134,6 @@ def params(run: Record, init: Callable[[Key], Params], which: Literal["latest", 
     lineup = run.lineup
     absent: Any = None  # only the average is read
     shapes = jax.eval_shape(lambda: lineup.lift(lambda key, value: init(key), ())(*lineup.who))
-    found = checkpoint.read(run.workdir, state.TrainState(absent, absent, shapes, absent), step=which).state.ema_params
+    found = store.read(run.workdir, state.TrainState(absent, absent, shapes, absent), step=which).state.ema_params
     with jax.ensure_compile_time_eval():  # arrays, also where a program is being traced
         return jax.tree.map(lambda array: jnp.asarray(array[run.member] if lineup.many else array), found)

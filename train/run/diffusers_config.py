@@ -10,7 +10,9 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from train import checkpoint, config, ddpm, documents
+from train import ddpm
+from train.checkpoint import store
+from train.run import config, documents
 
 SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
 PREDICTS = {"epsilon": "noise", "sample": "x0", "v_prediction": "v"}
@@ -148,4 +150,4 @@ def json_object(path: pathlib.Path) -> dict[str, Any]:
     try:
         return documents.json_object(path)
     except documents.Unreadable as error:
-        raise checkpoint.CheckpointError(str(error)) from error
+        raise store.CheckpointError(str(error)) from error

@@ -13,7 +13,10 @@ from genjax import data
 from genjax.models import vqvae as vqvae_model
 from genjax.theory import pixels
 from genjax.types import Images, Params
-from train import checkpoint, choices, config, sources, trained, vqvae
+from train import vqvae
+from train.checkpoint import store
+from train.run import config, networks, sources
+from train.run import load as run_load
 
 CHUNK = 500  # images at a time
 
@@ -24,15 +27,15 @@ def named(settings: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=1)
-def source(workdir: str) -> tuple[trained.Record, vqvae_model.VQVAE, Params]:
+def source(workdir: str) -> tuple[run_load.Record, vqvae_model.VQVAE, Params]:
     """The run of train.vqvae, its model and its parameters.
 
     Raises:
       CheckpointError: the workdir holds no such run, or no usable checkpoint.
     """
-    run = trained.record(pathlib.Path(workdir), {"vqvae": vqvae})
+    run = run_load.record(pathlib.Path(workdir), {"vqvae": vqvae})
     model = vqvae.model(run.settings, run.shape)
-    return run, model, trained.params(run, model.init)
+    return run, model, run_load.params(run, model.init)
 
 
 def load(settings: Any) -> data.Dataset:
@@ -68,7 +71,7 @@ def images(settings: Any) -> data.Dataset:
     run = source(_workdir(settings))[0]
     told = pictured(settings)
     whole = sources.load(dataclasses.replace(told, data_dir=settings.data_dir or told.data_dir))
-    trained.check_data(run, data.fingerprint(whole))
+    run_load.check_data(run, data.fingerprint(whole))
     return whole
 
 
@@ -85,10 +88,10 @@ def fingerprint(settings: Any, dataset: data.Dataset) -> str:
     if not named(settings):
         return data.fingerprint(dataset)
     run, _, params = source(_workdir(settings))
-    return f"codes:{checkpoint.digest(params)}:{run.described['data']['fingerprint']}"
+    return f"codes:{store.digest(params)}:{run.described['data']['fingerprint']}"
 
 
-def check(run: trained.Record) -> None:
+def check(run: run_load.Record) -> None:
     """Refuse to read codes with another VQ-VAE than the one that made what the run was trained on.
 
     Raises:
@@ -97,8 +100,8 @@ def check(run: trained.Record) -> None:
     kind, _, made_by = str(run.described["data"].get("fingerprint")).partition(":")
     if named(run.settings) and kind == "codes":
         by, _, params = source(_workdir(run.settings))
-        if checkpoint.digest(params) != made_by.partition(":")[0]:
-            raise checkpoint.CheckpointError(
+        if store.digest(params) != made_by.partition(":")[0]:
+            raise store.CheckpointError(
                 f"{run.workdir} was trained on codes of another checkpoint than the latest of {by.workdir}, which "
                 "cannot decode them; put that back, or train the prior anew"
             )
@@ -117,7 +120,7 @@ def log_prob(settings: Any, rows: jax.Array, maps: Images) -> jax.Array:
       UsageError: the VQ-VAE's pixels are continuous, so that no code of finite length holds them.
     """
     run, model, params = source(_workdir(settings))
-    if not choices.likelihood(run.settings).num_levels:
+    if not networks.likelihood(run.settings).num_levels:
         raise config.UsageError(
             f"{run.workdir} has a likelihood of continuous pixels ({run.settings.likelihood}), which has no code; "
             "train it with --likelihood logistic for a two-part code"

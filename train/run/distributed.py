@@ -24,8 +24,8 @@ from typing import Any
 import jax
 from jax._src import distributed  # its client has no public name; orbax takes it from there, too
 
-from train import streams
-from train.config import Run, UsageError
+from train.run import terminal
+from train.run.config import Run, UsageError
 
 START = 300
 """Seconds that the machines have to find each other."""
@@ -40,7 +40,7 @@ HARMLESS = {"config", "workdir", "data", "data_dir", "traceback"}
 """Settings that may differ between machines; of the data and the workdir, what is read there must not."""
 
 LOST = re.compile("gloo|nccl|connection (closed|reset)|socket closed|coordination service|UNAVAILABLE", re.IGNORECASE)
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _heard: list[dict[str, Any]] = []
 _finished = threading.Event()
 
@@ -181,14 +181,14 @@ def _listen() -> None:
             return
         _heard.append(found)
         if not _finished.wait(GRACE):
-            streams.tell(_sentence(found), sys.stderr)
+            terminal.tell(_sentence(found), sys.stderr)
             _left()
             os._exit(found["code"])
 
 
 def _lost(status: Any) -> None:
     found = _heard[0] if _heard else {"code": 75}
-    streams.tell(_sentence(found) if _heard else str(Gone()), sys.stderr)
+    terminal.tell(_sentence(found) if _heard else str(Gone()), sys.stderr)
     os._exit(found["code"])
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import jax
 
-from train import files
+from train.run import files
 
 _ME = {"pid": os.getpid(), "host": platform.node(), "process": uuid.uuid4().hex}
 _held: dict[pathlib.Path, int] = {}  # the folders that this process has locked, and the handles of their lock files
