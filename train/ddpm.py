@@ -183,7 +183,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     return loop.Task(
         init=ours.init,
         optimizer=(ddpm.optimizer(adam) if settings.timestep_sampling == "loss_aware" else adam, rate),
-        draw=steps.stratified(rows, "time", axis_name=parallel.AXIS)
+        sample_batch=steps.with_stratified_times(rows, "time", axis_name=parallel.AXIS)
         if settings.timestep_sampling == "stratified"
         else rows,
         loss=loss,

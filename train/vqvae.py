@@ -87,7 +87,7 @@ def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
         codebook = vqvae.ema_codebook(
             settings.codebook_size,
             decay=settings.codebook_decay,
-            restart=settings.dead_code_threshold,
+            dead_code_threshold=settings.dead_code_threshold,
             num_vectors=max(vectors, 1),
         )
     else:
@@ -113,7 +113,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     return loop.Task(
         init=ours.init,
         optimizer=(vqvae.optimizer(adam), rate),
-        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
