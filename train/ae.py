@@ -17,6 +17,7 @@ from genjax.models import autoencoder
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
 from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run.task import Task
 
 COLUMNS = 16
 
@@ -50,7 +51,7 @@ def model(settings: Config, shape: tuple[int, int, int]) -> autoencoder.Autoenco
     return autoencoder.build(encoder, decoder, shape)
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     ours = model(settings, shape)
 
@@ -58,13 +59,15 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         keys, images = sources.training_images(settings, key, batch)
         return ours.loss(keys, params, {"image": images})
 
-    return loop.Task(
+    optimizer, learning_rate = optimizers.adam(settings)
+    return Task(
         init=ours.init,
-        optimizer=optimizers.adam(settings),
-        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=loss,
-        heldout_loss=lambda key, params, batch: ours.loss(key, params, {"image": data.scale(batch["image"])}),
-        figures=_figures(settings, ours),
+        evaluate=lambda key, params, batch: ours.loss(key, params, {"image": data.scale(batch["image"])}),
+        write_figures=_figures(settings, ours),
         check=functools.partial(_check, settings),
     )
 
@@ -86,7 +89,7 @@ def _figures(settings: Config, ours: autoencoder.Autoencoder):
         again = ours.reconstruct(params, data.scale(images))
         return again, autoencoder.reconstruction_error(data.scale(images), again)
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         originals = rows["image"][:COLUMNS]
         now = plots.to_uint8(reconstruct(params, originals)[0], f"the decoder at step {step}")
@@ -102,7 +105,7 @@ def _figures(settings: Config, ours: autoencoder.Autoencoder):
             scores = np.asarray(reconstruct(params, rows["image"])[1], np.float64)
             plots.roc(folder / "anomaly.png", roc.curve(scores, rows["label"] == settings.without), settings.without)
 
-    return figures
+    return write_figures
 
 
 def main(argv: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from genjax.nn import diffusers_unet, unet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
 from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _objective(settings: Config, times: diffusion.Schedule) -> diffusion.Objecti
     return diffusion.hybrid(first) if settings.variance == "learned" else first
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     if (
         settings.network == "simple"
@@ -172,18 +173,20 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss_keys, images = sources.training_images(settings, key, batch)
         return ours.loss(loss_keys, params, {**batch, "image": images})
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
+    def evaluate(key: Key, params: Params, batch: Batch):
         return ours.loss(key, params, {**batch, "image": data.scale(batch["image"])})
 
-    adam, rate = optimizers.adam(settings)
+    adam, learning_rate = optimizers.adam(settings)
     rows = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
-    return loop.Task(
+    stratified = steps.stratified(rows, "time", axis_name=parallel.AXIS)
+    return Task(
         init=ours.init,
-        optimizer=(ddpm.optimizer(adam) if settings.times == "loss_aware" else adam, rate),
-        draw=steps.stratified(rows, "time", axis_name=parallel.AXIS) if settings.times == "stratified" else rows,
+        optimizer=ddpm.optimizer(adam) if settings.times == "loss_aware" else adam,
+        learning_rate=learning_rate,
+        sample_batch=stratified if settings.times == "stratified" else rows,
         loss=loss,
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
         check=functools.partial(_check, settings),
     )
 
@@ -201,12 +204,12 @@ def _figures(settings: Config, ours: ddpm.DDPM):
     labels = jnp.arange(num) % settings.classes if settings.classes else None
     draw = jax.jit(lambda params: ours.sample(key, params, num, stages, labels))
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         plots.chain(folder, step, *draw(params))
         if not (folder / "forward.png").exists():
             plots.save(folder / "forward.png", plots.strip(_noising(settings, dataset, stages)))
 
-    return figures
+    return write_figures
 
 
 def _noising(settings: Config, dataset: data.Dataset, stages: Sequence[int]) -> np.ndarray:

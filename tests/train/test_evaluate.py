@@ -131,5 +131,5 @@ def test_an_anomaly_needs_both_kinds_held_out(heldout):
 def test_pictures_are_drawn_of_however_few_images_there_are(num, tmp_path):
     settings = vae.Config(num_samples=2)
     task = vae.build(settings, (8, 8, 1))
-    task.figures(tmp_path, 1, task.init(jax.random.key(0)), dataset([1] * num, []))
+    task.write_figures(tmp_path, 1, task.init(jax.random.key(0)), dataset([1] * num, []))
     assert (tmp_path / "interpolation.png").exists() == (num > 1)

@@ -58,8 +58,8 @@ def test_every_member_of_every_model_is_the_run_alone(name):
 
     def end(key, value):
         task = script.build(lineup.with_value(value), shape)
-        step = steps.gradient_step(task.loss, task.optimizer[0])
-        start = state.create(task.init(key), task.optimizer[0])
+        step = steps.gradient_step(task.loss, task.optimizer)
+        start = state.create(task.init(key), task.optimizer)
         draw = steps.rows(16)
         return steps.repeat(step, draw, 12)(key, start, rows)[0].params
 

@@ -127,7 +127,7 @@ def test_the_loop_reads_what_is_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.plots, "curves", lambda *_: None)
     settings = ae.Config(hidden=(2,), steps=1, every=1, workdir=str(tmp_path / "run"))
     them, seen = watched(settings)
-    loop.run("ae", them, lambda *of: ae.build(*of)._replace(figures=lambda *_: None))
+    loop.run("ae", them, lambda *of: ae.build(*of)._replace(write_figures=lambda *_: None))
     assert names(settings) & OF_LOOP - seen == ELSEWHERE
 
 
