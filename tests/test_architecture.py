@@ -69,7 +69,7 @@ def wrong_imports(path, text):
             yield f"{relative}:{line}: imports {name}; only {ONLY[top]} may"
         if MAY_IMPORT[here] is None or top in sys.stdlib_module_names:
             continue
-        beside = {f"genjax.{name}" for name in ("types", "random", "checks", "statistics", "lapack")}
+        beside = {f"genjax.{name}" for name in ("types", "random", "checks", "statistics", "lapack", "lazy")}
         allowed = MAY_IMPORT[here] | {own} | beside
         if not any(f"{name}.".startswith(f"{module}.") for module in allowed):
             yield f"{relative}:{line}: {here} may not import {name}"
