@@ -73,13 +73,13 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
 
 
 def _check(settings: Config, dataset: data.Dataset) -> None:
-    if settings.without < 0:
+    if settings.exclude_class < 0:
         return
-    strange = np.asarray(dataset.heldout["label"] == settings.without)
+    strange = np.asarray(dataset.heldout["label"] == settings.exclude_class)
     if strange.all() or not strange.any():  # of none, all
         raise config.UsageError(
-            f"--without {settings.without}: the held-out split of {dataset.name} has {strange.sum()} images of that "
-            f"class and {(~strange).sum()} others; telling them apart needs both"
+            f"--exclude-class {settings.exclude_class}: the held-out split of {dataset.name} has {strange.sum()} "
+            f"images of that class and {(~strange).sum()} others; telling them apart needs both"
         )
 
 
@@ -101,9 +101,10 @@ def _figures(settings: Config, ours: autoencoder.Autoencoder):
         sheet = np.concatenate([plots.tile(originals, len(now)), start, plots.tile(now, len(now))])
         plots.save(folder / f"{step:07d}.png", sheet, width=900)
         plots.save(folder / "latest.png", sheet, width=900)
-        if settings.without >= 0:
+        if settings.exclude_class >= 0:
             scores = np.asarray(reconstruct(params, rows["image"])[1], np.float64)
-            plots.roc(folder / "anomaly.png", roc.curve(scores, rows["label"] == settings.without), settings.without)
+            curve = roc.curve(scores, rows["label"] == settings.exclude_class)
+            plots.roc(folder / "anomaly.png", curve, settings.exclude_class)
 
     return write_figures
 

@@ -48,8 +48,8 @@ class Config(config.UNetRun):
     the loss (Nichol & Dhariwal 2021)."""
 
     network: Literal["unet", "simple", "diffusers"] = "unet"
-    """The U-Net of Ho et al. 2020; the notes' SimpleUNet, which reads width and multipliers alone of the sizes; or the
-    U-Net that --unet-config describes, which reads none."""
+    """The U-Net of Ho et al. 2020; the notes' SimpleUNet, which reads width and channel_mults alone of the sizes; or
+    the U-Net that --unet-config describes, which reads none."""
     unet_config: str = ""
     """The config.json of a UNet2DModel of diffusers, as text; diffusers only."""
     classes: int = 0
@@ -74,9 +74,9 @@ class Config(config.UNetRun):
         "last_beta": reads.needs(noise="linear"),
         "loss": reads.needs(weighting=("simple", "min_snr")),
         "width": reads.needs(network=("unet", "simple")),
-        "multipliers": reads.needs(network=("unet", "simple")),
-        "blocks": reads.needs(network="unet"),
-        "attention": reads.needs(network="unet") + networks.OCCURS,
+        "channel_mults": reads.needs(network=("unet", "simple")),
+        "num_res_blocks": reads.needs(network="unet"),
+        "attention_resolutions": reads.needs(network="unet") + networks.OCCURS,
         "dropout": reads.needs(network="unet"),
         "fourier": reads.needs(network="unet"),
         "classes": reads.needs(network="unet"),
@@ -116,7 +116,7 @@ Sampler = Callable[..., diffusion.Sample]
 def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None = None) -> ddpm.DDPM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
     if settings.network != "diffusers":
-        networks.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
+        networks.check_halvings("--channel-mults", len(settings.channel_mults) - 1, shape)
     times, learned = schedule(settings), settings.variance == "learned"
     read = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[settings.predict]
     ours = ddpm.build(
@@ -239,7 +239,7 @@ def network(settings: Config, channels: int, height: int) -> nn.Module:
         except (ValueError, TypeError) as error:
             raise config.UsageError(f"unet_config: {error}") from error
     if settings.network == "simple":
-        widths = tuple(settings.width * multiplier for multiplier in settings.multipliers)
+        widths = tuple(settings.width * multiplier for multiplier in settings.channel_mults)
         return unet.SimpleUNet(channels=widths, image_channels=channels, norm=settings.norm, dtype=dtype)
     return networks.unet_of(settings, channels, height, num_classes=settings.classes)
 

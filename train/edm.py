@@ -35,7 +35,7 @@ class Config(config.UNetRun):
     high: float = 80.0
     """σ where it begins."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention": networks.OCCURS}
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention_resolutions": networks.OCCURS}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -59,7 +59,7 @@ def model(
     settings: Config, shape: tuple[int, int, int], sampler: Chain = diffusion.heun, num_steps: int = 0
 ) -> edm.EDM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    networks.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
+    networks.check_halvings("--channel-mults", len(settings.channel_mults) - 1, shape)
     return edm.build(
         networks.unet_of(settings, shape[-1], shape[0]),
         shape,

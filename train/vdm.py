@@ -38,7 +38,7 @@ class Config(config.UNetRun):
     timesteps: int = 250
     """Steps of the chain that draws."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention": networks.OCCURS}
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention_resolutions": networks.OCCURS}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -66,7 +66,7 @@ Chain = Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample]
 
 def model(settings: Config, shape: tuple[int, int, int], sampler: Chain | None = None, num_steps: int = 0) -> vdm.VDM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    networks.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
+    networks.check_halvings("--channel-mults", len(settings.channel_mults) - 1, shape)
     shapes = {"learned": vdm.Schedule, "line": Line}
     return vdm.build(
         networks.unet_of(settings, shape[-1], shape[0]),

@@ -165,7 +165,7 @@ def _check_finite(metrics: dict[str, np.ndarray], done: int, lineup: sweep.Membe
             place = f"step {done + i + 1}" + (f" for {lineup.describe(m)}" if lineup.many else "")
             raise process.NonFinite(
                 f"the loss is {losses[m]} at {place} (gradient norm {metrics['grad_norm'][i, m]:g}). "
-                "Checkpoints before it are untouched. A smaller --lr, a --warmup or a --clip usually helps"
+                "Checkpoints before it are untouched. A smaller --lr, a --warmup or a --grad-clip usually helps"
             )
 
 
@@ -180,7 +180,9 @@ def _start(task_of: Callable[[Any], Task], lineup: sweep.Members):
 def _advance(task_of: Callable[[Any], Task], lineup: sweep.Members, num: int) -> parallel.Run:
     def advance(key: Key, value: Any, carry: state.TrainState, rows):
         task = task_of(value)
-        step = steps.gradient_step(task.loss, task.optimizer, ema_decay=lineup.settings.ema, axis_name=parallel.AXIS)
+        step = steps.gradient_step(
+            task.loss, task.optimizer, ema_decay=lineup.settings.ema_decay, axis_name=parallel.AXIS
+        )
         return steps.repeat(task.wrap_step(step), task.sample_batch, num)(key, carry, rows)
 
     lifted = lineup.lift(advance, (0, None), (0, 1))
