@@ -100,10 +100,10 @@ def model(settings: Config, axis_name: str | None = None) -> actor_critic.ActorC
         num_envs=settings.batch_size,
         num_steps=settings.rollout,
         discount=settings.discount,
-        trace=settings.trace,
-        entropy_weight=settings.entropy,
-        value_weight=1.0,
-        clip=settings.clip_range if settings.algorithm == "ppo" else None,
+        gae_lambda=settings.trace,
+        ent_coef=settings.entropy,
+        vf_coef=1.0,
+        clip_eps=settings.clip_range if settings.algorithm == "ppo" else None,
         axis_name=axis_name,
     )
 
@@ -113,16 +113,16 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     ours = model(settings, parallel.AXIS)
 
     def evaluate(key: Key, params: Params, batch: Batch):
-        returns, lengths = ours.play(random.per_example(key, batch["image"].shape[0]), params)
+        returns, lengths = ours.evaluate_episodes(random.example_keys(key, batch["image"].shape[0]), params)
         return -returns.mean(), {"return": returns.mean(), "length": lengths.mean(dtype=jnp.float32)}
 
-    several = lambda step: steps.epochs(step, settings.epochs, settings.minibatch)
+    several = lambda step: steps.minibatch_updates(step, settings.epochs, settings.minibatch)
     optimizer, learning_rate = _optimizer(settings)
     return Task(
         init=ours.init,
         optimizer=optimizer,
         learning_rate=learning_rate,
-        sample_batch=ours.draw,
+        sample_batch=ours.sample_batch,
         loss=ours.loss,
         evaluate=evaluate,
         write_figures=_figures(settings, ours),

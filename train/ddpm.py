@@ -178,7 +178,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
 
     adam, learning_rate = optimizers.adam(settings)
     rows = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
-    stratified = steps.stratified(rows, "time", axis_name=parallel.AXIS)
+    stratified = steps.with_stratified_times(rows, "time", axis_name=parallel.AXIS)
     return Task(
         init=ours.init,
         optimizer=ddpm.optimizer(adam) if settings.times == "loss_aware" else adam,

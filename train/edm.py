@@ -88,7 +88,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
         init=ours.init,
         optimizer=optimizer,
         learning_rate=learning_rate,
-        sample_batch=steps.stratified(rows, "time", axis_name=parallel.AXIS),
+        sample_batch=steps.with_stratified_times(rows, "time", axis_name=parallel.AXIS),
         loss=loss,
         evaluate=evaluate,
         write_figures=_figures(settings, ours),

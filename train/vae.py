@@ -88,7 +88,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     draw = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
     if settings.beta_warmup:
         rise = optax.linear_schedule(0.0, 1.0, settings.beta_warmup)
-        draw = steps.scheduled(draw, "beta", lambda step: settings.beta * rise(step))
+        draw = steps.with_schedule(draw, "beta", lambda step: settings.beta * rise(step))
 
     def evaluate(key: Key, params: Params, batch: Batch):
         keys, images = sources.images(settings, key, batch)

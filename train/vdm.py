@@ -96,7 +96,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
         init=ours.init,
         optimizer=optimizer,
         learning_rate=learning_rate,
-        sample_batch=steps.stratified(
+        sample_batch=steps.with_stratified_times(
             steps.rows(settings.batch_size, axis_name=parallel.AXIS), "time", axis_name=parallel.AXIS
         ),
         loss=loss,

@@ -96,11 +96,11 @@ def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoi
     done = int(lineup.first(carry.step))
     carry, rows = parallel.replicate((carry, dict(dataset.train)), devices)
     heldout = jax.device_put(dict(dataset.heldout), devices[0])
-    advance = functools.cache(lambda num: parallel.spread(_advance(task_of, lineup, num), devices))
+    advance = functools.cache(lambda num: parallel.distribute(_advance(task_of, lineup, num), devices))
     evaluate = jax.jit(_evaluate(task_of, lineup))
     who = lineup.who
     log = logging.Log(workdir, settings, done, own)
-    first = lambda: lineup.first(parallel.local(carry.ema_params))
+    first = lambda: lineup.first(parallel.unreplicate(carry.ema_params))
     figures = lambda: task.write_figures(workdir / "samples", done, first(), dataset)
 
     def draw(*parts: Callable[[], None]) -> None:
@@ -129,7 +129,7 @@ def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoi
         if due or done % settings.log_every == 0:
             line = {"step": done, **interval.means(), "lr": float(f"{rate(done - 1):.6g}")}
             if due and len(dataset.heldout["image"]):  # a folder of one image holds out none
-                means = evaluate(*who, parallel.local(carry.ema_params), heldout)
+                means = evaluate(*who, parallel.unreplicate(carry.ema_params), heldout)
                 found = {name: np.asarray(values, np.float64).reshape(-1) for name, values in means.items()}
                 line |= {f"heldout_{name}": float(values.mean()) for name, values in found.items()}
                 score = line["heldout_loss"]

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from genjax import data
-from genjax.types import Draw, Kernel, Key, Loss, Params
+from genjax.types import BatchFn, Kernel, Key, Loss, Params
 from train.run import plots, sweep
 
 
@@ -36,7 +36,7 @@ class Task(NamedTuple):
     init: Callable[[Key], Params]
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
-    sample_batch: Draw
+    sample_batch: BatchFn
     loss: Loss
     evaluate: Loss
     write_figures: Callable[[pathlib.Path, int, Params, data.Dataset], None]
