@@ -17,8 +17,8 @@ import numpy as np
 import tyro
 
 from benchmarks import quality
-from train import judge, panel
-from train.run import process, sweep
+from train import judge
+from train.run import features, process, sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,19 +58,19 @@ def train(script: str, settings: Drawn, num_seeds: int = 1, variant: str = "") -
 def main(argv: Sequence[str]) -> None:
     """Judge what the command line says."""
     settings = tyro.cli(Drawn, prog="python -m benchmarks.drawn", args=argv)
-    eyes, told = panel.of_classifier(str(train("classifier", settings)), settings.data_dir)
-    judges = panel.panel(eyes, told, k=5)
-    num = len(judges.real.heldout["image"])
+    extractor, classifier = features.from_classifier(str(train("classifier", settings)), settings.data_dir)
+    metrics = features.metrics(extractor, classifier, k=5)
+    num = len(metrics.real.heldout["image"])
     rows: list[dict[str, Any]] = []
     for script, variant in itertools.product(settings.models, settings.variants):
         seeds = settings.num_seeds if script in settings.many else 1
         workdir = str(train(script, settings, seeds, variant))
-        each = [judge.judge(judge.Judge(workdir, member=i), judges)["drawn"] for i in range(seeds)]
+        each = [judge.judge(judge.Judge(workdir, member=i), metrics)["drawn"] for i in range(seeds)]
         rows.append({"model": f"{script} {variant}".strip(), "seeds": each, "num": num})
-    rows.append({"model": "real, held out", "seeds": [judges.floor(num)], "num": num})
+    rows.append({"model": "real, held out", "seeds": [metrics.reference(num)], "num": num})
     name = settings.name or settings.config
     path = quality.HERE / "results" / f"drawn-{name}.json"
-    path.write_text(json.dumps({"features": judges.title, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"features": metrics.title, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     quality.write_table(f"drawn {name}", table(rows))
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from train.checkpoint import manifest, store
-from train.run import claims, files, plots, process
+from train.run import claims, files, process, sheets
 
 PATIENCE = 0.1  # seconds between two looks at the signal
 
@@ -41,7 +41,7 @@ def draw(step: int, parts: Sequence[Callable[[], None]], own: claims.Claims, sto
                 except Exception as error:
                     if left.is_set():
                         return
-                    what = "" if isinstance(error, plots.PictureError) else f"pictures of step {step}: "
+                    what = "" if isinstance(error, sheets.PictureError) else f"pictures of step {step}: "
                     store.warn(f"{what}{_reason(error)}; the run goes on without")
         if not left.is_set():
             own.draw(step)
@@ -61,6 +61,6 @@ def draw(step: int, parts: Sequence[Callable[[], None]], own: claims.Claims, sto
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, plots.PictureError):
+    if isinstance(error, sheets.PictureError):
         return str(error)
     return manifest.brief(error) + (f" ({error.filename})" if isinstance(error, OSError) and error.filename else "")
