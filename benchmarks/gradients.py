@@ -21,7 +21,8 @@ import tyro
 from benchmarks import quality
 from genjax import data, diffusion, random
 from genjax.theory import markov
-from train import ddpm, pictures, runtime, trained
+from train import ddpm
+from train.run import load, plots, process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Gradients:
     """Show where in the code an error arose."""
 
 
-def memory(run: trained.Record, params: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
+def memory(run: load.Record, params: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
     """Bytes that XLA sets aside for the gradient of 8 images with respect to x_T."""
     rows = []
     for length in lengths:
@@ -115,9 +116,7 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
     }
 
 
-def solve(
-    run: trained.Record, params: Any, images: np.ndarray, settings: Gradients
-) -> tuple[dict[str, Any], np.ndarray]:
+def solve(run: load.Record, params: Any, images: np.ndarray, settings: Gradients) -> tuple[dict[str, Any], np.ndarray]:
     """Digits of which the upper half is seen, found as images that the chain can draw; rows of pictures beside it."""
     model = ddpm.model(run.settings, run.shape)
     schedule = ddpm.schedule(run.settings)
@@ -151,15 +150,15 @@ def solve(
 def main(argv: Sequence[str]) -> None:
     """Do all three."""
     settings = tyro.cli(Gradients, prog="python -m benchmarks.gradients", args=argv)
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
-    params = trained.params(run, ddpm.model(run.settings, run.shape).init)
+    run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    params = load.params(run, ddpm.model(run.settings, run.shape).init)
     digits = data.digits()
     found: dict[str, Any] = {"memory": memory(run, params, settings.lengths)}
     found["grid"] = tune(data.scale(jnp.asarray(digits.train["image"][:500])), settings)
     found["inverse"], rows = solve(run, params, digits.heldout["image"][:12], settings)
     folder = quality.HERE / "results"
     (folder / "gradients.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    pictures.save(folder / "inverse-problem.png", pictures.tile(rows, 12))
+    plots.save(folder / "inverse-problem.png", plots.tile(rows, 12))
     quality.write_table("gradients", table(found))
 
 
@@ -177,4 +176,4 @@ def table(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -104,8 +104,7 @@ APART = {
     "diffusion.samplers.look": "inside the samplers",
     "diffusion.objectives.hybrid": "takes functions: tests/diffusion/test_objectives.py",
     "models.ddpm.optimizer": "takes functions: tests/models/test_ddpm.py",
-    "models.ddpm.takes_keys": "asks about a network",
-    "models.ddpm.check_output": "asks about a network",
+    "models.contracts": "asks about networks: the tests of every model",
     "models.gan.optimizer": "takes functions: tests/models/test_gan.py",
     "models.vqvae.optimizer": "takes functions: tests/models/test_vqvae.py",
     "models.actor_critic.probability_ratio": "inside the loss: tests/models/test_actor_critic.py",
@@ -705,7 +704,7 @@ def models() -> None:
         "models.actor_critic.build",
         lambda **k: actor_critic.build(mlp.Tanh(env.num_actions, (4,)), mlp.Tanh(1, (4,)), env, **k) and 0.0,
         **numbers,
-        clip=0.2,
+        clip_eps=0.2,
     )
 
 

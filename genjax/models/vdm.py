@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from genjax import checks, diffusion, random
-from genjax.models import ddpm
+from genjax.models import contracts
 from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
 
 Times = Float[Array, " b"]
@@ -128,7 +128,7 @@ def build(
     checks.count("num_levels", num_levels)
     checks.count("num_steps", num_steps)
     curve, draws = schedule or Schedule(), sampler or functools.partial(diffusion.implicit, eta=1.0)
-    drops = ddpm.takes_keys(network)
+    drops = contracts.takes_keys(network)
     bits = 1 / (float(np.prod(shape)) * np.log(2.0))
 
     def init(key: Key) -> Params:
@@ -205,7 +205,7 @@ def build(
     if checks.known(ends) and not ends[0] < ends[1]:
         raise ValueError(f"schedule: expected γ(0) < γ(1), got {float(ends[0]):g} and {float(ends[1]):g}")
     draws(lambda x, g: x, grid(untrained, num_steps))  # what it refuses, it refuses here
-    ddpm.check_output(lambda key: said(init(key)["network"], jnp.zeros((1, *shape)), jnp.zeros(1), None), shape)
+    contracts.check_output(lambda key: said(init(key)["network"], jnp.zeros((1, *shape)), jnp.zeros(1), None), shape)
     return VDM(init, loss, losses, gamma, grid, denoise, sample)
 
 
