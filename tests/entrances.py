@@ -704,7 +704,7 @@ def models() -> None:
         "models.actor_critic.build",
         lambda **k: actor_critic.build(mlp.Tanh(env.num_actions, (4,)), mlp.Tanh(1, (4,)), env, **k) and 0.0,
         **numbers,
-        clip=0.2,
+        clip_eps=0.2,
     )
 
 
