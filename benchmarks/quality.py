@@ -101,7 +101,7 @@ ROWS = {
         ),
         Row(
             "small: Diagonal BiLSTM, 2 layers of 16, binarised statically", "pixelrnn",
-            (*BINARIZED, "--layers", "2", "--batch-size", "32", "--lr", "3e-3", "--ema", "0.99"), 1_500, 0, 0,
+            (*BINARIZED, "--layers", "2", "--batch-size", "32", "--lr", "3e-3", "--ema-decay", "0.99"), 1_500, 0, 0,
             "79.20 (van den Oord et al. 2016a) with 7 layers",
         ),
         Row(

@@ -151,7 +151,7 @@ EXPERIMENTS = (
     Experiment("drawn-digits", "drawn --config digits --workdir {}", drawn),
     Experiment(
         "drawn-steady",
-        "drawn --config digits --name steady --models gan --variants '' r1=0 ema=0 game=minimax game=hinge "
+        "drawn --config digits --name steady --models gan --variants '' r1=0 ema_decay=0 game=minimax game=hinge "
         "'r1=0 spectral' --workdir {}",
         drawn,
     ),

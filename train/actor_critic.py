@@ -20,6 +20,7 @@ from genjax.theory import decisions
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
 from train.run import config, loop, optimizers, plots, process, reads, sources
+from train.run.task import Task
 
 FRAMES = 10
 LARGEST = 10**8  # steps of a rollout, in all copies of the environment together
@@ -107,23 +108,25 @@ def model(settings: Config, axis_name: str | None = None) -> actor_critic.ActorC
     )
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains; rows of the data set stand for copies of the environment."""
     ours = model(settings, parallel.AXIS)
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
+    def evaluate(key: Key, params: Params, batch: Batch):
         returns, lengths = ours.evaluate_episodes(random.example_keys(key, batch["image"].shape[0]), params)
         return -returns.mean(), {"return": returns.mean(), "length": lengths.mean(dtype=jnp.float32)}
 
     several = lambda step: steps.minibatch_updates(step, settings.epochs, settings.minibatch)
-    return loop.Task(
+    optimizer, learning_rate = _optimizer(settings)
+    return Task(
         init=ours.init,
-        optimizer=_optimizer(settings),
+        optimizer=optimizer,
+        learning_rate=learning_rate,
         sample_batch=ours.sample_batch,
         loss=ours.loss,
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
-        inner=several if settings.algorithm == "ppo" else lambda step: step,
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
+        wrap_step=several if settings.algorithm == "ppo" else lambda step: step,
         curves=("policy", "value"),
     )
 
@@ -164,7 +167,7 @@ def _figures(settings: Config, ours: actor_critic.ActorCritic):
         ended = jnp.cumsum(seen.terminated | seen.truncated)
         return seen.observation, jnp.concatenate([jnp.zeros(1, ended.dtype), ended[:-1]]) == 0
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         plots.band(folder.parent / "returns.png", folder.parent / "metrics.jsonl", "return", "return of an episode")
         if settings.env in PLANES:
@@ -188,7 +191,7 @@ def _figures(settings: Config, ours: actor_critic.ActorCritic):
                     right.plot(range(len(exact)), column, "o-", label=f"action {action}")
                 right.set(xlabel="state", ylabel="probability", ylim=(-0.05, 1.05), xticks=range(len(exact)))
 
-    return figures
+    return write_figures
 
 
 TABLES: dict[str, Callable[[], decisions.Decisions]] = {

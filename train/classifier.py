@@ -14,6 +14,7 @@ from genjax.models import classifier
 from genjax.training import parallel, steps
 from genjax.types import Params
 from train.run import config, loop, networks, optimizers, plots, process, sources
+from train.run.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,17 +39,19 @@ def model(settings: Config, shape: tuple[int, int, int]) -> classifier.Classifie
     return classifier.build(classifier.Network(settings.classes, settings.filters, settings.features), shape)
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     ours = model(settings, shape)
 
-    return loop.Task(
+    optimizer, learning_rate = optimizers.adam(settings)
+    return Task(
         init=ours.init,
-        optimizer=optimizers.adam(settings),
+        optimizer=optimizer,
+        learning_rate=learning_rate,
         sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=sources.on_rows(settings, ours.loss, training=True),
-        heldout_loss=sources.on_rows(settings, ours.loss),
-        figures=_figures(settings, ours),
+        evaluate=sources.on_rows(settings, ours.loss),
+        write_figures=_figures(settings, ours),
         check=functools.partial(_check, settings),
     )
 
@@ -62,14 +65,14 @@ def _check(settings: Config, dataset: data.Dataset) -> None:
 def _figures(settings: Config, ours: classifier.Classifier):
     guess = jax.jit(lambda params, images: jnp.argmax(ours.logits(params, data.scale(images)), -1))
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         """The images it is wrong about."""
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         wrong = np.flatnonzero(np.asarray(guess(params, rows["image"])) != rows["label"])[:64]
         if len(wrong):
             plots.save(folder / "mistakes.png", plots.tile(rows["image"][wrong], min(8, len(wrong))))
 
-    return figures
+    return write_figures
 
 
 def main(argv: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from genjax.models import edm
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
 from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Config(config.UNetRun):
     high: float = 80.0
     """σ where it begins."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention": networks.OCCURS}
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention_resolutions": networks.OCCURS}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -58,7 +59,7 @@ def model(
     settings: Config, shape: tuple[int, int, int], sampler: Chain = diffusion.heun, num_steps: int = 0
 ) -> edm.EDM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    networks.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
+    networks.check_halvings("--channel-mults", len(settings.channel_mults) - 1, shape)
     return edm.build(
         networks.unet_of(settings, shape[-1], shape[0]),
         shape,
@@ -70,7 +71,7 @@ def model(
     )
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     ours = model(settings, shape)
 
@@ -78,17 +79,19 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss_keys, images = sources.training_images(settings, key, batch)
         return ours.loss(loss_keys, params, {**batch, "image": images})
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
+    def evaluate(key: Key, params: Params, batch: Batch):
         return ours.loss(key, params, {**batch, "image": data.scale(batch["image"])})
 
     rows = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
-    return loop.Task(
+    optimizer, learning_rate = optimizers.adam(settings)
+    return Task(
         init=ours.init,
-        optimizer=optimizers.adam(settings),
+        optimizer=optimizer,
+        learning_rate=learning_rate,
         sample_batch=steps.with_stratified_times(rows, "time", axis_name=parallel.AXIS),
         loss=loss,
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
         check=functools.partial(networks.tell_attention, settings),
     )
 
@@ -103,10 +106,10 @@ def _figures(settings: Config, ours: edm.EDM):
         images, frames = ours.sample(key, params, num, stages)
         return images, frames / size
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         plots.chain(folder, step, *draw(params))
 
-    return figures
+    return write_figures
 
 
 def main(argv: Sequence[str]) -> None:

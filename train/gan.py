@@ -20,6 +20,7 @@ from genjax.nn import adversarial
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
 from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +88,11 @@ def model(settings: Config, shape: tuple[int, int, int]) -> gan.GAN:
     )
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     ours = model(settings, shape)
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
+    def evaluate(key: Key, params: Params, batch: Batch):
         """How far what is made is from what was held out, as sets of points."""
         keys, images = sources.images(settings, key, batch)
         loss_keys, sample_keys = random.split(keys, 2)
@@ -100,16 +101,18 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         metrics = ours.loss(loss_keys, params, {**batch, "image": images})[1]
         return distances.energy(images.reshape(num, -1), made.reshape(num, -1)), metrics
 
-    return loop.Task(
+    optimizer, learning_rate = _optimizer(settings)
+    return Task(
         init=ours.init,
-        optimizer=_optimizer(settings),
+        optimizer=optimizer,
+        learning_rate=learning_rate,
         sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=sources.on_rows(settings, ours.loss, training=True),
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
         check=functools.partial(networks.check_labels, settings.classes),
         curves=("discriminator", "generator"),
-        drawn_at_start=True,
+        figures_at_start=True,
     )
 
 
@@ -148,14 +151,14 @@ def _figures(settings: Config, ours: gan.GAN):
         theirs = jnp.tile(jnp.arange(4) % settings.classes, 10) if settings.classes else None
         return ours.generate(params, z.reshape(40, -1), theirs)
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         sheet = plots.tile(plots.to_uint8(draw(params), f"the generator at step {step}"), columns=round(num**0.5))
         plots.save(folder / f"{step:07d}.png", sheet)
         plots.save(folder / "latest.png", sheet)
         path = plots.to_uint8(between(params), f"the generator at step {step}")
         plots.save(folder / "interpolation.png", plots.strip(path.reshape(10, 4, *path.shape[1:])))
 
-    return figures
+    return write_figures
 
 
 def main(argv: Sequence[str]) -> None:

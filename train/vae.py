@@ -17,6 +17,7 @@ from genjax.models import vae
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
 from train.run import config, loop, networks, optimizers, plots, process, reads, sources, sweep
+from train.run.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ def model(settings: Config, shape: tuple[int, int, int]) -> vae.VAE:
     return vae.build(encoder, decoder, likelihood, shape, beta=settings.beta, free_bits=settings.free_bits)
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     ours = model(settings, shape)
     draw = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
@@ -89,19 +90,21 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         rise = optax.linear_schedule(0.0, 1.0, settings.beta_warmup)
         draw = steps.with_schedule(draw, "beta", lambda step: settings.beta * rise(step))
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
+    def evaluate(key: Key, params: Params, batch: Batch):
         keys, images = sources.images(settings, key, batch)
         metrics = ours.loss(keys, params, {**batch, "image": images})[1]
         return metrics["distortion"] + metrics["rate"], metrics
 
-    return loop.Task(
+    optimizer, learning_rate = optimizers.adam(settings)
+    return Task(
         init=ours.init,
-        optimizer=optimizers.adam(settings),
+        optimizer=optimizer,
+        learning_rate=learning_rate,
         sample_batch=draw,
         loss=sources.on_rows(settings, ours.loss, training=True),
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
-        comparison=_rate_distortion,
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
+        compare=_rate_distortion,
         check=functools.partial(_check, settings),
     )
 
@@ -121,7 +124,7 @@ def _figures(settings: Config, ours: vae.VAE):
     decoded = jax.jit(ours.decode)
     decode = lambda params, z, labels: plots.to_uint8(decoded(params, z, labels), "the decoder")
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         sheet = plots.tile(plots.to_uint8(draw(params), f"the model at step {step}"), columns=round(num**0.5))
         plots.save(folder / f"{step:07d}.png", sheet)
         plots.save(folder / "latest.png", sheet)
@@ -144,7 +147,7 @@ def _figures(settings: Config, ours: vae.VAE):
             }
             plots.scatter(folder / "latents.png", np.asarray(encode(params, many).mean), many.get("label"))
 
-    return figures
+    return write_figures
 
 
 def _manifold(decode, params: Params) -> np.ndarray:

@@ -15,6 +15,7 @@ from genjax.nn import convnet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
 from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run.task import Task
 
 COLUMNS = 16
 
@@ -83,26 +84,27 @@ def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
     return vqvae.build(encoder, decoder, codebook, likelihood, shape, commitment=settings.commitment)
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     ours = model(settings, shape)
-    adam, rate = optimizers.adam(settings)
+    adam, learning_rate = optimizers.adam(settings)
 
     def loss(key: Key, params: Params, batch: Batch):
         keys, images = sources.training_images(settings, key, batch)
         return ours.loss(keys, params, {"image": images})
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
+    def evaluate(key: Key, params: Params, batch: Batch):
         metrics = ours.loss(key, params, {"image": data.scale(batch["image"])})[1]
         return metrics["distortion"], metrics
 
-    return loop.Task(
+    return Task(
         init=ours.init,
-        optimizer=(vqvae.optimizer(adam), rate),
+        optimizer=vqvae.optimizer(adam),
+        learning_rate=learning_rate,
         sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=loss,
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
         check=functools.partial(_check, settings, shape),
     )
 
@@ -124,7 +126,7 @@ def _figures(settings: Config, ours: vqvae.VQVAE):
         indices = ours.encode(params, data.scale(images))
         return indices, ours.decode(params, indices)
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         originals = rows["image"][:COLUMNS]
         indices, decoded = reconstruct(params, originals)
@@ -138,7 +140,7 @@ def _figures(settings: Config, ours: vqvae.VQVAE):
         plots.save(folder / f"{step:07d}.png", sheet, width=900)
         plots.save(folder / "latest.png", sheet, width=900)
 
-    return figures
+    return write_figures
 
 
 def main(argv: Sequence[str]) -> None:

@@ -14,8 +14,9 @@ from train import ddpm, edm, evaluate, sample, vdm
 from train.run import config, load
 
 TINY = (
-    "--timesteps 8 --width 8 --multipliers 1 --blocks 1 --attention --batch-size 16 --num-samples 4 "
-    "--steps 4 --every 4 --log-every 1 --steps-per-call 1 --lr 0.02 --ema 0"
+    "--timesteps 8 --width 8 --channel-mults 1 --num-res-blocks 1 --attention-resolutions --batch-size 16 "
+    "--num-samples 4 "
+    "--steps 4 --every 4 --log-every 1 --steps-per-call 1 --lr 0.02 --ema-decay 0"
 ).split()
 
 
@@ -284,7 +285,7 @@ def test_terms_of_something_else_are_refused(plain, learned, tmp_path):
     ("argv", "message"),
     [
         (["--zero-terminal"], "zero_terminal: .* use --predict v"),
-        (["--attention", "99"], "--attention: .* at heights that the U-Net has"),
+        (["--attention-resolutions", "99"], "--attention-resolutions: .* at heights that the U-Net has"),
         (["--guidance", "2"], "guidance: expected a model conditional on labels"),
         (["--classes", "10", "--network", "simple"], "classes: the network simple takes no labels"),
         (["--network", "diffusers"], "unet_config: expected with --network diffusers"),

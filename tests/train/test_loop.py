@@ -25,11 +25,11 @@ TINY = """
 timesteps = 20
 network = "simple"
 width = 8
-multipliers = [1, 2]
+channel_mults = [1, 2]
 flip = true
 batch_size = 16
 num_samples = 4
-ema = 0.9
+ema_decay = 0.9
 steps = 60
 every = 20
 log_every = 5
@@ -187,7 +187,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoints(run, t
         (["--lr", -1], ["lr"]),
         (["--config", "nothing"], ["digits"]),
         (["--network", "unet", "--width", 37], ["groups"]),
-        (["--multipliers", 1, 1, 1, 1, 1], ["16"]),
+        (["--channel-mults", 1, 1, 1, 1, 1], ["16"]),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(argv, words, tiny, tmp_path):

@@ -35,8 +35,8 @@ SCRIPTS = {
     "vae": (vae, vae.Config(), {"beta": 3.0}),
     "vqvae": (vqvae, vqvae.Config(codebook=8, features=4, filters=(8,), blocks=0), {"commitment": 0.5}),
     "pixelcnn": (pixelcnn, pixelcnn.Config(levels=17, features=4, layers=2, head=8), {}),
-    "ddpm": (ddpm, ddpm.Config(timesteps=10, network="simple", width=8, multipliers=(1, 2)), {}),
-    "vdm": (vdm, vdm.Config(lr=1e-4, levels=17, width=8, multipliers=(1,), blocks=1), {}),
+    "ddpm": (ddpm, ddpm.Config(timesteps=10, network="simple", width=8, channel_mults=(1, 2)), {}),
+    "vdm": (vdm, vdm.Config(lr=1e-4, levels=17, width=8, channel_mults=(1,), num_res_blocks=1), {}),
 }
 
 
@@ -58,8 +58,8 @@ def test_every_member_of_every_model_is_the_run_alone(name):
 
     def end(key, value):
         task = script.build(lineup.with_value(value), shape)
-        step = steps.gradient_step(task.loss, task.optimizer[0])
-        start = state.create(task.init(key), task.optimizer[0])
+        step = steps.gradient_step(task.loss, task.optimizer)
+        start = state.create(task.init(key), task.optimizer)
         draw = steps.rows(16)
         return steps.repeat(step, draw, 12)(key, start, rows)[0].params
 
@@ -128,7 +128,7 @@ def test_a_sweep_that_cannot_be_is_refused(sweep, message):
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
-        ("clip=1,2", "clip: this number decides which program is run"),
+        ("grad_clip=1,2", "grad_clip: this number decides which program is run"),
         (
             "std=0.1,0.2",
             "std: with the other settings as they are this number makes no difference; .* --likelihood gaus",

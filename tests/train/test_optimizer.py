@@ -70,7 +70,7 @@ def test_policy_and_value_warm_up_over_rollouts(algorithm):
 
 def test_gradients_are_clipped_before_adam():
     """Of gradients (3, 4), 5 long, clipped to 1: the first moment after a step is a tenth of (.6, .8)."""
-    transformation, _ = optimizers.adam(config.Run(clip=1.0))
+    transformation, _ = optimizers.adam(config.Run(grad_clip=1.0))
     params = jnp.zeros(2)
     state = transformation.update(jnp.array([3.0, 4.0]), transformation.init(params), params)[1]
     moments = [part.mu for part in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState))

@@ -7,7 +7,7 @@ import pathlib
 import typing
 from typing import Any, Literal, TypeVar
 
-from train.run import data_forms, documents, files, reads, usage
+from train.run import data_forms, documents, files, reads, renamed, usage
 from train.run.usage import UsageError
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -28,8 +28,11 @@ def read(schema: type[C], script: str, name: str) -> C:
     recorded = is_record(name)
     try:
         values = _recorded(path, script) if recorded else documents.toml(path)
+        values = renamed.translate(script, values)
     except documents.Unreadable as error:
         raise UsageError(f"not a configuration: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
     if recorded:
         values = {
             key: value for key, value in data_forms.recorded(values).items() if key not in (*FLAGS_ONLY, "workdir")

@@ -20,7 +20,7 @@ import tqdm
 from genjax import data
 from train.checkpoint import manifest, steps, store
 from train.checkpoint.lock import primary
-from train.run import claims, config, data_forms, documents, files, metric_lines, sweep, terminal
+from train.run import claims, config, data_forms, documents, files, metric_lines, renamed, sweep, terminal
 from train.run.metric_lines import aligned
 
 __all__ = ["CLOCKS", "Interval", "Log", "aligned", "check", "imported", "run_id", "say", "write"]
@@ -55,7 +55,7 @@ def check(workdir: pathlib.Path, settings: config.Run, script: str = "") -> None
             f"{workdir} was trained by train.{files.shown(str(old['script']))}; choose another --workdir for "
             f"train.{script}"
         )
-    allowed, refused = _changes(old, settings)
+    allowed, refused = _changes(old, settings, script)
     if refused and not settings.override_resume:
         raise config.UsageError(
             f"{workdir} holds a run with other settings:\n  " + "\n  ".join(refused) + "\n"
@@ -66,12 +66,12 @@ def check(workdir: pathlib.Path, settings: config.Run, script: str = "") -> None
         say(f"changed since the last start: {line}")
 
 
-def _changes(old: Mapping[str, Any], settings: config.Run) -> tuple[list[str], list[str]]:
+def _changes(old: Mapping[str, Any], settings: config.Run, script: str) -> tuple[list[str], list[str]]:
     """What differs from a run's record: what may, and what may not."""
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # of settings younger than the run
     # where the data lie is free: what is in them decides, when they are read
     then, now = (
-        data_forms.meant(defaults | data_forms.recorded(old["config"])),
+        data_forms.meant(defaults | data_forms.recorded(renamed.translate(script, old["config"]))),
         data_forms.meant(dataclasses.asdict(settings)),
     )
     allowed, refused = config.changes(then, now, config.free(settings) | {"data"})
@@ -146,7 +146,7 @@ def _describe(
 ) -> claims.Claims:
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    allowed, refused = _changes(old, settings) if old else ([], [])
+    allowed, refused = _changes(old, settings, script) if old else ([], [])
     change = {"start": now, "changed": allowed, "overridden": refused}
     described = {
         "run_id": name,

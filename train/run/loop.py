@@ -6,58 +6,23 @@ A script hands over a ``Task``; everything about devices, resuming, reports and 
 import functools
 import math
 import os
-import pathlib
 import uuid
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from genjax import data
 from genjax.training import parallel, state, steps
-from genjax.types import BatchFn, Kernel, Key, Loss, Params
+from genjax.types import Key, Params
 from train.checkpoint import steps as saved_steps
 from train.checkpoint import store
 from train.checkpoint.lock import resolve
 from train.run import claims, config, distributed, drawing, logging, plots, process, signals, sources, sweep, usage
+from train.run.task import Build, Task
 
 _INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside those of training/steps.py
-
-
-class Task(NamedTuple):
-    """What a script trains.
-
-    Fields:
-      init: ``(key) -> params``.
-      optimizer: from optax, and its learning rate as a function of the steps done.
-      sample_batch: where a batch comes from; made with ``axis_name=parallel.AXIS``.
-      loss: on rows of the data set as they lie in memory.
-      heldout_loss: the same for a report, on rows of the held-out split.
-      figures: draws the pictures of a report: ``(folder, step, params, dataset)``; of several members, for the first.
-      check: refuses a data set that does not fit the settings, with a ``UsageError``.
-      inner: what becomes of a gradient step before it is repeated; several on one batch, say.
-      curves: names of the metrics whose course is drawn.
-      drawn_at_start: whether the untrained model is drawn too.
-      comparison: draws what many members show together: ``(folder, members, held-out metrics [m] by name)``.
-    """
-
-    init: Callable[[Key], Params]
-    optimizer: tuple[optax.GradientTransformation, optax.Schedule]
-    sample_batch: BatchFn
-    loss: Loss
-    heldout_loss: Loss
-    figures: Callable[[pathlib.Path, int, Params, data.Dataset], None]
-    check: Callable[[data.Dataset], None] = lambda dataset: None
-    inner: Callable[[Kernel], Kernel] = lambda step: step
-    curves: tuple[str, ...] = ("loss",)
-    drawn_at_start: bool = False
-    comparison: Callable[[pathlib.Path, sweep.Members, dict[str, np.ndarray]], None] = plots.compare
-
-
-Build = Callable[[Any, tuple[int, int, int]], Task]
-"""``(settings, shape of an image) -> Task``; a ValueError means that the settings do not fit the images."""
 
 
 @usage.of_library()
@@ -127,7 +92,7 @@ def run(script: str, settings: config.Run, build: Build, source: sources.Source 
 
 def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoints, stop, carry, interval) -> None:
     settings = lineup.settings
-    rate = task.optimizer[1]
+    rate = task.learning_rate
     done = int(lineup.first(carry.step))
     carry, rows = parallel.replicate((carry, dict(dataset.train)), devices)
     heldout = jax.device_put(dict(dataset.heldout), devices[0])
@@ -135,9 +100,8 @@ def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoi
     evaluate = jax.jit(_evaluate(task_of, lineup))
     who = lineup.who
     log = logging.Log(workdir, settings, done, own)
-    figures = lambda: task.figures(
-        workdir / "samples", done, lineup.first(parallel.unreplicate(carry.ema_params)), dataset
-    )
+    first = lambda: lineup.first(parallel.unreplicate(carry.ema_params))
+    figures = lambda: task.write_figures(workdir / "samples", done, first(), dataset)
 
     def draw(*parts: Callable[[], None]) -> None:
         if jax.process_index() == 0:
@@ -145,10 +109,10 @@ def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoi
 
     def report() -> None:
         """The pictures, last of all: everything else is saved by now."""
-        compare = lambda: task.comparison(workdir, lineup, log.members(done)) if log.members(done) else None
+        compare = lambda: task.compare(workdir, lineup, log.members(done)) if log.members(done) else None
         draw(figures, lambda: plots.curves(workdir / "curves.png", log.path, task.curves), compare)
 
-    if task.drawn_at_start and done == 0:
+    if task.figures_at_start and done == 0:
         draw(figures)
     if done and (done % settings.every == 0 or done == settings.steps) and not own.drawn(done):
         report()  # the last start did not come to it
@@ -201,14 +165,14 @@ def _check_finite(metrics: dict[str, np.ndarray], done: int, lineup: sweep.Membe
             place = f"step {done + i + 1}" + (f" for {lineup.describe(m)}" if lineup.many else "")
             raise process.NonFinite(
                 f"the loss is {losses[m]} at {place} (gradient norm {metrics['grad_norm'][i, m]:g}). "
-                "Checkpoints before it are untouched. A smaller --lr, a --warmup or a --clip usually helps"
+                "Checkpoints before it are untouched. A smaller --lr, a --warmup or a --grad-clip usually helps"
             )
 
 
 def _start(task_of: Callable[[Any], Task], lineup: sweep.Members):
     def start(key: Key, value: Any) -> state.TrainState:
         task = task_of(value)
-        return state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer[0])
+        return state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer)
 
     return lineup.lift(start, ())
 
@@ -216,8 +180,10 @@ def _start(task_of: Callable[[Any], Task], lineup: sweep.Members):
 def _advance(task_of: Callable[[Any], Task], lineup: sweep.Members, num: int) -> parallel.Run:
     def advance(key: Key, value: Any, carry: state.TrainState, rows):
         task = task_of(value)
-        step = steps.gradient_step(task.loss, task.optimizer[0], ema_decay=lineup.settings.ema, axis_name=parallel.AXIS)
-        return steps.repeat(task.inner(step), task.sample_batch, num)(key, carry, rows)
+        step = steps.gradient_step(
+            task.loss, task.optimizer, ema_decay=lineup.settings.ema_decay, axis_name=parallel.AXIS
+        )
+        return steps.repeat(task.wrap_step(step), task.sample_batch, num)(key, carry, rows)
 
     lifted = lineup.lift(advance, (0, None), (0, 1))
     return lambda who, carry, rows: lifted(*who, carry, rows)
@@ -226,7 +192,7 @@ def _advance(task_of: Callable[[Any], Task], lineup: sweep.Members, num: int) ->
 def _evaluate(task_of: Callable[[Any], Task], lineup: sweep.Members):
     def evaluate(key: Key, value: Any, params: Params, rows):
         task = task_of(value)
-        score = steps.evaluate(task.heldout_loss, lineup.settings.batch_size)
+        score = steps.evaluate(task.evaluate, lineup.settings.batch_size)
         return score(jax.random.fold_in(key, _HELDOUT_STREAM), params, rows)
 
     return lineup.lift(evaluate, (0, None))

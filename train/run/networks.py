@@ -56,9 +56,9 @@ def unet_of(settings: config.UNetRun, channels: int, height: int, **more: Any) -
     """The U-Net that the settings describe, for images of that height, which puts out so many channels."""
     return unet.UNet(
         channels=settings.width,
-        multipliers=settings.multipliers,
-        blocks=settings.blocks,
-        attention=tuple(sorted(set(settings.attention) & heights(settings, height))),
+        multipliers=settings.channel_mults,
+        blocks=settings.num_res_blocks,
+        attention=tuple(sorted(set(settings.attention_resolutions) & heights(settings, height))),
         dropout=settings.dropout,
         groups=min(32, max(settings.width // 4, 1)),
         image_channels=channels,
@@ -90,30 +90,30 @@ def check_halvings(flag: str, times: int, shape: tuple[int, int, int]) -> None:
 
 def heights(settings: config.UNetRun, height: int) -> set[int]:
     """Of the maps in the U-Net, of images of that height."""
-    return {height >> level for level in range(len(settings.multipliers))}
+    return {height >> level for level in range(len(settings.channel_mults))}
 
 
 def _occurs(settings: config.UNetRun) -> bool:
     """Whether all heights of attention are somewhere; yes where only the data tell how high images are."""
     shape = sources.shape(settings)
-    return shape is None or set(settings.attention) <= heights(settings, shape[0])
+    return shape is None or set(settings.attention_resolutions) <= heights(settings, shape[0])
 
 
 def tell_attention(settings: config.UNetRun, dataset: data.Dataset) -> None:
     """Say where a configuration asks for attention at heights that these images never have."""
     height = dataset.train["image"].shape[1]
-    if missing := sorted(set(settings.attention) - heights(settings, height)):
+    if missing := sorted(set(settings.attention_resolutions) - heights(settings, height)):
         there = ", ".join(map(str, sorted(heights(settings, height), reverse=True)))
         logging.say(
             f"attention at height {', '.join(map(str, missing))}: images of height {height} come to {there} only, so "
-            "there is none of it; --attention says where"
+            "there is none of it; --attention-resolutions says where"
         )
 
 
 OCCURS = (
     reads.Condition(
         _occurs,
-        "at heights that the U-Net has: that of the images, halved once for each of --multipliers after the first",
+        "at heights that the U-Net has: that of the images, halved once for each of --channel-mults after the first",
     ),
 )
 """When attention at these heights is somewhere."""

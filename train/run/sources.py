@@ -122,7 +122,7 @@ def on_rows(settings: Any, loss: Loss, *, training: bool = False) -> Loss:
 
 
 def load(settings: Any) -> data.Dataset:
-    """The data set, without the class that ``without`` names.
+    """The data set, without the class that ``exclude_class`` names.
 
     Args:
       settings: of the script: ``data``, and what its kind reads (READS).
@@ -142,14 +142,16 @@ def load(settings: Any) -> data.Dataset:
                     f"--binarization static: {whole.name} has {len(levels)} levels, not black and white alone; "
                     "use --data tfds:binarized_mnist, or --binarization dynamic"
                 )
-    if settings.without < 0:
+    if settings.exclude_class < 0:
         return whole
     if "label" not in whole.train:
-        raise UsageError(f"--without {settings.without}: {whole.name} has no labels")
-    kept = whole.train["label"] != settings.without
+        raise UsageError(f"--exclude-class {settings.exclude_class}: {whole.name} has no labels")
+    kept = whole.train["label"] != settings.exclude_class
     if kept.all() or not kept.any():
         classes = np.unique(whole.train["label"]).tolist()
-        raise UsageError(f"--without {settings.without}: expected one of the classes {classes} of {whole.name}")
+        raise UsageError(
+            f"--exclude-class {settings.exclude_class}: expected one of the classes {classes} of {whole.name}"
+        )
     return whole._replace(train={name: array[kept] for name, array in whole.train.items()})
 
 

@@ -89,7 +89,9 @@ def of(settings: Run) -> Members:
     name, _, text = settings.sweep.partition("=")
     name = name.strip().replace("-", "_")
     kinds = typing.get_type_hints(type(settings))
-    numbers = [field for field, kind in kinds.items() if kind is float and field != "ema"]  # the loop has one average
+    numbers = [
+        field for field, kind in kinds.items() if kind is float and field != "ema_decay"
+    ]  # the loop has one average
     if name not in numbers:
         raise UsageError(f"--sweep {settings.sweep}: expected NAME=V1,V2,... where NAME is one of {', '.join(numbers)}")
     if idle := reads.without_effect(reads.conditions(type(settings)), settings, [name]):
