@@ -12,7 +12,7 @@ from train.run import startup
 
 FOLDER = pathlib.Path(__file__).parent
 RUNS = '\nif __name__ == "__main__":'
-"""What stands in the module of a command."""
+"""Line that the module of a command ends with."""
 
 
 def commands() -> dict[str, str]:
