@@ -85,7 +85,7 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
         noise = jnp.concatenate([jnp.array([20.0]), jnp.exp(inner), jnp.zeros(1)])
         return diffusion.Grid(noise, jnp.ones_like(noise), noise)
 
-    start = 20 * random.normal(random.per_example(jax.random.key(settings.seed), 128), flat.shape[1:])
+    start = 20 * random.normal(random.example_keys(jax.random.key(settings.seed), 128), flat.shape[1:])
     train, test = start[:64], start[64:]
     end = jax.jit(
         lambda x: diffusion.heun(denoise, diffusion.karras(120, 0.02, 20.0), clip=False)(jax.random.key(0), x)
@@ -137,7 +137,7 @@ def solve(run: load.Record, params: Any, images: np.ndarray, settings: Gradients
         updates, opt_state = adam.update(jax.grad(loss)(x), opt_state)
         return (x + updates, opt_state), None
 
-    x = random.normal(random.per_example(jax.random.key(settings.seed), len(images)), run.shape)
+    x = random.normal(random.example_keys(jax.random.key(settings.seed), len(images)), run.shape)
     run_all = jax.jit(lambda x: markov.simulate(kernel, jax.random.key(0), (x, adam.init(x)), length=settings.solving))
     found = draw(run_all(x)[0][0])
     half = lambda image, mask: float(jnp.sum(mask * (image - truth) ** 2) / jnp.sum(mask) / len(images))

@@ -99,10 +99,10 @@ def model(settings: Config, axis_name: str | None = None) -> actor_critic.ActorC
         num_envs=settings.batch_size,
         num_steps=settings.rollout,
         discount=settings.discount,
-        trace=settings.trace,
-        entropy_weight=settings.entropy,
-        value_weight=1.0,
-        clip=settings.clip_range if settings.algorithm == "ppo" else None,
+        gae_lambda=settings.trace,
+        ent_coef=settings.entropy,
+        vf_coef=1.0,
+        clip_eps=settings.clip_range if settings.algorithm == "ppo" else None,
         axis_name=axis_name,
     )
 
@@ -112,14 +112,14 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     ours = model(settings, parallel.AXIS)
 
     def heldout_loss(key: Key, params: Params, batch: Batch):
-        returns, lengths = ours.play(random.per_example(key, batch["image"].shape[0]), params)
+        returns, lengths = ours.evaluate_episodes(random.example_keys(key, batch["image"].shape[0]), params)
         return -returns.mean(), {"return": returns.mean(), "length": lengths.mean(dtype=jnp.float32)}
 
-    several = lambda step: steps.epochs(step, settings.epochs, settings.minibatch)
+    several = lambda step: steps.minibatch_updates(step, settings.epochs, settings.minibatch)
     return loop.Task(
         init=ours.init,
         optimizer=_optimizer(settings),
-        draw=ours.draw,
+        sample_batch=ours.sample_batch,
         loss=ours.loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),

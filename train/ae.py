@@ -61,7 +61,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     return loop.Task(
         init=ours.init,
         optimizer=optimizers.adam(settings),
-        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=loss,
         heldout_loss=lambda key, params, batch: ours.loss(key, params, {"image": data.scale(batch["image"])}),
         figures=_figures(settings, ours),

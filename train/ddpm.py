@@ -180,7 +180,9 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     return loop.Task(
         init=ours.init,
         optimizer=(ddpm.optimizer(adam) if settings.times == "loss_aware" else adam, rate),
-        draw=steps.stratified(rows, "time", axis_name=parallel.AXIS) if settings.times == "stratified" else rows,
+        sample_batch=steps.with_stratified_times(rows, "time", axis_name=parallel.AXIS)
+        if settings.times == "stratified"
+        else rows,
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),

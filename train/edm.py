@@ -85,7 +85,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     return loop.Task(
         init=ours.init,
         optimizer=optimizers.adam(settings),
-        draw=steps.stratified(rows, "time", axis_name=parallel.AXIS),
+        sample_batch=steps.with_stratified_times(rows, "time", axis_name=parallel.AXIS),
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),

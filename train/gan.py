@@ -79,10 +79,10 @@ def model(settings: Config, shape: tuple[int, int, int]) -> gan.GAN:
     return gan.build(
         generator,
         discriminator,
-        gan.GAMES[settings.game],
+        gan.LOSSES[settings.game],
         shape,
-        num_latents=settings.latents,
-        slope=settings.slope,
+        latent_dim=settings.latents,
+        gp_weight=settings.slope,
         r1_weight=settings.r1,
     )
 
@@ -103,7 +103,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     return loop.Task(
         init=ours.init,
         optimizer=_optimizer(settings),
-        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=sources.on_rows(settings, ours.loss, training=True),
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
@@ -117,7 +117,7 @@ def _optimizer(settings: Config) -> tuple[optax.GradientTransformation, optax.Sc
     every = settings.critic_steps  # the generator moves at the last of so many steps
     generator, rate = optimizers.adam(settings, b1=settings.momentum, step=lambda count: (count + 1) * every - 1)
     discriminator, _ = optimizers.adam(settings, settings.critic_lr or settings.lr, b1=settings.momentum)
-    return gan.optimizer(generator, discriminator, critic_steps=settings.critic_steps), rate
+    return gan.optimizer(generator, discriminator, n_critic=settings.critic_steps), rate
 
 
 def _figures(settings: Config, ours: gan.GAN):
@@ -142,7 +142,7 @@ def _figures(settings: Config, ours: gan.GAN):
     @jax.jit
     def between(params: Params):
         """Ten stages on the way between four pairs of z, on great circles, where the mass of N(0, I) is."""
-        ends = random.normal(random.per_example(jax.random.fold_in(key, 1), 8), (settings.latents,)).reshape(2, 4, -1)
+        ends = random.normal(random.example_keys(jax.random.fold_in(key, 1), 8), (settings.latents,)).reshape(2, 4, -1)
         angle = jnp.linspace(0, jnp.pi / 2, 10)[:, None, None]
         z = jnp.cos(angle) * ends[0] + jnp.sin(angle) * ends[1]
         theirs = jnp.tile(jnp.arange(4) % settings.classes, 10) if settings.classes else None

@@ -124,7 +124,7 @@ def draw(settings: Sample, typed: Collection[str] = ()) -> np.ndarray:
         params = load.params(run, init, settings.checkpoint)
         size = min(settings.batch_size, settings.num)
         key = jax.random.key(settings.seed)
-        batch = jax.jit(lambda first: sample(random.per_example(key, size, first), params, size, first))
+        batch = jax.jit(lambda first: sample(random.example_keys(key, size, first), params, size, first))
         drawn = f"{settings.workdir}, {settings.sampler or 'its own sampler'}"
         parts = [plots.to_uint8(batch(first), drawn) for first in range(0, settings.num, size)]
     return np.concatenate(parts)[: settings.num]

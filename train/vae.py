@@ -87,7 +87,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     draw = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
     if settings.beta_warmup:
         rise = optax.linear_schedule(0.0, 1.0, settings.beta_warmup)
-        draw = steps.scheduled(draw, "beta", lambda step: settings.beta * rise(step))
+        draw = steps.with_schedule(draw, "beta", lambda step: settings.beta * rise(step))
 
     def heldout_loss(key: Key, params: Params, batch: Batch):
         keys, images = sources.images(settings, key, batch)
@@ -97,7 +97,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     return loop.Task(
         init=ours.init,
         optimizer=optimizers.adam(settings),
-        draw=draw,
+        sample_batch=draw,
         loss=sources.on_rows(settings, ours.loss, training=True),
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),

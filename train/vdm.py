@@ -93,7 +93,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     return loop.Task(
         init=ours.init,
         optimizer=optimizers.adam(settings),
-        draw=steps.stratified(
+        sample_batch=steps.with_stratified_times(
             steps.rows(settings.batch_size, axis_name=parallel.AXIS), "time", axis_name=parallel.AXIS
         ),
         loss=loss,

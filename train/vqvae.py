@@ -74,7 +74,7 @@ def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
     if settings.learn == "ema":
         vectors = settings.batch_size * shape[0] * shape[1] // 4 ** len(settings.filters)
         codebook = vqvae.ema_codebook(
-            settings.codebook, decay=settings.decay, restart=settings.dead, num_vectors=max(vectors, 1)
+            settings.codebook, decay=settings.decay, dead_code_threshold=settings.dead, num_vectors=max(vectors, 1)
         )
     else:
         codebook = vqvae.gradient_codebook(settings.codebook)
@@ -99,7 +99,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     return loop.Task(
         init=ours.init,
         optimizer=(vqvae.optimizer(adam), rate),
-        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),

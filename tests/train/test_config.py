@@ -38,7 +38,7 @@ def test_every_shipped_config_says_what_it_is_and_can_be_used(script, name):
     assert settings.config == name and settings.workdir == f"runs/{script}-{name}"
     known = isinstance(settings, config.ImageRun) and sources.shape(settings)
     shape = known or (4, 4, 1)  # of codes what the run has, of episodes nothing
-    assert SCRIPTS[script].build(settings, shape).draw
+    assert SCRIPTS[script].build(settings, shape).sample_batch
 
 
 def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):

@@ -83,7 +83,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     return loop.Task(
         init=ours.init,
         optimizer=optimizers.adam(settings),
-        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=sources.on_rows(settings, ours.loss, training=True),
         heldout_loss=sources.on_rows(settings, ours.loss),
         figures=_figures(settings, shape, ours),

@@ -17,7 +17,7 @@ import optax
 
 from genjax import data
 from genjax.training import parallel, state, steps
-from genjax.types import Draw, Kernel, Key, Loss, Params
+from genjax.types import BatchFn, Kernel, Key, Loss, Params
 from train.checkpoint import steps as saved_steps
 from train.checkpoint import store
 from train.checkpoint.lock import resolve
@@ -32,7 +32,7 @@ class Task(NamedTuple):
     Fields:
       init: ``(key) -> params``.
       optimizer: from optax, and its learning rate as a function of the steps done.
-      draw: where a batch comes from; made with ``axis_name=parallel.AXIS``.
+      sample_batch: where a batch comes from; made with ``axis_name=parallel.AXIS``.
       loss: on rows of the data set as they lie in memory.
       heldout_loss: the same for a report, on rows of the held-out split.
       figures: draws the pictures of a report: ``(folder, step, params, dataset)``; of several members, for the first.
@@ -45,7 +45,7 @@ class Task(NamedTuple):
 
     init: Callable[[Key], Params]
     optimizer: tuple[optax.GradientTransformation, optax.Schedule]
-    draw: Draw
+    sample_batch: BatchFn
     loss: Loss
     heldout_loss: Loss
     figures: Callable[[pathlib.Path, int, Params, data.Dataset], None]
@@ -131,11 +131,13 @@ def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoi
     done = int(lineup.first(carry.step))
     carry, rows = parallel.replicate((carry, dict(dataset.train)), devices)
     heldout = jax.device_put(dict(dataset.heldout), devices[0])
-    advance = functools.cache(lambda num: parallel.spread(_advance(task_of, lineup, num), devices))
+    advance = functools.cache(lambda num: parallel.distribute(_advance(task_of, lineup, num), devices))
     evaluate = jax.jit(_evaluate(task_of, lineup))
     who = lineup.who
     log = logging.Log(workdir, settings, done, own)
-    figures = lambda: task.figures(workdir / "samples", done, lineup.first(parallel.local(carry.ema_params)), dataset)
+    figures = lambda: task.figures(
+        workdir / "samples", done, lineup.first(parallel.unreplicate(carry.ema_params)), dataset
+    )
 
     def draw(*parts: Callable[[], None]) -> None:
         if jax.process_index() == 0:
@@ -163,7 +165,7 @@ def _train(task: Task, task_of, lineup, dataset, workdir, own, devices, checkpoi
         if due or done % settings.log_every == 0:
             line = {"step": done, **interval.means(), "lr": float(f"{rate(done - 1):.6g}")}
             if due and len(dataset.heldout["image"]):  # a folder of one image holds out none
-                means = evaluate(*who, parallel.local(carry.ema_params), heldout)
+                means = evaluate(*who, parallel.unreplicate(carry.ema_params), heldout)
                 found = {name: np.asarray(values, np.float64).reshape(-1) for name, values in means.items()}
                 line |= {f"heldout_{name}": float(values.mean()) for name, values in found.items()}
                 score = line["heldout_loss"]
@@ -215,7 +217,7 @@ def _advance(task_of: Callable[[Any], Task], lineup: sweep.Members, num: int) ->
     def advance(key: Key, value: Any, carry: state.TrainState, rows):
         task = task_of(value)
         step = steps.gradient_step(task.loss, task.optimizer[0], ema_decay=lineup.settings.ema, axis_name=parallel.AXIS)
-        return steps.repeat(task.inner(step), task.draw, num)(key, carry, rows)
+        return steps.repeat(task.inner(step), task.sample_batch, num)(key, carry, rows)
 
     lifted = lineup.lift(advance, (0, None), (0, 1))
     return lambda who, carry, rows: lifted(*who, carry, rows)

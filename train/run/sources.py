@@ -91,7 +91,7 @@ def _asked(settings: Any) -> tuple[int | None, int | None]:
 
 def images(settings: Any, key: Key, rows: Batch) -> tuple[Key, Images]:
     """Rows as a model wants them: keys, one per example, and images in [-1, 1], drawn black or white if asked."""
-    keys = random.per_example(key, rows["image"].shape[0])
+    keys = random.example_keys(key, rows["image"].shape[0])
     if settings.data.startswith("codes:"):
         return keys, pixels.from_level(rows["image"], settings.levels)
     if settings.data == "ring":
@@ -104,7 +104,7 @@ def images(settings: Any, key: Key, rows: Batch) -> tuple[Key, Images]:
 
 def training_images(settings: Any, key: Key, rows: Batch) -> tuple[Key, Images]:
     """The same for a training step, mirrored if asked."""
-    image_keys, flip_keys = random.split(random.per_example(key, rows["image"].shape[0]), 2)
+    image_keys, flip_keys = random.split(random.example_keys(key, rows["image"].shape[0]), 2)
     return images(
         settings, image_keys, {**rows, "image": data.flip(flip_keys, rows["image"])} if settings.flip else rows
     )
