@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from train.run import data_forms, naming, reads, usage
+from train.run import data_forms, naming, reads, startup, usage
 from train.run.configfile import CONFIGS, is_record, read
 from train.run.usage import UsageError, at_least
 
@@ -183,7 +183,7 @@ def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
       SystemExit: 2 where a flag is not one (tyro says which is meant), 0 after ``--help``.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    first = argparse.ArgumentParser(f"python -m train.{script}", add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(startup.program(script), add_help=False, allow_abbrev=False)
     first.add_argument("--config", default=schema.config)
     base = read(schema, script, first.parse_known_args(argv)[0].config)
     settings, typed = _said(schema, script, argv, base)
@@ -220,7 +220,7 @@ def command(schema: type[S], script: str, argv: Sequence[str]) -> tuple[S, set[s
 def _said(schema: type[S], script: str, argv: Sequence[str], default: S | None = None) -> tuple[S, set[str]]:
     usage.check_flags(schema, script, argv)
     more: dict[str, Any] = {} if default is None else {"default": default}
-    settings = tyro.cli(schema, prog=f"python -m train.{script}", description=schema.__doc__, args=argv, **more)
+    settings = tyro.cli(schema, prog=startup.program(script), description=schema.__doc__, args=argv, **more)
     return usage.at_home(settings), reads.typed(schema, argv)
 
 

@@ -16,7 +16,7 @@ from genjax.training import state
 from genjax.types import Key, Params
 from train.checkpoint import manifest, store
 from train.checkpoint.lock import resolve
-from train.run import claims, config, data_forms, documents, files, sweep
+from train.run import claims, config, data_forms, documents, files, startup, sweep
 
 
 class Record(NamedTuple):
@@ -56,7 +56,7 @@ def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType], member: int
     workdir = resolve(workdir)
     path = workdir / "config.json"
     if not path.exists():
-        names = " or ".join(f"python -m train.{name}" for name in scripts)
+        names = " or ".join(map(startup.program, scripts))
         raise store.CheckpointError(f"{workdir} holds no run: there is no config.json; train one with {names}")
     try:
         described = documents.json_object(path)
