@@ -71,7 +71,7 @@ def check_start(signal: Any, noise: Any, time: Any) -> None:
       signal, noise: α and σ where the chain begins.
       time: of that place, for the message.
     """
-    if checks.known(signal, noise) and (nats := 0.5 * math.log1p(float(signal / noise) ** 2)) > FAR:
+    if checks.is_concrete(signal, noise) and (nats := 0.5 * math.log1p(float(signal / noise) ** 2)) > FAR:
         share = float(signal**2 / (signal**2 + noise**2))
         warnings.warn(
             f"the chain begins at {float(time):g}, where a share ᾱ = {share:.3g} of the image is left: up to "
@@ -93,7 +93,7 @@ def check(grid: Grid) -> None:
     shapes = [np.shape(table) for table in grid]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1 or shapes[0][0] < 2:
         raise ValueError(f"grid: expected three tables [K + 1] of at least two places, got the shapes {shapes}")
-    if not checks.known(grid):
+    if not checks.is_concrete(grid):
         return
     for name, table in grid._asdict().items():
         checks.finite(f"grid.{name}", table)

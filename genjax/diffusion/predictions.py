@@ -63,7 +63,7 @@ def from_noise(schedule: Schedule, noise: Arrays, x_t: Arrays, t: Times) -> Pred
     Raises:
       ValueError: nothing of the image is left at a time, or may be where times are traced.
     """
-    if (faint := schedule.faint).size and (not checks.known(t) or np.isin(t, faint).any()):
+    if (faint := schedule.faint).size and (not checks.is_concrete(t) or np.isin(t, faint).any()):
         raise ValueError(
             f"noise: nothing of the image is left at time {faint[0]}, ᾱ = 0, so noise (or the score) does not tell x_0 "
             "there; let the network predict v or x_0, as from_v and from_x0 read them"

@@ -188,7 +188,7 @@ def begin(denoise: Denoise, grid: grids.Grid) -> Denoise:
 
 def telling(denoise: Denoise, grid: grids.Grid) -> Denoise:
     """The denoiser, which must not say ε alone where a place of the grid leaves nothing of the image."""
-    if not checks.known(grid) or np.asarray(grid.signal).min() >= FAINT:
+    if not checks.is_concrete(grid) or np.asarray(grid.signal).min() >= FAINT:
         return denoise
 
     def whole(x: Arrays, time: Times) -> predictions.Prediction:

@@ -65,7 +65,8 @@ class Schedule(NamedTuple):
     @property
     def faint(self) -> Int[np.ndarray, " _"]:
         """The times at which nothing of the image is left, as far as the tables are known: none, or the last."""
-        return np.flatnonzero(np.asarray(self.signal) < FAINT) if checks.known(self.alpha_bar) else np.zeros(0, int)
+        known = checks.is_concrete(self.alpha_bar)
+        return np.flatnonzero(np.asarray(self.signal) < FAINT) if known else np.zeros(0, int)
 
 
 def from_beta(beta: Any) -> Schedule:
@@ -155,7 +156,7 @@ def zero_terminal(schedule: Schedule) -> Schedule:
     Raises:
       ValueError: one step alone, which cannot be both; or a schedule that is traced.
     """
-    if not checks.known(schedule):
+    if not checks.is_concrete(schedule):
         raise ValueError("schedule: expected its numbers, got one that is traced; stretch it outside jit")
     if schedule.num_steps < 2:
         raise ValueError("schedule: expected at least 2 steps; the first keeps its noise and the last is all noise")

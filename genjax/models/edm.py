@@ -147,6 +147,6 @@ def build(
 
 
 def _check(deviation: float | Scalar, mean: float, spread: float) -> None:
-    if checks.known(deviation) and not (0 < deviation < math.inf and 0 < spread < math.inf):
+    if checks.is_concrete(deviation) and not (0 < deviation < math.inf and 0 < spread < math.inf):
         raise ValueError(f"deviation, spread: expected positive numbers, got {float(deviation):g} and {spread:g}")
     checks.finite("mean", mean)

@@ -202,7 +202,7 @@ def build(
 
     untrained = {"schedule": curve.init(jax.random.key(0), jnp.zeros(1))["params"]}
     ends = ends_of(untrained)
-    if checks.known(ends) and not ends[0] < ends[1]:
+    if checks.is_concrete(ends) and not ends[0] < ends[1]:
         raise ValueError(f"schedule: expected γ(0) < γ(1), got {float(ends[0]):g} and {float(ends[1]):g}")
     draws(lambda x, g: x, grid(untrained, num_steps))  # what it refuses, it refuses here
     contracts.check_output(lambda key: said(init(key)["network"], jnp.zeros((1, *shape)), jnp.zeros(1), None), shape)
