@@ -104,8 +104,7 @@ APART = {
     "diffusion.samplers.look": "inside the samplers",
     "diffusion.objectives.hybrid": "takes functions: tests/diffusion/test_objectives.py",
     "models.ddpm.optimizer": "takes functions: tests/models/test_ddpm.py",
-    "models.ddpm.takes_keys": "asks about a network",
-    "models.ddpm.check_output": "asks about a network",
+    "models.contracts": "asks about networks: the tests of every model",
     "models.gan.optimizer": "takes functions: tests/models/test_gan.py",
     "models.vqvae.optimizer": "takes functions: tests/models/test_vqvae.py",
     "models.actor_critic.probability_ratio": "inside the loss: tests/models/test_actor_critic.py",
@@ -648,7 +647,7 @@ def models() -> None:
         lambda **k: vqvae.ema_codebook(**k) and 0.0,
         size=8,
         decay=0.99,
-        restart=0.0,
+        dead_code_threshold=0.0,
         epsilon=1e-5,
     )
     add("models.gan.value", gan.value, real=f32(0.5, 1.0), fake=f32(-0.5, 0.0))
@@ -681,31 +680,31 @@ def models() -> None:
     ends = np.zeros(12, bool)
     add(
         "models.actor_critic.advantages",
-        lambda discount, trace, **k: actor_critic.advantages(
+        lambda discount, gae_lambda, **k: actor_critic.advantages(
             **{n: jnp.asarray(v) for n, v in k.items()},
             terminated=jnp.asarray(ends),
             truncated=jnp.asarray(ends),
             discount=discount,
-            trace=trace,
+            gae_lambda=gae_lambda,
         ),
         **series,
         discount=0.9,
-        trace=0.9,
+        gae_lambda=0.9,
     )
     env = ENVIRONMENTS["cartpole"]()
     numbers = {
         "num_envs": 2,
         "num_steps": 4,
         "discount": 0.9,
-        "trace": 0.9,
-        "entropy_weight": 0.01,
-        "value_weight": 0.5,
+        "gae_lambda": 0.9,
+        "ent_coef": 0.01,
+        "vf_coef": 0.5,
     }
     add(
         "models.actor_critic.build",
         lambda **k: actor_critic.build(mlp.MLP(env.num_actions, (4,)), mlp.MLP(1, (4,)), env, **k) and 0.0,
         **numbers,
-        clip=0.2,
+        clip_eps=0.2,
     )
 
 

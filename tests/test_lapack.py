@@ -98,9 +98,10 @@ def test_nothing_else_calls_lapack_through_jax():
 STARTS = """
 import sys
 import jax
-from train import actor_critic, loop, members
+from train import actor_critic
+from train.run import loop, sweep
 settings = actor_critic.Config(num_seeds=10, hidden=(64, 64, 64))
-lineup = members.of(settings)
+lineup = sweep.of(settings)
 task = actor_critic.build(settings, (1, 1, 1))
 start = jax.jit(lambda: loop._start(lambda value: task, lineup)(*lineup.who))
 for _ in range(100):

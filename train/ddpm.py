@@ -18,7 +18,8 @@ from genjax.models import ddpm
 from genjax.nn import diffusers_unet, unet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Config(config.UNetRun):
     the loss (Nichol & Dhariwal 2021)."""
 
     network: Literal["unet", "simple", "diffusers"] = "unet"
-    """The U-Net of Ho et al. 2020; the notes' SimpleUNet, which reads width and multipliers alone of the sizes; or the
-    U-Net that --unet-config describes, which reads none."""
+    """The U-Net of Ho et al. 2020; the notes' SimpleUNet, which reads width and channel_mults alone of the sizes; or
+    the U-Net that --unet-config describes, which reads none."""
     unet_config: str = ""
     """The config.json of a UNet2DModel of diffusers, as text; diffusers only."""
     classes: int = 0
@@ -73,9 +74,9 @@ class Config(config.UNetRun):
         "last_beta": reads.needs(noise="linear"),
         "loss": reads.needs(weighting=("simple", "min_snr")),
         "width": reads.needs(network=("unet", "simple")),
-        "multipliers": reads.needs(network=("unet", "simple")),
-        "blocks": reads.needs(network="unet"),
-        "attention": reads.needs(network="unet") + choices.OCCURS,
+        "channel_mults": reads.needs(network=("unet", "simple")),
+        "num_res_blocks": reads.needs(network="unet"),
+        "attention_resolutions": reads.needs(network="unet") + networks.OCCURS,
         "dropout": reads.needs(network="unet"),
         "fourier": reads.needs(network="unet"),
         "classes": reads.needs(network="unet"),
@@ -115,7 +116,7 @@ Sampler = Callable[..., diffusion.Sample]
 def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None = None) -> ddpm.DDPM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
     if settings.network != "diffusers":
-        choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
+        networks.check_halvings("--channel-mults", len(settings.channel_mults) - 1, shape)
     times, learned = schedule(settings), settings.variance == "learned"
     read = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[settings.predict]
     ours = ddpm.build(
@@ -156,12 +157,12 @@ def _objective(settings: Config, times: diffusion.Schedule) -> diffusion.Objecti
     return diffusion.hybrid(first) if settings.variance == "learned" else first
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     if (
         settings.network == "simple"
         and settings.norm == "batch"
-        and len(runtime.devices(settings.devices, settings.batch_size)) > 1
+        and len(process.devices(settings.devices, settings.batch_size)) > 1
     ):
         raise ValueError(
             "norm batch: each device would normalise over its own share of the batch; use --devices 1 or --norm group"
@@ -172,41 +173,43 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss_keys, images = sources.training_images(settings, key, batch)
         return ours.loss(loss_keys, params, {**batch, "image": images})
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
+    def evaluate(key: Key, params: Params, batch: Batch):
         return ours.loss(key, params, {**batch, "image": data.scale(batch["image"])})
 
-    adam, rate = optimizer.adam(settings)
+    adam, learning_rate = optimizers.adam(settings)
     rows = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
-    return loop.Task(
+    stratified = steps.with_stratified_times(rows, "time", axis_name=parallel.AXIS)
+    return Task(
         init=ours.init,
-        optimizer=(ddpm.optimizer(adam) if settings.times == "loss_aware" else adam, rate),
-        draw=steps.stratified(rows, "time", axis_name=parallel.AXIS) if settings.times == "stratified" else rows,
+        optimizer=ddpm.optimizer(adam) if settings.times == "loss_aware" else adam,
+        learning_rate=learning_rate,
+        sample_batch=stratified if settings.times == "stratified" else rows,
         loss=loss,
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
         check=functools.partial(_check, settings),
     )
 
 
 def _check(settings: Config, dataset: data.Dataset) -> None:
-    choices.check_labels(settings.classes, dataset)
+    networks.check_labels(settings.classes, dataset)
     if settings.network == "unet":
-        choices.tell_attention(settings, dataset)
+        networks.tell_attention(settings, dataset)
 
 
 def _figures(settings: Config, ours: ddpm.DDPM):
-    stages = pictures.stages(settings.timesteps)
+    stages = plots.stages(settings.timesteps)
     key = jax.random.key(settings.seed)
     num = settings.num_samples
     labels = jnp.arange(num) % settings.classes if settings.classes else None
     draw = jax.jit(lambda params: ours.sample(key, params, num, stages, labels))
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        pictures.chain(folder, step, *draw(params))
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        plots.chain(folder, step, *draw(params))
         if not (folder / "forward.png").exists():
-            pictures.save(folder / "forward.png", pictures.strip(_noising(settings, dataset, stages)))
+            plots.save(folder / "forward.png", plots.strip(_noising(settings, dataset, stages)))
 
-    return figures
+    return write_figures
 
 
 def _noising(settings: Config, dataset: data.Dataset, stages: Sequence[int]) -> np.ndarray:
@@ -236,9 +239,9 @@ def network(settings: Config, channels: int, height: int) -> nn.Module:
         except (ValueError, TypeError) as error:
             raise config.UsageError(f"unet_config: {error}") from error
     if settings.network == "simple":
-        widths = tuple(settings.width * multiplier for multiplier in settings.multipliers)
+        widths = tuple(settings.width * multiplier for multiplier in settings.channel_mults)
         return unet.SimpleUNet(channels=widths, image_channels=channels, norm=settings.norm, dtype=dtype)
-    return choices.unet_of(settings, channels, height, num_classes=settings.classes)
+    return networks.unet_of(settings, channels, height, num_classes=settings.classes)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -247,4 +250,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

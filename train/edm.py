@@ -13,7 +13,8 @@ from genjax import data, diffusion
 from genjax.models import edm
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Config(config.UNetRun):
     high: float = 80.0
     """σ where it begins."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention": choices.OCCURS}
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention_resolutions": networks.OCCURS}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -58,9 +59,9 @@ def model(
     settings: Config, shape: tuple[int, int, int], sampler: Chain = diffusion.heun, num_steps: int = 0
 ) -> edm.EDM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
+    networks.check_halvings("--channel-mults", len(settings.channel_mults) - 1, shape)
     return edm.build(
-        choices.unet_of(settings, shape[-1], shape[0]),
+        networks.unet_of(settings, shape[-1], shape[0]),
         shape,
         deviation=settings.deviation,
         mean=settings.mean,
@@ -70,7 +71,7 @@ def model(
     )
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     ours = model(settings, shape)
 
@@ -78,23 +79,25 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss_keys, images = sources.training_images(settings, key, batch)
         return ours.loss(loss_keys, params, {**batch, "image": images})
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
+    def evaluate(key: Key, params: Params, batch: Batch):
         return ours.loss(key, params, {**batch, "image": data.scale(batch["image"])})
 
     rows = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
-    return loop.Task(
+    optimizer, learning_rate = optimizers.adam(settings)
+    return Task(
         init=ours.init,
-        optimizer=optimizer.adam(settings),
-        draw=steps.stratified(rows, "time", axis_name=parallel.AXIS),
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        sample_batch=steps.with_stratified_times(rows, "time", axis_name=parallel.AXIS),
         loss=loss,
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
-        check=functools.partial(choices.tell_attention, settings),
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
+        check=functools.partial(networks.tell_attention, settings),
     )
 
 
 def _figures(settings: Config, ours: edm.EDM):
-    stages = pictures.stages(settings.timesteps)
+    stages = plots.stages(settings.timesteps)
     key, num = jax.random.key(settings.seed), settings.num_samples
     size = jnp.sqrt(1 + grid(settings).noise[stages] ** 2)[:, None, None, None, None]  # of x, about
 
@@ -103,10 +106,10 @@ def _figures(settings: Config, ours: edm.EDM):
         images, frames = ours.sample(key, params, num, stages)
         return images, frames / size
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        pictures.chain(folder, step, *draw(params))
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        plots.chain(folder, step, *draw(params))
 
-    return figures
+    return write_figures
 
 
 def main(argv: Sequence[str]) -> None:
@@ -115,4 +118,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -16,7 +16,8 @@ from genjax.models import vdm
 from genjax.theory import pixels
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Config(config.UNetRun):
     timesteps: int = 250
     """Steps of the chain that draws."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention": choices.OCCURS}
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention_resolutions": networks.OCCURS}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -65,10 +66,10 @@ Chain = Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample]
 
 def model(settings: Config, shape: tuple[int, int, int], sampler: Chain | None = None, num_steps: int = 0) -> vdm.VDM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
+    networks.check_halvings("--channel-mults", len(settings.channel_mults) - 1, shape)
     shapes = {"learned": vdm.Schedule, "line": Line}
     return vdm.build(
-        choices.unet_of(settings, shape[-1], shape[0]),
+        networks.unet_of(settings, shape[-1], shape[0]),
         shape,
         schedule=shapes[settings.schedule_shape](first=settings.first, last=settings.last),
         num_levels=settings.levels,
@@ -77,7 +78,7 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Chain | None =
     )
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     ours = model(settings, shape)
 
@@ -85,38 +86,40 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss_keys, images = sources.training_images(settings, key, batch)
         return ours.loss(loss_keys, params, {**batch, "image": images})
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
+    def evaluate(key: Key, params: Params, batch: Batch):
         nats = ours.losses(key, params, {**batch, "image": data.scale(batch["image"])})
         bits = {name: pixels.bits_per_dim(value.mean(), shape) for name, value in nats._asdict().items()}
         return sum(bits.values()), bits
 
-    return loop.Task(
+    optimizer, learning_rate = optimizers.adam(settings)
+    return Task(
         init=ours.init,
-        optimizer=optimizer.adam(settings),
-        draw=steps.stratified(
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        sample_batch=steps.with_stratified_times(
             steps.rows(settings.batch_size, axis_name=parallel.AXIS), "time", axis_name=parallel.AXIS
         ),
         loss=loss,
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
-        check=functools.partial(choices.tell_attention, settings),
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
+        check=functools.partial(networks.tell_attention, settings),
     )
 
 
 def _figures(settings: Config, ours: vdm.VDM):
-    stages = pictures.stages(settings.timesteps)
+    stages = plots.stages(settings.timesteps)
     key, num = jax.random.key(settings.seed), settings.num_samples
     draw = jax.jit(lambda params: ours.sample(key, params, num, stages))
     times = np.linspace(0, 1, 101, dtype=np.float32)
     gamma = jax.jit(lambda params: ours.gamma(params, jnp.asarray(times)))
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        pictures.chain(folder, step, *draw(params))
-        with pictures.figure(folder / "schedule.png", size=(5.2, 3.6)) as ((panel,),):
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        plots.chain(folder, step, *draw(params))
+        with plots.figure(folder / "schedule.png", size=(5.2, 3.6)) as ((panel,),):
             panel.plot(times, -np.asarray(gamma(params)))
             panel.set(xlabel="t", ylabel="log signal-to-noise ratio", title="The learned schedule")
 
-    return figures
+    return write_figures
 
 
 def main(argv: Sequence[str]) -> None:
@@ -125,4 +128,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

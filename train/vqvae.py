@@ -14,7 +14,8 @@ from genjax.models import vqvae
 from genjax.nn import convnet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run.task import Task
 
 COLUMNS = 16
 
@@ -69,12 +70,12 @@ class Config(config.ImageRun):
 
 def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    choices.check_halvings("--filters", len(settings.filters), shape)
-    likelihood = choices.likelihood(settings)
+    networks.check_halvings("--filters", len(settings.filters), shape)
+    likelihood = networks.likelihood(settings)
     if settings.learn == "ema":
         vectors = settings.batch_size * shape[0] * shape[1] // 4 ** len(settings.filters)
         codebook = vqvae.ema_codebook(
-            settings.codebook, decay=settings.decay, restart=settings.dead, num_vectors=max(vectors, 1)
+            settings.codebook, decay=settings.decay, dead_code_threshold=settings.dead, num_vectors=max(vectors, 1)
         )
     else:
         codebook = vqvae.gradient_codebook(settings.codebook)
@@ -83,33 +84,34 @@ def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
     return vqvae.build(encoder, decoder, codebook, likelihood, shape, commitment=settings.commitment)
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     ours = model(settings, shape)
-    adam, rate = optimizer.adam(settings)
+    adam, learning_rate = optimizers.adam(settings)
 
     def loss(key: Key, params: Params, batch: Batch):
         keys, images = sources.training_images(settings, key, batch)
         return ours.loss(keys, params, {"image": images})
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
+    def evaluate(key: Key, params: Params, batch: Batch):
         metrics = ours.loss(key, params, {"image": data.scale(batch["image"])})[1]
         return metrics["distortion"], metrics
 
-    return loop.Task(
+    return Task(
         init=ours.init,
-        optimizer=(vqvae.optimizer(adam), rate),
-        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        optimizer=vqvae.optimizer(adam),
+        learning_rate=learning_rate,
+        sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=loss,
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
         check=functools.partial(_check, settings, shape),
     )
 
 
 def _check(settings: Config, shape: tuple[int, int, int], dataset: data.Dataset) -> None:
     if settings.likelihood == "logistic":
-        choices.check_levels(settings, settings.levels, dataset)
+        networks.check_levels(settings, settings.levels, dataset)
     unit = 2 ** len(settings.filters)
     vectors = len(dataset.train["image"]) * (shape[0] // unit) * (shape[1] // unit)
     if settings.codebook > vectors:
@@ -124,21 +126,21 @@ def _figures(settings: Config, ours: vqvae.VQVAE):
         indices = ours.encode(params, data.scale(images))
         return indices, ours.decode(params, indices)
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         originals = rows["image"][:COLUMNS]
         indices, decoded = reconstruct(params, originals)
-        again = pictures.to_uint8(decoded, f"the decoder at step {step}")
-        maps = pictures.colours(np.asarray(indices), settings.codebook)
+        again = plots.to_uint8(decoded, f"the decoder at step {step}")
+        maps = plots.colours(np.asarray(indices), settings.codebook)
         scale = originals.shape[1] // maps.shape[1]
         maps = maps.repeat(scale, axis=1).repeat(scale, axis=2)
         wide = lambda images: np.broadcast_to(images, (*images.shape[:-1], 3))
         both = np.concatenate([wide(originals), maps, wide(again)])
-        sheet = pictures.tile(both, len(originals))
-        pictures.save(folder / f"{step:07d}.png", sheet, width=900)
-        pictures.save(folder / "latest.png", sheet, width=900)
+        sheet = plots.tile(both, len(originals))
+        plots.save(folder / f"{step:07d}.png", sheet, width=900)
+        plots.save(folder / "latest.png", sheet, width=900)
 
-    return figures
+    return write_figures
 
 
 def main(argv: Sequence[str]) -> None:
@@ -147,4 +149,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

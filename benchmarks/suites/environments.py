@@ -85,11 +85,11 @@ def _learning(size: Size, device: str) -> harness.Case:
     """A step of A2C: a rollout and the gradient of it."""
     copies, length = size.rollout
     chosen = actor_critic.Config(batch_size=copies, rollout=length)
-    ours, optimizer = actor_critic.model(chosen), actor_critic.build(chosen, (1, 1, 1)).optimizer[0]
+    ours, optimizer = actor_critic.model(chosen), actor_critic.build(chosen, (1, 1, 1)).optimizer
     params = jax.jit(ours.init)(jax.random.key(work.SEED))
     first = state.create(params, optimizer)
     rows, key = {"image": jnp.zeros((copies, 1), jnp.uint8)}, jax.random.key(work.SEED)
-    one = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.draw, 1))
+    one = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.sample_batch, 1))
 
     def theirs() -> harness.Run:
         notes, learner = peers.adapter("notes"), peers.adapter("a2c")

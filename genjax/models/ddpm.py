@@ -5,7 +5,6 @@ Loss: L_simple = E_{t, ε} distance(ε_θ(√ᾱ_t x_0 + √(1 - ᾱ_t) ε, t), 
 """
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -16,6 +15,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from genjax import checks, diffusion, random, statistics
+from genjax.models import contracts
 from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
 
 Labels = Int[Array, " b"]
@@ -146,7 +146,7 @@ def build(
         raise ValueError("guide: expected a model conditional on labels; give num_classes, or leave guide out")
     if not 0 <= label_dropout <= 1:
         raise ValueError(f"label_dropout: expected a share from 0 to 1, got {label_dropout:g}")
-    drops = takes_keys(network)
+    drops = contracts.takes_keys(network)
     wanted = objective or diffusion.simple(l2)
 
     def apply(params: Params, labels: ArrayLike | None, keys: Key | None, guide: Guide | None):
@@ -172,7 +172,7 @@ def build(
 
     def each(key: Key, params: Params, batch: Batch) -> Float[Array, " b"]:
         images = checks.batch("image", batch["image"])
-        loss_keys, dropout_keys = random.split(random.per_example(key, images.shape[0]), 2)
+        loss_keys, dropout_keys = random.split(random.example_keys(key, images.shape[0]), 2)
         labels = None
         if num_classes:
             checks.labels("label", batch["label"], num_classes, len(images), none=True)
@@ -189,15 +189,15 @@ def build(
         checks.count("num", num, 0)
         if labels is not None:
             checks.labels("labels", labels, num_classes, num)
-        start_keys, chain_keys = random.split(random.per_example(key, num), 2)
+        start_keys, chain_keys = random.split(random.example_keys(key, num), 2)
         return sampler(denoiser(params, labels), schedule)(chain_keys, random.normal(start_keys, shape), keep)
 
     def seen(key: Key, labels: Labels | None = None) -> Images:
         return denoiser(init(key), labels)(jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32)).x0
 
-    check_output(seen, shape)
+    contracts.check_output(seen, shape)
     if guide:
-        check_output(functools.partial(seen, labels=jnp.zeros(1, jnp.int32)), shape)
+        contracts.check_output(functools.partial(seen, labels=jnp.zeros(1, jnp.int32)), shape)
     sampler(lambda x_t, t: x_t, schedule)  # what it refuses, it refuses here
     return DDPM(init, loss, each, denoiser, sample)
 
@@ -224,7 +224,7 @@ def loss_aware(model: DDPM, num_steps: int, *, floor: float = 1e-3) -> DDPM:
         return statistics.mark({"network": model.init(key), "squares": jnp.ones(num_steps)}, SQUARES)
 
     def weighed(key: Key, params: Params, batch: Batch):
-        keys = random.per_example(key, batch["image"].shape[0])
+        keys = random.example_keys(key, batch["image"].shape[0])
         time_keys, rest = random.split(keys, 2)
         share = jnp.sqrt(jax.lax.stop_gradient(params["squares"]))
         share = (1 - floor) * share / share.sum() + floor / num_steps
@@ -260,25 +260,3 @@ def optimizer(inner: optax.GradientTransformation, rate: float = 0.01) -> optax.
 
 SQUARES: dict[statistics.Path, float] = {("squares",): 0.01}
 """Where a ``loss_aware`` model has its running averages, and their rate."""
-
-
-def takes_keys(network: nn.Module) -> bool:
-    """Whether a network has dropout, which asks for keys."""
-    return "keys" in inspect.signature(type(network).__call__).parameters
-
-
-def check_output(image: Callable[[Key], Images], shape: tuple[int, int, int]) -> None:
-    """Refuse a network whose prediction, ``(key) -> [1 h w c]``, is not of the shape of an image.
-
-    Raises:
-      ValueError: what was expected.
-    """
-    try:
-        out = jax.eval_shape(image, _KEY).shape
-    except TypeError as error:
-        raise ValueError(f"network: expected a prediction of shape {shape}, like the images: {error}") from error
-    if out != (1, *shape):
-        raise ValueError(f"network: expected a prediction of shape {shape}, like the images; got {out[1:]}")
-
-
-_KEY = jax.eval_shape(lambda: jax.random.key(0))

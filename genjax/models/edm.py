@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from genjax import checks, diffusion, random
 from genjax.diffusion import edm
-from genjax.models import ddpm
+from genjax.models import contracts
 from genjax.types import Batch, Key, Loss, Metrics, Params, Scalar
 
 
@@ -107,7 +107,7 @@ def build(
     """
     _check(deviation, mean, spread)
     places = diffusion.karras(18) if grid is None else grid
-    drops = ddpm.takes_keys(network)
+    drops = contracts.takes_keys(network)
 
     def said(params: Params, keys: Key | None) -> edm.Network:
         extra: dict[str, Any] = {"keys": keys} if drops else {}
@@ -118,7 +118,7 @@ def build(
 
     def each(key: Key, params: Params, batch: Batch) -> Float[Array, " b"]:
         images = checks.batch("image", batch["image"])
-        loss_keys, dropout_keys = random.split(random.per_example(key, images.shape[0]), 2)
+        loss_keys, dropout_keys = random.split(random.example_keys(key, images.shape[0]), 2)
         return losses(
             said(params, dropout_keys),
             loss_keys,
@@ -137,12 +137,12 @@ def build(
 
     def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None):
         checks.count("num", num, 0)
-        start_keys, chain_keys = random.split(random.per_example(key, num), 2)
+        start_keys, chain_keys = random.split(random.example_keys(key, num), 2)
         start = random.normal(start_keys, shape) * jnp.asarray(places.noise[0], jnp.float32)
         return sampler(denoise(params), places)(chain_keys, start, keep)
 
     sampler(lambda x, sigma: x, places)  # what it refuses, it refuses here
-    ddpm.check_output(lambda key: denoise(init(key))(jnp.zeros((1, *shape)), jnp.ones(1)).x0, shape)
+    contracts.check_output(lambda key: denoise(init(key))(jnp.zeros((1, *shape)), jnp.ones(1)).x0, shape)
     return EDM(init, loss, each, denoise, sample)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from genjax import checks, diffusion, random
-from genjax.models import ddpm
+from genjax.models import contracts
 from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
 
 Times = Float[Array, " b"]
@@ -128,7 +128,7 @@ def build(
     checks.count("num_levels", num_levels)
     checks.count("num_steps", num_steps)
     curve, draws = schedule or Schedule(), sampler or functools.partial(diffusion.implicit, eta=1.0)
-    drops = ddpm.takes_keys(network)
+    drops = contracts.takes_keys(network)
     bits = 1 / (float(np.prod(shape)) * np.log(2.0))
 
     def init(key: Key) -> Params:
@@ -164,7 +164,7 @@ def build(
     def draw(key: Key, batch: Batch, training: bool) -> tuple[_Drawn, Times]:
         given = checks.batch("image", batch["image"])
         images = (jnp.round((given + 1) / 2 * (num_levels - 1)) / (num_levels - 1)) * 2 - 1
-        keys = random.split(random.per_example(key, images.shape[0]), 4)
+        keys = random.split(random.example_keys(key, images.shape[0]), 4)
         if "time" in batch:
             checks.within("time", batch["time"], 0, 1)
         t = batch["time"] if "time" in batch else jax.vmap(jax.random.uniform)(keys[0])
@@ -197,7 +197,7 @@ def build(
 
     def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None):
         checks.count("num", num, 0)
-        start_keys, chain_keys = random.split(random.per_example(key, num), 2)
+        start_keys, chain_keys = random.split(random.example_keys(key, num), 2)
         return draws(denoise(params), grid(params, num_steps))(chain_keys, random.normal(start_keys, shape), keep)
 
     untrained = {"schedule": curve.init(jax.random.key(0), jnp.zeros(1))["params"]}
@@ -205,7 +205,7 @@ def build(
     if checks.known(ends) and not ends[0] < ends[1]:
         raise ValueError(f"schedule: expected γ(0) < γ(1), got {float(ends[0]):g} and {float(ends[1]):g}")
     draws(lambda x, g: x, grid(untrained, num_steps))  # what it refuses, it refuses here
-    ddpm.check_output(lambda key: said(init(key)["network"], jnp.zeros((1, *shape)), jnp.zeros(1), None), shape)
+    contracts.check_output(lambda key: said(init(key)["network"], jnp.zeros((1, *shape)), jnp.zeros(1), None), shape)
     return VDM(init, loss, losses, gamma, grid, denoise, sample)
 
 

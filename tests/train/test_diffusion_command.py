@@ -10,11 +10,13 @@ import pytest
 
 from genjax import diffusion
 from genjax.diffusion import likelihood
-from train import config, ddpm, edm, evaluate, sample, trained, vdm
+from train import ddpm, edm, evaluate, sample, vdm
+from train.run import config, load
 
 TINY = (
-    "--timesteps 8 --width 8 --multipliers 1 --blocks 1 --attention --batch-size 16 --num-samples 4 "
-    "--steps 4 --every 4 --log-every 1 --steps-per-call 1 --lr 0.02 --ema 0"
+    "--timesteps 8 --width 8 --channel-mults 1 --num-res-blocks 1 --attention-resolutions --batch-size 16 "
+    "--num-samples 4 "
+    "--steps 4 --every 4 --log-every 1 --steps-per-call 1 --lr 0.02 --ema-decay 0"
 ).split()
 
 
@@ -64,7 +66,7 @@ def test_what_is_no_number_is_neither_drawn_nor_written(learned, tmp_path, monke
     broken = lambda run, init, which="latest": jax.tree.map(
         lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), jax.eval_shape(init, jax.random.key(0))
     )
-    monkeypatch.setattr(trained, "params", broken)
+    monkeypatch.setattr(load, "params", broken)
     for script, name in (("sample", "x.npz"), ("evaluate", "x.json")):
         code, _, err = command(script, "--workdir", learned, "--num", 3, "--out", tmp_path / name)
         assert code == 5 and ("no number" in err or "NaN or infinite" in err), err
@@ -283,7 +285,7 @@ def test_terms_of_something_else_are_refused(plain, learned, tmp_path):
     ("argv", "message"),
     [
         (["--zero-terminal"], "zero_terminal: .* use --predict v"),
-        (["--attention", "99"], "--attention: .* at heights that the U-Net has"),
+        (["--attention-resolutions", "99"], "--attention-resolutions: .* at heights that the U-Net has"),
         (["--guidance", "2"], "guidance: expected a model conditional on labels"),
         (["--classes", "10", "--network", "simple"], "classes: the network simple takes no labels"),
         (["--network", "diffusers"], "unet_config: expected with --network diffusers"),
