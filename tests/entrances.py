@@ -653,13 +653,13 @@ def models() -> None:
     add("models.classifier.build", lambda: 0.0)
     add("models.autoregressive.check_prefix", autoregressive.check_prefix, known=np.arange(4)[:, None] < np.full(4, 2))
     pixel = autoregressive.build(
-        pixelcnn.GatedPixelCNN(outputs=17, features=4, layers=1), pixels.categorical(17), SHAPE
+        pixelcnn.GatedPixelCNN(outputs=17, features=4, num_layers=1), pixels.categorical(17), SHAPE
     )
     add(
         "models.autoregressive.build",
         lambda temperature: (
             autoregressive.build(
-                pixelcnn.GatedPixelCNN(outputs=17, features=4, layers=1),
+                pixelcnn.GatedPixelCNN(outputs=17, features=4, num_layers=1),
                 pixels.categorical(17),
                 SHAPE,
                 temperature=temperature,
@@ -697,7 +697,7 @@ def models() -> None:
     }
     add(
         "models.actor_critic.build",
-        lambda **k: actor_critic.build(mlp.Tanh(env.num_actions, (4,)), mlp.Tanh(1, (4,)), env, **k) and 0.0,
+        lambda **k: actor_critic.build(mlp.MLP(env.num_actions, (4,)), mlp.MLP(1, (4,)), env, **k) and 0.0,
         **numbers,
         clip_eps=0.2,
     )

@@ -94,8 +94,8 @@ def model(settings: Config, axis_name: str | None = None) -> actor_critic.ActorC
     """The model that the settings describe."""
     env = envs.ENVIRONMENTS[settings.env]()
     return actor_critic.build(
-        mlp.Tanh(env.num_actions, settings.hidden, 0.01),
-        mlp.Tanh(1, settings.hidden, 1.0),
+        mlp.MLP(env.num_actions, settings.hidden, 0.01),
+        mlp.MLP(1, settings.hidden, 1.0),
         env,
         num_envs=settings.batch_size,
         num_steps=settings.rollout,

@@ -19,7 +19,7 @@ KEY = jax.random.key(0)
 
 
 def model(env, hidden=(), **more):
-    return actor_critic.build(mlp.Tanh(env.num_actions, hidden, 0.01), mlp.Tanh(1, hidden), env, **more)
+    return actor_critic.build(mlp.MLP(env.num_actions, hidden, 0.01), mlp.MLP(1, hidden), env, **more)
 
 
 def series(seed, n=12):
@@ -226,8 +226,8 @@ LITTLE = model(envs.chain())
         (lambda: LITTLE.logits({}, jnp.zeros((2, 5), int)), "observations: expected floating-point numbers, got int32"),
         (lambda: actor_critic.advantages(*(jnp.zeros(0),) * 3, *(jnp.zeros(0, bool),) * 2, 0.9, 0.9),
          "reward: expected at least 1"),
-        (lambda: actor_critic.build(mlp.Tanh(3), mlp.Tanh(1), envs.chain()), r"policy: expected 2 outputs, got \(3,\)"),
-        (lambda: actor_critic.build(mlp.Tanh(2), mlp.Tanh(2), envs.chain()), r"value: expected 1 outputs, got \(2,\)"),
+        (lambda: actor_critic.build(mlp.MLP(3), mlp.MLP(1), envs.chain()), r"policy: expected 2 outputs, got \(3,\)"),
+        (lambda: actor_critic.build(mlp.MLP(2), mlp.MLP(2), envs.chain()), r"value: expected 1 outputs, got \(2,\)"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(call, message):
