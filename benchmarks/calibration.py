@@ -14,7 +14,8 @@ import numpy as np
 import tyro
 
 from benchmarks import drawn, quality
-from train import panel, runtime
+from train import panel
+from train.run import process
 
 Rows = dict[str, np.ndarray]
 Spoil = Callable[[np.random.Generator, Rows, Rows], np.ndarray]
@@ -118,4 +119,4 @@ def _levels(share: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

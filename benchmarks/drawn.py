@@ -17,7 +17,8 @@ import numpy as np
 import tyro
 
 from benchmarks import quality
-from train import judge, members, panel, runtime
+from train import judge, panel
+from train.run import process, sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +87,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _show(values: np.ndarray) -> str:
     mean = f"{values.mean():.3g}"
-    return mean if len(values) < 2 else f"{mean} ± {members.standard_error(values):.2g}"
+    return mean if len(values) < 2 else f"{mean} ± {sweep.standard_error(values):.2g}"
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

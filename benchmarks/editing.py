@@ -19,7 +19,8 @@ import tyro
 
 from benchmarks import quality
 from genjax import data, diffusion
-from train import ddpm, pictures, runtime, trained
+from train import ddpm
+from train.run import load, plots, process
 
 KEY = jax.random.key(0)
 
@@ -95,9 +96,9 @@ def mix(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, sett
 def main(argv: Sequence[str]) -> None:
     """Do all three."""
     settings = tyro.cli(Editing, prog="python -m benchmarks.editing", args=argv)
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
     model, schedule = ddpm.model(run.settings, run.shape), ddpm.schedule(run.settings)
-    denoise = model.denoise(trained.params(run, model.init))
+    denoise = model.denoise(load.params(run, model.init))
     on = lambda spacing: diffusion.on_times(schedule, diffusion.timesteps(schedule.num_steps, settings.steps, spacing))
     grid, gentle = on("trailing"), on("leading")  # an inversion wants σ̄ to fall by no more than a few times a step
     truth = data.scale(jnp.asarray(data.digits().heldout["image"]))
@@ -105,7 +106,7 @@ def main(argv: Sequence[str]) -> None:
     for name, band, where in (("fill in", fill_in, grid), ("redraw", redraw, grid), ("mix", mix, gentle)):
         found[name], rows = band(denoise, where, truth, settings)
         images = np.concatenate([np.asarray(data.to_uint8(row))[: settings.num] for row in rows])
-        pictures.save(folder / f"editing-{name.replace(' ', '-')}.png", pictures.tile(images, settings.num))
+        plots.save(folder / f"editing-{name.replace(' ', '-')}.png", plots.tile(images, settings.num))
     (folder / "editing.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     quality.write_table("editing", table(found))
 
@@ -124,4 +125,4 @@ def table(found: dict[str, dict[str, float]]) -> str:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

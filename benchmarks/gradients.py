@@ -21,7 +21,8 @@ import tyro
 from benchmarks import quality
 from genjax import data, diffusion, random
 from genjax.theory import markov
-from train import ddpm, pictures, runtime, trained
+from train import ddpm
+from train.run import load, plots, process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Gradients:
     """Show where in the code an error arose."""
 
 
-def memory(run: trained.Record, params: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
+def memory(run: load.Record, params: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
     """Bytes that XLA sets aside for the gradient of 8 images with respect to x_T."""
     rows = []
     for length in lengths:
@@ -84,7 +85,7 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
         noise = jnp.concatenate([jnp.array([20.0]), jnp.exp(inner), jnp.zeros(1)])
         return diffusion.Grid(noise, jnp.ones_like(noise), noise)
 
-    start = 20 * random.normal(random.per_example(jax.random.key(settings.seed), 128), flat.shape[1:])
+    start = 20 * random.normal(random.example_keys(jax.random.key(settings.seed), 128), flat.shape[1:])
     train, test = start[:64], start[64:]
     end = jax.jit(
         lambda x: diffusion.heun(denoise, diffusion.karras(120, 0.02, 20.0), clip=False)(jax.random.key(0), x)
@@ -115,9 +116,7 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
     }
 
 
-def solve(
-    run: trained.Record, params: Any, images: np.ndarray, settings: Gradients
-) -> tuple[dict[str, Any], np.ndarray]:
+def solve(run: load.Record, params: Any, images: np.ndarray, settings: Gradients) -> tuple[dict[str, Any], np.ndarray]:
     """Digits of which the upper half is seen, found as images that the chain can draw; rows of pictures beside it."""
     model = ddpm.model(run.settings, run.shape)
     schedule = ddpm.schedule(run.settings)
@@ -138,7 +137,7 @@ def solve(
         updates, opt_state = adam.update(jax.grad(loss)(x), opt_state)
         return (x + updates, opt_state), None
 
-    x = random.normal(random.per_example(jax.random.key(settings.seed), len(images)), run.shape)
+    x = random.normal(random.example_keys(jax.random.key(settings.seed), len(images)), run.shape)
     run_all = jax.jit(lambda x: markov.simulate(kernel, jax.random.key(0), (x, adam.init(x)), length=settings.solving))
     found = draw(run_all(x)[0][0])
     half = lambda image, mask: float(jnp.sum(mask * (image - truth) ** 2) / jnp.sum(mask) / len(images))
@@ -151,15 +150,15 @@ def solve(
 def main(argv: Sequence[str]) -> None:
     """Do all three."""
     settings = tyro.cli(Gradients, prog="python -m benchmarks.gradients", args=argv)
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
-    params = trained.params(run, ddpm.model(run.settings, run.shape).init)
+    run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    params = load.params(run, ddpm.model(run.settings, run.shape).init)
     digits = data.digits()
     found: dict[str, Any] = {"memory": memory(run, params, settings.lengths)}
     found["grid"] = tune(data.scale(jnp.asarray(digits.train["image"][:500])), settings)
     found["inverse"], rows = solve(run, params, digits.heldout["image"][:12], settings)
     folder = quality.HERE / "results"
     (folder / "gradients.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    pictures.save(folder / "inverse-problem.png", pictures.tile(rows, 12))
+    plots.save(folder / "inverse-problem.png", plots.tile(rows, 12))
     quality.write_table("gradients", table(found))
 
 
@@ -177,4 +176,4 @@ def table(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -14,7 +14,8 @@ from typing import Any
 import tyro
 
 from benchmarks import drawn, quality
-from train import config, documents, evaluate, record, runtime
+from train import evaluate
+from train.run import config, documents, logging, process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _row(path: pathlib.Path) -> dict[str, Any]:
         evaluate.ledger([row])
     except (ValueError, LookupError, TypeError) as error:
         raise config.UsageError(f"rows: {path} is not what train.evaluate --out writes: {error!r}") from error
-    runtime.check_finite(str(path), row)
+    process.check_finite(str(path), row)
     return row
 
 
@@ -80,9 +81,9 @@ def main(argv: Sequence[str]) -> None:
         row.pop("by_time", None)
     path = quality.HERE / "results" / f"ledger-{settings.name}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    record.say(table := evaluate.ledger(rows))
+    logging.say(table := evaluate.ledger(rows))
     quality.write_table(f"ledger {settings.name}", table)
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

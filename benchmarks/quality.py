@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import tyro
 
-from train import config, evaluate, members, runtime
+from train import evaluate
+from train.run import config, process, sweep
 
 RESULTS = "GENJAX_RESULTS"
 """The variable that names another folder for the results and the page with the tables than this one."""
@@ -189,7 +190,7 @@ def score(row: Row, settings: Quality) -> dict[str, Any]:
 def _mean(values: np.ndarray) -> dict[str, Any]:
     return {
         "nats": float(np.mean(values)),
-        "standard_error_over_seeds": members.standard_error(values) if len(values) > 1 else None,
+        "standard_error_over_seeds": sweep.standard_error(values) if len(values) > 1 else None,
         "seeds": np.asarray(values).tolist(),
     }
 
@@ -247,4 +248,4 @@ def write_table(family: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import quality
-from train import pictures
+from train.run import plots
 
 RESULTS = quality.HERE / "results"
 
@@ -133,7 +133,7 @@ def _figure(path: pathlib.Path, found: Sequence[dict[str, Any]]) -> None:
     cases = [
         (one["suite"], case) for one in found for case in one["cases"] if len(case["rows"]) > 1 and not case["axis"]
     ]
-    with pictures.figure(path, size=(8.6, 1.2 + 0.42 * len(cases))) as ((panel,),):
+    with plots.figure(path, size=(8.6, 1.2 + 0.42 * len(cases))) as ((panel,),):
         for place, (_, case) in enumerate(reversed(cases)):
             rows = case["rows"][1:]
             panel.plot([row["times"] for row in rows], [place] * len(rows), "o", color="C0", alpha=0.7)

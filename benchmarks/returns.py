@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 from benchmarks import drawn, quality
-from train import runtime
+from train.run import process
 
 SOLVED = 475.0
 """The mean return from which CartPole-v1 counts as solved."""
@@ -96,4 +96,4 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

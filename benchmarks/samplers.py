@@ -16,7 +16,8 @@ import numpy as np
 import tyro
 
 from benchmarks import quality
-from train import ddpm, panel, pictures, record, runtime, sample, trained
+from train import ddpm, panel, sample
+from train.run import load, logging, plots, process
 
 EVALUATIONS = {"heun": lambda steps: 2 * steps - 1, "pndm": lambda steps: steps + 9}
 """Of the network, where it is not one a step."""
@@ -48,7 +49,7 @@ class Samplers:
 def main(argv: Sequence[str]) -> None:
     """Judge what the command line says."""
     settings = tyro.cli(Samplers, prog="python -m benchmarks.samplers", args=argv)
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
     eyes, told = panel.of_classifier(settings.classifier, settings.data_dir)
     judges = panel.panel(eyes, told, k=5)
     num = settings.num or len(judges.real.heldout["image"])
@@ -63,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
         )
         cost = EVALUATIONS.get(sampler, lambda steps: steps)(steps)
         rows.append({"sampler": sampler, "steps": steps, "evaluations": cost, **judges.numbers(drawn)})
-        record.say(f"{sampler:15} {steps:5} steps  {cost:5} evaluations  Fréchet {rows[-1]['frechet']:.2f}")
+        logging.say(f"{sampler:15} {steps:5} steps  {cost:5} evaluations  Fréchet {rows[-1]['frechet']:.2f}")
         kept = _kept(path, found, rows)  # what is measured is kept, whatever comes after
         path.write_text(json.dumps({**found, "rows": [*kept, *rows]}, indent=1) + "\n", encoding="utf-8")
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -104,8 +105,8 @@ def _figure(path: pathlib.Path, settings: Samplers, found: dict[str, Any]) -> No
         series[name] = tuple(np.array([row[key] for row in rows]) for key in ("evaluations", "frechet"))
     title = f"{settings.name}, {found['num']} images; dashes: real, held out"
     labels = "network evaluations an image", "Fréchet distance of classifier features"
-    pictures.against(path, series, labels, title, found["floor"]["frechet"])
+    plots.against(path, series, labels, title, found["floor"]["frechet"])
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -20,7 +20,8 @@ from benchmarks import quality
 from genjax import data, diffusion
 from genjax.diffusion import likelihood
 from genjax.theory import information, pixels
-from train import ddpm, record, runtime, trained
+from train import ddpm
+from train.run import load, logging, process
 
 LEVELS = 17
 """Of the digits."""
@@ -43,9 +44,9 @@ class Subschedules:
 def main(argv: Sequence[str]) -> None:
     """Measure what the command line says."""
     settings = tyro.cli(Subschedules, prog="python -m benchmarks.subschedules", args=argv)
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
     model, schedule = ddpm.model(run.settings, run.shape), ddpm.schedule(run.settings)
-    denoise = model.denoise(trained.params(run, model.init))
+    denoise = model.denoise(load.params(run, model.init))
     digits = data.digits()
     images = lambda rows: pixels.from_level(pixels.to_level(data.scale(jnp.asarray(rows["image"])), LEVELS), LEVELS)
     key = jax.random.key(settings.seed)
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
             total = bound(times, images(digits.heldout)).total
             row[name] = float(information.bits_per_dim(total.mean(), int(np.prod(run.shape))))
         rows.append(row)
-        record.say(f"{count:4} steps: {row['even']:.3f} bits per dim at even times, {row['best']:.3f} at the best")
+        logging.say(f"{count:4} steps: {row['even']:.3f} bits per dim at even times, {row['best']:.3f} at the best")
     path = quality.HERE / "results" / "subschedules.json"
     path.write_text(json.dumps(rows) + "\n", encoding="utf-8")
     quality.write_table("subschedules", table(rows))
@@ -77,4 +78,4 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 from benchmarks import quality, returns, stamp
-from train import record, runtime
+from train.run import logging, process
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "verified.md"
@@ -281,7 +281,7 @@ def main(argv: Sequence[str]) -> None:
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page(found), encoding="utf-8")
         held = sum(row["held"] for row in rows)
-        record.say(f"{name}: {held} of {len(rows)} held, {found[name]['minutes']} minutes")
+        logging.say(f"{name}: {held} of {len(rows)} held, {found[name]['minutes']} minutes")
 
 
 def _machine() -> dict[str, Any]:
@@ -371,4 +371,4 @@ def page(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -16,7 +16,7 @@ from genjax import checks
 from genjax.types import Key
 
 
-def per_example(key: Key, num: Any, first: int | Int[Array, ""] = 0) -> Key:
+def example_keys(key: Key, num: Any, first: int | Int[Array, ""] = 0) -> Key:
     """Keys of the examples ``first, ..., first + num - 1``; an array of ``num`` keys passes unchanged.
 
     Args:

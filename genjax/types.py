@@ -58,5 +58,5 @@ Kernel = Callable[[Key, State, Input], tuple[State, Output]]
 Loss = Callable[[Key, Params, Batch], tuple[Scalar, Metrics]]
 """What training minimises: the mean over the batch, and what else is worth a line in the log."""
 
-Draw = Callable[[Key, Any, Data], Batch]
+BatchFn = Callable[[Key, Any, Data], Batch]
 """Where a batch comes from: ``(key of the run, TrainState, data) -> batch``; ``state.step`` is the data cursor."""

@@ -661,7 +661,7 @@ def models() -> None:
         lambda **k: vqvae.ema_codebook(**k) and 0.0,
         size=8,
         decay=0.99,
-        restart=0.0,
+        dead_code_threshold=0.0,
         epsilon=1e-5,
     )
     add("models.gan.value", gan.value, real=f32(0.5, 1.0), fake=f32(-0.5, 0.0))
@@ -694,25 +694,25 @@ def models() -> None:
     ends = np.zeros(12, bool)
     add(
         "models.actor_critic.advantages",
-        lambda discount, trace, **k: actor_critic.advantages(
+        lambda discount, gae_lambda, **k: actor_critic.advantages(
             **{n: jnp.asarray(v) for n, v in k.items()},
             terminated=jnp.asarray(ends),
             truncated=jnp.asarray(ends),
             discount=discount,
-            trace=trace,
+            gae_lambda=gae_lambda,
         ),
         **series,
         discount=0.9,
-        trace=0.9,
+        gae_lambda=0.9,
     )
     env = ENVIRONMENTS["cartpole"]()
     numbers = {
         "num_envs": 2,
         "num_steps": 4,
         "discount": 0.9,
-        "trace": 0.9,
-        "entropy_weight": 0.01,
-        "value_weight": 0.5,
+        "gae_lambda": 0.9,
+        "ent_coef": 0.01,
+        "vf_coef": 0.5,
     }
     add(
         "models.actor_critic.build",

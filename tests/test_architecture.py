@@ -24,7 +24,7 @@ MAY_IMPORT = {
     | {"flax", "optax", "tyro", "tqdm", "orbax", "matplotlib", "PIL", "safetensors", "tensorboardX", "genjax"},
     "benchmarks": None,
 }
-ONLY = {"orbax": "train/checkpoint.py", "matplotlib": "train/pictures.py"}
+ONLY = {"orbax": "train/checkpoint/store.py", "matplotlib": "train/run/plots.py"}
 
 EFFECTS = {"print", "open", "input", "exit", "breakpoint", "__import__"}
 CLOCKS = {"time", "datetime", "logging", "subprocess", "threading", "multiprocessing", "signal", "matplotlib", "random"}
@@ -69,7 +69,7 @@ def wrong_imports(path, text):
             yield f"{relative}:{line}: imports {name}; only {ONLY[top]} may"
         if MAY_IMPORT[here] is None or top in sys.stdlib_module_names:
             continue
-        beside = {f"genjax.{name}" for name in ("types", "random", "checks", "statistics", "lapack")}
+        beside = {f"genjax.{name}" for name in ("types", "random", "checks", "statistics", "lapack", "lazy")}
         allowed = MAY_IMPORT[here] | {own} | beside
         if not any(f"{name}.".startswith(f"{module}.") for module in allowed):
             yield f"{relative}:{line}: {here} may not import {name}"

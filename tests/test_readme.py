@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import quality
-from train import config
+from train.run import config
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

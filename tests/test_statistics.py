@@ -45,7 +45,7 @@ def codes(decay=0.9):
 MODELS = {
     "vqvae": (codes, lambda inner: vqvae.optimizer(inner)),
     "gan": (
-        lambda: gan.build(adversarial.Generator(SHAPE, (4,)), Judge(), gan.hinge, SHAPE, num_latents=3),
+        lambda: gan.build(adversarial.Generator(SHAPE, (4,)), Judge(), gan.hinge, SHAPE, latent_dim=3),
         lambda inner: gan.optimizer(inner, inner),
     ),
     "ddpm": (

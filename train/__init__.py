@@ -21,6 +21,6 @@ if sys.argv[:1] == ["-m"] and any(part.startswith(("train.", "-mtrain.")) for pa
     if os.name == "nt":
         sys.stderr.write("the commands of train need Linux or macOS, for their locks; on Windows use them in WSL\n")
         os._exit(2)
-    from train import streams
+    from train.run import terminal
 
-    streams.prepare()
+    terminal.prepare()

@@ -19,7 +19,7 @@ from genjax.nn import mlp
 from genjax.theory import decisions
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import config, loop, optimizers, plots, process, reads, sources
 
 FRAMES = 10
 LARGEST = 10**8  # steps of a rollout, in all copies of the environment together
@@ -99,10 +99,10 @@ def model(settings: Config, axis_name: str | None = None) -> actor_critic.ActorC
         num_envs=settings.batch_size,
         num_steps=settings.rollout,
         discount=settings.discount,
-        trace=settings.trace,
-        entropy_weight=settings.entropy,
-        value_weight=1.0,
-        clip=settings.clip_range if settings.algorithm == "ppo" else None,
+        gae_lambda=settings.trace,
+        ent_coef=settings.entropy,
+        vf_coef=1.0,
+        clip_eps=settings.clip_range if settings.algorithm == "ppo" else None,
         axis_name=axis_name,
     )
 
@@ -112,14 +112,14 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     ours = model(settings, parallel.AXIS)
 
     def heldout_loss(key: Key, params: Params, batch: Batch):
-        returns, lengths = ours.play(random.per_example(key, batch["image"].shape[0]), params)
+        returns, lengths = ours.evaluate_episodes(random.example_keys(key, batch["image"].shape[0]), params)
         return -returns.mean(), {"return": returns.mean(), "length": lengths.mean(dtype=jnp.float32)}
 
-    several = lambda step: steps.epochs(step, settings.epochs, settings.minibatch)
+    several = lambda step: steps.minibatch_updates(step, settings.epochs, settings.minibatch)
     return loop.Task(
         init=ours.init,
         optimizer=_optimizer(settings),
-        draw=ours.draw,
+        sample_batch=ours.sample_batch,
         loss=ours.loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
@@ -133,8 +133,8 @@ def _optimizer(settings: Config) -> tuple[optax.GradientTransformation, optax.Sc
     if settings.algorithm == "ppo":
         updates = settings.epochs * max(settings.batch_size * settings.rollout // settings.minibatch, 1)
     step = lambda count: count / updates
-    policy, rate = optimizer.adam(settings, step=step)
-    value, _ = optimizer.adam(settings, settings.value_lr or settings.lr, step=step)
+    policy, rate = optimizers.adam(settings, step=step)
+    value, _ = optimizers.adam(settings, settings.value_lr or settings.lr, step=step)
     return actor_critic.optimizer(policy, value), rate
 
 
@@ -166,23 +166,23 @@ def _figures(settings: Config, ours: actor_critic.ActorCritic):
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        pictures.band(folder.parent / "returns.png", folder.parent / "metrics.jsonl", "return", "return of an episode")
+        plots.band(folder.parent / "returns.png", folder.parent / "metrics.jsonl", "return", "return of an episode")
         if settings.env in PLANES:
             plane = PLANES[settings.env]
             x, y = (np.linspace(-reach, reach, 61) for reach in plane.reach)
             chances, values = judge(params, jnp.asarray(plane.observe(*np.meshgrid(x, y)), jnp.float32))
             shown = {f"probability of {plane.action}": chances[..., -1], "value": values}
-            pictures.surfaces(folder / "latest.png", x, y, shown, plane.labels)
+            plots.surfaces(folder / "latest.png", x, y, shown, plane.labels)
             seen, own = map(np.asarray, episode(params))
             chosen = np.linspace(0, own.sum() - 1, FRAMES).astype(int)
             frames = [plane.draw(seen[i]) for i in chosen]
-            pictures.lines(folder / "rollout.png", frames, [str(i) for i in chosen], plane.size)
+            plots.lines(folder / "rollout.png", frames, [str(i) for i in chosen], plane.size)
         else:
             chances, values = map(np.asarray, judge(params, jnp.eye(env.num_observations)))
             exact = decisions.value_iteration(TABLES[settings.env](), settings.discount)[0]
-            with pictures.figure(folder / "latest.png", 1, 2) as ((left, right),):
+            with plots.figure(folder / "latest.png", 1, 2) as ((left, right),):
                 left.bar(range(len(exact)), values, alpha=0.7, label="learned")
-                left.plot(range(len(exact)), exact, "o", color=pictures.COLOURS[1], label="of the best policy, exact")
+                left.plot(range(len(exact)), exact, "o", color=plots.COLOURS[1], label="of the best policy, exact")
                 left.set(xlabel="state", ylabel="value")
                 for action, column in enumerate(chances.T):
                     right.plot(range(len(exact)), column, "o-", label=f"action {action}")
@@ -249,4 +249,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

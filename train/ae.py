@@ -16,7 +16,7 @@ from genjax.metrics import roc
 from genjax.models import autoencoder
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import config, loop, networks, optimizers, plots, process, reads, sources
 
 COLUMNS = 16
 
@@ -46,7 +46,7 @@ class Config(config.ImageRun):
 def model(settings: Config, shape: tuple[int, int, int]) -> autoencoder.Autoencoder:
     """The model that the settings describe, for images of a shape (h, w, c)."""
     activation = nn.relu if settings.code_activation == "relu" else None
-    encoder, decoder = choices.encoder_decoder(settings, settings.code, shape, activation=activation)
+    encoder, decoder = networks.encoder_decoder(settings, settings.code, shape, activation=activation)
     return autoencoder.build(encoder, decoder, shape)
 
 
@@ -60,8 +60,8 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
     return loop.Task(
         init=ours.init,
-        optimizer=optimizer.adam(settings),
-        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        optimizer=optimizers.adam(settings),
+        sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=loss,
         heldout_loss=lambda key, params, batch: ours.loss(key, params, {"image": data.scale(batch["image"])}),
         figures=_figures(settings, ours),
@@ -89,18 +89,18 @@ def _figures(settings: Config, ours: autoencoder.Autoencoder):
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         originals = rows["image"][:COLUMNS]
-        now = pictures.to_uint8(reconstruct(params, originals)[0], f"the decoder at step {step}")
+        now = plots.to_uint8(reconstruct(params, originals)[0], f"the decoder at step {step}")
         first = folder / "first.png"
         if not first.exists():
-            pictures.save(first, pictures.tile(now, len(now)), width=0)
+            plots.save(first, plots.tile(now, len(now)), width=0)
         with Image.open(first) as stored:
             start = np.atleast_3d(np.asarray(stored))
-        sheet = np.concatenate([pictures.tile(originals, len(now)), start, pictures.tile(now, len(now))])
-        pictures.save(folder / f"{step:07d}.png", sheet, width=900)
-        pictures.save(folder / "latest.png", sheet, width=900)
+        sheet = np.concatenate([plots.tile(originals, len(now)), start, plots.tile(now, len(now))])
+        plots.save(folder / f"{step:07d}.png", sheet, width=900)
+        plots.save(folder / "latest.png", sheet, width=900)
         if settings.without >= 0:
             scores = np.asarray(reconstruct(params, rows["image"])[1], np.float64)
-            pictures.roc(folder / "anomaly.png", roc.curve(scores, rows["label"] == settings.without), settings.without)
+            plots.roc(folder / "anomaly.png", roc.curve(scores, rows["label"] == settings.without), settings.without)
 
     return figures
 
@@ -111,4 +111,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

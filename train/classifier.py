@@ -13,7 +13,7 @@ from genjax import data
 from genjax.models import classifier
 from genjax.training import parallel, steps
 from genjax.types import Params
-from train import choices, config, loop, optimizer, pictures, runtime, sources
+from train.run import config, loop, networks, optimizers, plots, process, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Config(config.ImageRun):
 
 def model(settings: Config, shape: tuple[int, int, int]) -> classifier.Classifier:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    choices.check_halvings("--filters", len(settings.filters), shape)
+    networks.check_halvings("--filters", len(settings.filters), shape)
     return classifier.build(classifier.Network(settings.classes, settings.filters, settings.features), shape)
 
 
@@ -44,8 +44,8 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
     return loop.Task(
         init=ours.init,
-        optimizer=optimizer.adam(settings),
-        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        optimizer=optimizers.adam(settings),
+        sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=sources.on_rows(settings, ours.loss, training=True),
         heldout_loss=sources.on_rows(settings, ours.loss),
         figures=_figures(settings, ours),
@@ -56,7 +56,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 def _check(settings: Config, dataset: data.Dataset) -> None:
     if "label" not in dataset.train:
         raise config.UsageError(f"--data {settings.data}: {dataset.name} has no labels, which a classifier learns from")
-    choices.check_labels(settings.classes, dataset)
+    networks.check_labels(settings.classes, dataset)
 
 
 def _figures(settings: Config, ours: classifier.Classifier):
@@ -67,7 +67,7 @@ def _figures(settings: Config, ours: classifier.Classifier):
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         wrong = np.flatnonzero(np.asarray(guess(params, rows["image"])) != rows["label"])[:64]
         if len(wrong):
-            pictures.save(folder / "mistakes.png", pictures.tile(rows["image"][wrong], min(8, len(wrong))))
+            plots.save(folder / "mistakes.png", plots.tile(rows["image"][wrong], min(8, len(wrong))))
 
     return figures
 
@@ -78,4 +78,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -18,7 +18,7 @@ from genjax.models import ddpm
 from genjax.nn import diffusers_unet, unet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import config, loop, networks, optimizers, plots, process, reads, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Config(config.UNetRun):
         "width": reads.needs(network=("unet", "simple")),
         "multipliers": reads.needs(network=("unet", "simple")),
         "blocks": reads.needs(network="unet"),
-        "attention": reads.needs(network="unet") + choices.OCCURS,
+        "attention": reads.needs(network="unet") + networks.OCCURS,
         "dropout": reads.needs(network="unet"),
         "fourier": reads.needs(network="unet"),
         "classes": reads.needs(network="unet"),
@@ -115,7 +115,7 @@ Sampler = Callable[..., diffusion.Sample]
 def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None = None) -> ddpm.DDPM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
     if settings.network != "diffusers":
-        choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
+        networks.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
     times, learned = schedule(settings), settings.variance == "learned"
     read = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[settings.predict]
     ours = ddpm.build(
@@ -161,7 +161,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     if (
         settings.network == "simple"
         and settings.norm == "batch"
-        and len(runtime.devices(settings.devices, settings.batch_size)) > 1
+        and len(process.devices(settings.devices, settings.batch_size)) > 1
     ):
         raise ValueError(
             "norm batch: each device would normalise over its own share of the batch; use --devices 1 or --norm group"
@@ -175,12 +175,14 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     def heldout_loss(key: Key, params: Params, batch: Batch):
         return ours.loss(key, params, {**batch, "image": data.scale(batch["image"])})
 
-    adam, rate = optimizer.adam(settings)
+    adam, rate = optimizers.adam(settings)
     rows = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
     return loop.Task(
         init=ours.init,
         optimizer=(ddpm.optimizer(adam) if settings.times == "loss_aware" else adam, rate),
-        draw=steps.stratified(rows, "time", axis_name=parallel.AXIS) if settings.times == "stratified" else rows,
+        sample_batch=steps.with_stratified_times(rows, "time", axis_name=parallel.AXIS)
+        if settings.times == "stratified"
+        else rows,
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
@@ -189,22 +191,22 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
 
 def _check(settings: Config, dataset: data.Dataset) -> None:
-    choices.check_labels(settings.classes, dataset)
+    networks.check_labels(settings.classes, dataset)
     if settings.network == "unet":
-        choices.tell_attention(settings, dataset)
+        networks.tell_attention(settings, dataset)
 
 
 def _figures(settings: Config, ours: ddpm.DDPM):
-    stages = pictures.stages(settings.timesteps)
+    stages = plots.stages(settings.timesteps)
     key = jax.random.key(settings.seed)
     num = settings.num_samples
     labels = jnp.arange(num) % settings.classes if settings.classes else None
     draw = jax.jit(lambda params: ours.sample(key, params, num, stages, labels))
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        pictures.chain(folder, step, *draw(params))
+        plots.chain(folder, step, *draw(params))
         if not (folder / "forward.png").exists():
-            pictures.save(folder / "forward.png", pictures.strip(_noising(settings, dataset, stages)))
+            plots.save(folder / "forward.png", plots.strip(_noising(settings, dataset, stages)))
 
     return figures
 
@@ -238,7 +240,7 @@ def network(settings: Config, channels: int, height: int) -> nn.Module:
     if settings.network == "simple":
         widths = tuple(settings.width * multiplier for multiplier in settings.multipliers)
         return unet.SimpleUNet(channels=widths, image_channels=channels, norm=settings.norm, dtype=dtype)
-    return choices.unet_of(settings, channels, height, num_classes=settings.classes)
+    return networks.unet_of(settings, channels, height, num_classes=settings.classes)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -247,4 +249,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -13,7 +13,7 @@ from genjax import data, diffusion
 from genjax.models import edm
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import config, loop, networks, optimizers, plots, process, reads, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Config(config.UNetRun):
     high: float = 80.0
     """σ where it begins."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention": choices.OCCURS}
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention": networks.OCCURS}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -58,9 +58,9 @@ def model(
     settings: Config, shape: tuple[int, int, int], sampler: Chain = diffusion.heun, num_steps: int = 0
 ) -> edm.EDM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
+    networks.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
     return edm.build(
-        choices.unet_of(settings, shape[-1], shape[0]),
+        networks.unet_of(settings, shape[-1], shape[0]),
         shape,
         sigma_data=settings.deviation,
         p_mean=settings.mean,
@@ -84,17 +84,17 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     rows = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
     return loop.Task(
         init=ours.init,
-        optimizer=optimizer.adam(settings),
-        draw=steps.stratified(rows, "time", axis_name=parallel.AXIS),
+        optimizer=optimizers.adam(settings),
+        sample_batch=steps.with_stratified_times(rows, "time", axis_name=parallel.AXIS),
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
-        check=functools.partial(choices.tell_attention, settings),
+        check=functools.partial(networks.tell_attention, settings),
     )
 
 
 def _figures(settings: Config, ours: edm.EDM):
-    stages = pictures.stages(settings.timesteps)
+    stages = plots.stages(settings.timesteps)
     key, num = jax.random.key(settings.seed), settings.num_samples
     size = jnp.sqrt(1 + grid(settings).sigma[stages] ** 2)[:, None, None, None, None]  # of x, about
 
@@ -104,7 +104,7 @@ def _figures(settings: Config, ours: edm.EDM):
         return images, frames / size
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        pictures.chain(folder, step, *draw(params))
+        plots.chain(folder, step, *draw(params))
 
     return figures
 
@@ -115,4 +115,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

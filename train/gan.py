@@ -19,7 +19,7 @@ from genjax.models import gan
 from genjax.nn import adversarial
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import config, loop, networks, optimizers, plots, process, reads, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Config(config.ImageRun):
 
 def model(settings: Config, shape: tuple[int, int, int]) -> gan.GAN:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    choices.check_halvings("--filters", len(settings.filters), shape)
+    networks.check_halvings("--filters", len(settings.filters), shape)
     bounded = settings.data != "ring"
     generator = adversarial.Generator(shape, settings.hidden, settings.filters, settings.classes, bounded)
     discriminator = adversarial.Discriminator(
@@ -79,10 +79,10 @@ def model(settings: Config, shape: tuple[int, int, int]) -> gan.GAN:
     return gan.build(
         generator,
         discriminator,
-        gan.GAMES[settings.game],
+        gan.LOSSES[settings.game],
         shape,
-        num_latents=settings.latents,
-        slope=settings.slope,
+        latent_dim=settings.latents,
+        gp_weight=settings.slope,
         r1_weight=settings.r1,
     )
 
@@ -103,11 +103,11 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     return loop.Task(
         init=ours.init,
         optimizer=_optimizer(settings),
-        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=sources.on_rows(settings, ours.loss, training=True),
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
-        check=functools.partial(choices.check_labels, settings.classes),
+        check=functools.partial(networks.check_labels, settings.classes),
         curves=("discriminator", "generator"),
         drawn_at_start=True,
     )
@@ -115,9 +115,9 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
 def _optimizer(settings: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
     every = settings.critic_steps  # the generator moves at the last of so many steps
-    generator, rate = optimizer.adam(settings, b1=settings.momentum, step=lambda count: (count + 1) * every - 1)
-    discriminator, _ = optimizer.adam(settings, settings.critic_lr or settings.lr, b1=settings.momentum)
-    return gan.optimizer(generator, discriminator, critic_steps=settings.critic_steps), rate
+    generator, rate = optimizers.adam(settings, b1=settings.momentum, step=lambda count: (count + 1) * every - 1)
+    discriminator, _ = optimizers.adam(settings, settings.critic_lr or settings.lr, b1=settings.momentum)
+    return gan.optimizer(generator, discriminator, n_critic=settings.critic_steps), rate
 
 
 def _figures(settings: Config, ours: gan.GAN):
@@ -127,11 +127,11 @@ def _figures(settings: Config, ours: gan.GAN):
         num = len(dataset.heldout["image"])
         labels = jnp.arange(num) % settings.classes if settings.classes else None
         made = np.asarray(ours.sample(key, params, num, labels))[:, 0, 0]
-        pictures.check_finite(made, f"the generator at step {step}")
+        plots.check_finite(made, f"the generator at step {step}")
         at, share = classes_metric.modes(made, synthetic.centres(), 4 * synthetic.STD)
         title = f"step {step}: {len(np.unique(at))} of {synthetic.NUM_MODES} modes, {share:.0%} on them"
         for name in (f"{step:07d}.png", "latest.png"):
-            pictures.density(folder / name, dataset.heldout["image"][:, 0, 0], made, title)
+            plots.density(folder / name, dataset.heldout["image"][:, 0, 0], made, title)
 
     if settings.data == "ring":
         return points
@@ -142,18 +142,18 @@ def _figures(settings: Config, ours: gan.GAN):
     @jax.jit
     def between(params: Params):
         """Ten stages on the way between four pairs of z, on great circles, where the mass of N(0, I) is."""
-        ends = random.normal(random.per_example(jax.random.fold_in(key, 1), 8), (settings.latents,)).reshape(2, 4, -1)
+        ends = random.normal(random.example_keys(jax.random.fold_in(key, 1), 8), (settings.latents,)).reshape(2, 4, -1)
         angle = jnp.linspace(0, jnp.pi / 2, 10)[:, None, None]
         z = jnp.cos(angle) * ends[0] + jnp.sin(angle) * ends[1]
         theirs = jnp.tile(jnp.arange(4) % settings.classes, 10) if settings.classes else None
         return ours.generate(params, z.reshape(40, -1), theirs)
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        sheet = pictures.tile(pictures.to_uint8(draw(params), f"the generator at step {step}"), columns=round(num**0.5))
-        pictures.save(folder / f"{step:07d}.png", sheet)
-        pictures.save(folder / "latest.png", sheet)
-        path = pictures.to_uint8(between(params), f"the generator at step {step}")
-        pictures.save(folder / "interpolation.png", pictures.strip(path.reshape(10, 4, *path.shape[1:])))
+        sheet = plots.tile(plots.to_uint8(draw(params), f"the generator at step {step}"), columns=round(num**0.5))
+        plots.save(folder / f"{step:07d}.png", sheet)
+        plots.save(folder / "latest.png", sheet)
+        path = plots.to_uint8(between(params), f"the generator at step {step}")
+        plots.save(folder / "interpolation.png", plots.strip(path.reshape(10, 4, *path.shape[1:])))
 
     return figures
 
@@ -164,4 +164,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

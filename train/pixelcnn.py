@@ -7,14 +7,14 @@ from typing import ClassVar, Literal
 import flax.linen as nn
 
 from genjax.nn import pixelcnn
-from train import config, loop, raster, reads, runtime
-from train.raster import build, model
+from train.run import autoregressive, config, loop, process, reads
+from train.run.autoregressive import build, model
 
 __all__ = ["Config", "build", "main", "model"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(raster.Config):
+class Config(autoregressive.Config):
     """Train a PixelCNN (van den Oord et al. 2016a, 2016b)."""
 
     stacks: Literal["gated", "plain"] = "gated"
@@ -56,8 +56,8 @@ class Config(raster.Config):
 
 def main(argv: Sequence[str]) -> None:
     """Train as the command line says."""
-    loop.run("pixelcnn", config.parse(Config, "pixelcnn", argv), build, raster.SOURCE)
+    loop.run("pixelcnn", config.parse(Config, "pixelcnn", argv), build, autoregressive.SOURCE)
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

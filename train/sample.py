@@ -13,26 +13,8 @@ import numpy as np
 
 from genjax import diffusion, random
 from genjax.diffusion import likelihood
-from train import (
-    codes,
-    config,
-    ddpm,
-    documents,
-    edm,
-    files,
-    gan,
-    pictures,
-    pixelcnn,
-    pixelrnn,
-    raster,
-    reads,
-    record,
-    runtime,
-    trained,
-    usage,
-    vae,
-    vdm,
-)
+from train import ddpm, edm, gan, pixelcnn, pixelrnn, vae, vdm
+from train.run import autoregressive, codes, config, documents, files, load, logging, plots, process, reads, usage
 
 CHAINS = reads.of_runs("ddpm", "vdm", "edm")
 
@@ -131,7 +113,7 @@ def draw(settings: Sample, typed: Collection[str] = ()) -> np.ndarray:
         problems.append(f"eta: expected 0 to 1, got {settings.eta}")
     if problems:
         raise config.UsageError("\n".join(problems))
-    run = trained.record(pathlib.Path(settings.workdir), SCRIPTS, settings.member)
+    run = load.record(pathlib.Path(settings.workdir), SCRIPTS, settings.member)
     if run.shape[-1] not in (1, 3):
         raise config.UsageError(f"{run.workdir} draws points of {run.shape[-1]} numbers, not images; see its samples/")
     usage.refuse_idle(settings, run, typed)
@@ -139,16 +121,16 @@ def draw(settings: Sample, typed: Collection[str] = ()) -> np.ndarray:
         codes.check(run)
     with usage.of_library():
         sample, init = _sampler(settings, run)
-        params = trained.params(run, init, settings.checkpoint)
+        params = load.params(run, init, settings.checkpoint)
         size = min(settings.batch_size, settings.num)
         key = jax.random.key(settings.seed)
-        batch = jax.jit(lambda first: sample(random.per_example(key, size, first), params, size, first))
+        batch = jax.jit(lambda first: sample(random.example_keys(key, size, first), params, size, first))
         drawn = f"{settings.workdir}, {settings.sampler or 'its own sampler'}"
-        parts = [pictures.to_uint8(batch(first), drawn) for first in range(0, settings.num, size)]
+        parts = [plots.to_uint8(batch(first), drawn) for first in range(0, settings.num, size)]
     return np.concatenate(parts)[: settings.num]
 
 
-def _sampler(settings: Sample, run: trained.Record):
+def _sampler(settings: Sample, run: load.Record):
     """``(keys, params, num, first) -> images``, and the model's ``init``."""
     if run.script in ("vdm", "edm"):
         usual: Literal["ancestral", "heun"] = "ancestral" if run.script == "vdm" else "heun"
@@ -165,7 +147,7 @@ def _sampler(settings: Sample, run: trained.Record):
         ours = SCRIPTS[run.script].model(told, run.shape)
         classes = getattr(told, "classes", 0)
         labels = lambda num, first: (first + jnp.arange(num)) % classes if classes else None
-        seen = functools.partial(raster.visible, told) if pixelwise else (lambda images: images)
+        seen = functools.partial(autoregressive.visible, told) if pixelwise else (lambda images: images)
         return (lambda k, p, num, first: seen(ours.sample(k, p, num, labels(num, first)))), ours.init
     told = _told(settings, run.settings, "guidance")
     model = ddpm.model(
@@ -188,7 +170,7 @@ def _told(settings: Sample, run: Any, name: str) -> Any:
 def main(argv: Sequence[str]) -> None:
     """Draw as the command line says, and write the picture or the arrays."""
     settings, typed = config.command(Sample, "sample", argv)
-    out = trained.check_output(settings, (".png", ".npz"))
+    out = load.check_output(settings, (".png", ".npz"))
     images = draw(settings, typed)
     with documents.writing(out):
         if out.suffix == ".npz":
@@ -197,8 +179,8 @@ def main(argv: Sequence[str]) -> None:
             files.replace(out, content.getvalue())
         else:
             columns = settings.columns or -(-len(images) // max(1, round(len(images) ** 0.5)))
-            pictures.save(out, pictures.tile(images, columns))
-    record.say(f"{len(images)} images in {settings.out}")
+            plots.save(out, plots.tile(images, columns))
+    logging.say(f"{len(images)} images in {settings.out}")
 
 
 def _chain(settings: Sample, run: ddpm.Config):
@@ -275,4 +257,4 @@ def _on_grid(settings: Sample, clip: Any = True) -> vdm.Chain:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

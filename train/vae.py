@@ -16,7 +16,7 @@ from genjax import data
 from genjax.models import vae
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, members, optimizer, pictures, reads, runtime, sources
+from train.run import config, loop, networks, optimizers, plots, process, reads, sources, sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Config(config.ImageRun):
 
 def model(settings: Config, shape: tuple[int, int, int]) -> vae.VAE:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    likelihood = choices.likelihood(settings)
+    likelihood = networks.likelihood(settings)
     outputs = (*shape[:2], likelihood.num_outputs(shape[2]))
-    encoder, decoder = choices.encoder_decoder(settings, 2 * settings.latents, outputs, num_classes=settings.classes)
+    encoder, decoder = networks.encoder_decoder(settings, 2 * settings.latents, outputs, num_classes=settings.classes)
     return vae.build(encoder, decoder, likelihood, shape, beta=settings.beta, free_bits=settings.free_bits)
 
 
@@ -87,7 +87,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     draw = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
     if settings.beta_warmup:
         rise = optax.linear_schedule(0.0, 1.0, settings.beta_warmup)
-        draw = steps.scheduled(draw, "beta", lambda step: settings.beta * rise(step))
+        draw = steps.with_schedule(draw, "beta", lambda step: settings.beta * rise(step))
 
     def heldout_loss(key: Key, params: Params, batch: Batch):
         keys, images = sources.images(settings, key, batch)
@@ -96,8 +96,8 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
     return loop.Task(
         init=ours.init,
-        optimizer=optimizer.adam(settings),
-        draw=draw,
+        optimizer=optimizers.adam(settings),
+        sample_batch=draw,
         loss=sources.on_rows(settings, ours.loss, training=True),
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
@@ -107,9 +107,9 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
 
 def _check(settings: Config, dataset: data.Dataset) -> None:
-    choices.check_labels(settings.classes, dataset)
+    networks.check_labels(settings.classes, dataset)
     if settings.likelihood == "logistic":
-        choices.check_levels(settings, settings.levels, dataset)
+        networks.check_levels(settings, settings.levels, dataset)
 
 
 def _figures(settings: Config, ours: vae.VAE):
@@ -119,30 +119,30 @@ def _figures(settings: Config, ours: vae.VAE):
     draw = jax.jit(lambda params: ours.sample(key, params, num, labels))
     encode = jax.jit(lambda params, batch: ours.encode(params, *_inputs(settings, key, batch)))
     decoded = jax.jit(ours.decode)
-    decode = lambda params, z, labels: pictures.to_uint8(decoded(params, z, labels), "the decoder")
+    decode = lambda params, z, labels: plots.to_uint8(decoded(params, z, labels), "the decoder")
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        sheet = pictures.tile(pictures.to_uint8(draw(params), f"the model at step {step}"), columns=round(num**0.5))
-        pictures.save(folder / f"{step:07d}.png", sheet)
-        pictures.save(folder / "latest.png", sheet)
+        sheet = plots.tile(plots.to_uint8(draw(params), f"the model at step {step}"), columns=round(num**0.5))
+        plots.save(folder / f"{step:07d}.png", sheet)
+        plots.save(folder / "latest.png", sheet)
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         some = {name: array[:16] for name, array in rows.items()}
         q, given = encode(params, some), some.get("label") if settings.classes else None
         again = decode(params, q.mean, given)
         both = np.concatenate([some["image"], again])
-        pictures.save(folder / f"{step:07d}-reconstruction.png", pictures.tile(both, len(again)), width=900)
+        plots.save(folder / f"{step:07d}-reconstruction.png", plots.tile(both, len(again)), width=900)
         if pairs := min(4, len(again) // 2):
             starts, ends = q.mean[0 : 2 * pairs : 2], q.mean[1 : 2 * pairs : 2]
             line = starts + jnp.linspace(0, 1, 10)[:, None, None] * (ends - starts)  # [10 pairs d]
             theirs = None if given is None else jnp.tile(given[0 : 2 * pairs : 2], 10)
             path = decode(params, line.reshape(-1, line.shape[-1]), theirs)
-            pictures.save(folder / "interpolation.png", pictures.strip(path.reshape(10, pairs, *path.shape[1:])))
+            plots.save(folder / "interpolation.png", plots.strip(path.reshape(10, pairs, *path.shape[1:])))
         if settings.latents == 2 and not settings.classes:
-            pictures.save(folder / "manifold.png", _manifold(decode, params), width=900)
+            plots.save(folder / "manifold.png", _manifold(decode, params), width=900)
             many = {
                 name: array[:5000] for name, array in (rows if len(rows["image"]) >= 1000 else dataset.train).items()
             }
-            pictures.scatter(folder / "latents.png", np.asarray(encode(params, many).mean), many.get("label"))
+            plots.scatter(folder / "latents.png", np.asarray(encode(params, many).mean), many.get("label"))
 
     return figures
 
@@ -151,7 +151,7 @@ def _manifold(decode, params: Params) -> np.ndarray:
     """Means at the quantiles 5 % to 95 % of both latents, 20 by 20, as the notes have it."""
     places = ndtri(jnp.linspace(0.05, 0.95, 20))
     x, y = jnp.meshgrid(places, places[::-1])
-    return pictures.tile(decode(params, jnp.stack([x, y], -1).reshape(-1, 2), None), 20, paper=0)
+    return plots.tile(decode(params, jnp.stack([x, y], -1).reshape(-1, 2), None), 20, paper=0)
 
 
 def _inputs(settings: Config, key: Key, batch: Batch):
@@ -159,10 +159,10 @@ def _inputs(settings: Config, key: Key, batch: Batch):
     return sources.images(settings, key, batch)[1], batch["label"] if settings.classes else None
 
 
-def _rate_distortion(folder: pathlib.Path, lineup: members.Members, found: dict[str, np.ndarray]) -> None:
-    pictures.compare(folder, lineup, found)
+def _rate_distortion(folder: pathlib.Path, lineup: sweep.Members, found: dict[str, np.ndarray]) -> None:
+    plots.compare(folder, lineup, found)
     if lineup.name == "beta" and lineup.values is not None:
-        with pictures.figure(folder / "rate-distortion.png", size=(6.2, 4.6)) as ((panel,),):
+        with plots.figure(folder / "rate-distortion.png", size=(6.2, 4.6)) as ((panel,),):
             panel.plot(found["rate"], found["distortion"], "o", alpha=0.5)
             mean = lambda name: [found[name][lineup.values == beta].mean() for beta in np.unique(lineup.values)]
             rates, distortions = mean("rate"), mean("distortion")
@@ -179,4 +179,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

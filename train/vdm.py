@@ -16,7 +16,7 @@ from genjax.models import vdm
 from genjax.theory import pixels
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import config, loop, networks, optimizers, plots, process, reads, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Config(config.UNetRun):
     timesteps: int = 250
     """Steps of the chain that draws."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention": choices.OCCURS}
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention": networks.OCCURS}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
@@ -65,10 +65,10 @@ Chain = Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample]
 
 def model(settings: Config, shape: tuple[int, int, int], sampler: Chain | None = None, num_steps: int = 0) -> vdm.VDM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
+    networks.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
     shapes = {"learned": vdm.NoiseSchedule, "line": Line}
     return vdm.build(
-        choices.unet_of(settings, shape[-1], shape[0]),
+        networks.unet_of(settings, shape[-1], shape[0]),
         shape,
         schedule=shapes[settings.schedule_shape](settings.first, settings.last),
         num_levels=settings.levels,
@@ -92,27 +92,27 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
     return loop.Task(
         init=ours.init,
-        optimizer=optimizer.adam(settings),
-        draw=steps.stratified(
+        optimizer=optimizers.adam(settings),
+        sample_batch=steps.with_stratified_times(
             steps.rows(settings.batch_size, axis_name=parallel.AXIS), "time", axis_name=parallel.AXIS
         ),
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
-        check=functools.partial(choices.tell_attention, settings),
+        check=functools.partial(networks.tell_attention, settings),
     )
 
 
 def _figures(settings: Config, ours: vdm.VDM):
-    stages = pictures.stages(settings.timesteps)
+    stages = plots.stages(settings.timesteps)
     key, num = jax.random.key(settings.seed), settings.num_samples
     draw = jax.jit(lambda params: ours.sample(key, params, num, stages))
     times = np.linspace(0, 1, 101, dtype=np.float32)
     gamma = jax.jit(lambda params: ours.gamma(params, jnp.asarray(times)))
 
     def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        pictures.chain(folder, step, *draw(params))
-        with pictures.figure(folder / "schedule.png", size=(5.2, 3.6)) as ((panel,),):
+        plots.chain(folder, step, *draw(params))
+        with plots.figure(folder / "schedule.png", size=(5.2, 3.6)) as ((panel,),):
             panel.plot(times, -np.asarray(gamma(params)))
             panel.set(xlabel="t", ylabel="log signal-to-noise ratio", title="The learned schedule")
 
@@ -125,4 +125,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

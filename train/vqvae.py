@@ -14,7 +14,7 @@ from genjax.models import vqvae
 from genjax.nn import convnet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import config, loop, networks, optimizers, plots, process, reads, sources
 
 COLUMNS = 16
 
@@ -69,12 +69,12 @@ class Config(config.ImageRun):
 
 def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    choices.check_halvings("--filters", len(settings.filters), shape)
-    likelihood = choices.likelihood(settings)
+    networks.check_halvings("--filters", len(settings.filters), shape)
+    likelihood = networks.likelihood(settings)
     if settings.learn == "ema":
         vectors = settings.batch_size * shape[0] * shape[1] // 4 ** len(settings.filters)
         codebook = vqvae.ema_codebook(
-            settings.codebook, decay=settings.decay, restart=settings.dead, num_vectors=max(vectors, 1)
+            settings.codebook, decay=settings.decay, dead_code_threshold=settings.dead, num_vectors=max(vectors, 1)
         )
     else:
         codebook = vqvae.gradient_codebook(settings.codebook)
@@ -86,7 +86,7 @@ def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
 def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     """What the loop trains."""
     ours = model(settings, shape)
-    adam, rate = optimizer.adam(settings)
+    adam, rate = optimizers.adam(settings)
 
     def loss(key: Key, params: Params, batch: Batch):
         keys, images = sources.training_images(settings, key, batch)
@@ -99,7 +99,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     return loop.Task(
         init=ours.init,
         optimizer=(vqvae.optimizer(adam), rate),
-        draw=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
+        sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=loss,
         heldout_loss=heldout_loss,
         figures=_figures(settings, ours),
@@ -109,7 +109,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
 def _check(settings: Config, shape: tuple[int, int, int], dataset: data.Dataset) -> None:
     if settings.likelihood == "logistic":
-        choices.check_levels(settings, settings.levels, dataset)
+        networks.check_levels(settings, settings.levels, dataset)
     unit = 2 ** len(settings.filters)
     vectors = len(dataset.train["image"]) * (shape[0] // unit) * (shape[1] // unit)
     if settings.codebook > vectors:
@@ -128,15 +128,15 @@ def _figures(settings: Config, ours: vqvae.VQVAE):
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         originals = rows["image"][:COLUMNS]
         indices, decoded = reconstruct(params, originals)
-        again = pictures.to_uint8(decoded, f"the decoder at step {step}")
-        maps = pictures.colours(np.asarray(indices), settings.codebook)
+        again = plots.to_uint8(decoded, f"the decoder at step {step}")
+        maps = plots.colours(np.asarray(indices), settings.codebook)
         scale = originals.shape[1] // maps.shape[1]
         maps = maps.repeat(scale, axis=1).repeat(scale, axis=2)
         wide = lambda images: np.broadcast_to(images, (*images.shape[:-1], 3))
         both = np.concatenate([wide(originals), maps, wide(again)])
-        sheet = pictures.tile(both, len(originals))
-        pictures.save(folder / f"{step:07d}.png", sheet, width=900)
-        pictures.save(folder / "latest.png", sheet, width=900)
+        sheet = plots.tile(both, len(originals))
+        plots.save(folder / f"{step:07d}.png", sheet, width=900)
+        plots.save(folder / "latest.png", sheet, width=900)
 
     return figures
 
@@ -147,4 +147,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

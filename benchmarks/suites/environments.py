@@ -89,7 +89,7 @@ def _learning(size: Size, device: str) -> harness.Case:
     params = jax.jit(ours.init)(jax.random.key(work.SEED))
     first = state.create(params, optimizer)
     rows, key = {"image": jnp.zeros((copies, 1), jnp.uint8)}, jax.random.key(work.SEED)
-    one = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.draw, 1))
+    one = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.sample_batch, 1))
 
     def theirs() -> harness.Run:
         notes, learner = peers.adapter("notes"), peers.adapter("a2c")

@@ -22,7 +22,7 @@ class Size(NamedTuple):
 
     images: int
     batch: int
-    latents: int
+    latent_dim: int
     hidden: tuple[int, ...]
 
 
@@ -36,12 +36,12 @@ SIZES = {
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
     """The one case."""
     steps, images = size.images // size.batch, work.random_images(size.images, SHAPE)
-    ours = script.model(script.Config(hidden=size.hidden, latents=size.latents), SHAPE)
+    ours = script.model(script.Config(hidden=size.hidden, latents=size.latent_dim), SHAPE)
     params = jax.jit(ours.init)(jax.random.key(work.SEED))
     adam = lambda: optax.adam(2e-4, b1=0.5)
     at_once, in_turn = work.training(params, ours.loss, gan.optimizer(adam(), adam()), images, size.batch, steps)
     notes = peers.adapter("notes")
-    widths = (size.latents, *size.hidden, 784)
+    widths = (size.latent_dim, *size.hidden, 784)
 
     def theirs() -> harness.Run:
         where = notes.device(device)
@@ -58,7 +58,7 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
         ends = {name: work.flat(out) for name, out in outputs.items() if name in (OURS, LOOP)}
         found = {"parameters after the epoch, " + LOOP: harness.close(ends[LOOP], ends[OURS], 1e-2, LOOP)}
         if notes:
-            z, where = work.noise((8, size.latents)), notes.device(device)
+            z, where = work.noise((8, size.latent_dim)), notes.device(device)
             made = jax.jit(ours.generate)(params, jnp.asarray(z))
             generator, discriminator = notes.players(params, widths, where)
             fake = generator(notes.tensor(z, where))

@@ -50,7 +50,7 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
 def uniforms(key: Key, num: int, side: int) -> jax.Array:
     """The numbers in [0, 1) that decide the pixels, [num side·side]: those that our sampler draws."""
     draw = lambda key, place: jax.random.uniform(jax.random.fold_in(key, place), (1, 1, 1))[0, 0, 0]
-    keys = random.per_example(key, num)
+    keys = random.example_keys(key, num)
     return jax.vmap(lambda key: jax.vmap(lambda place: draw(key, place))(jnp.arange(side * side)))(keys)
 
 

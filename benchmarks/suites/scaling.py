@@ -113,13 +113,13 @@ def _devices(size: Size, count: int) -> harness.Case:
     loss = work.on_bytes(work.denoising(module, size.network.shape).loss)
     step = steps.gradient_step(loss, optimizer, axis_name=parallel.AXIS)
     several = steps.repeat(step, steps.rows(size.global_batch, axis_name=parallel.AXIS), size.steps)
-    spread = parallel.spread(several, devices)
+    spread = parallel.distribute(several, devices)
     rows = parallel.replicate({"image": jnp.asarray(images)}, devices)
     first = state.create(params, optimizer)
 
     def run() -> Any:
         start = parallel.replicate(jax.tree.map(np.asarray, first), devices)  # the run consumes it
-        return jax.block_until_ready(parallel.local(spread(jax.random.key(0), start, rows)[0].params))
+        return jax.block_until_ready(parallel.unreplicate(spread(jax.random.key(0), start, rows)[0].params))
 
     name = f"a training step of Ho's U-Net, {size.global_batch} images over {count} devices"
     return harness.Case(name, "step", size.steps, [Variant("genjax", lambda: run)], axis="devices", value=count)

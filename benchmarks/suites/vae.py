@@ -105,9 +105,9 @@ def _strongest(notes: Any, network: Any, pixels: Any, batch: int, where: Any) ->
 
 
 def _same_loss(ours: VAE, network: Any, params: Any, images: np.ndarray, notes: Any, device: str) -> float:
-    keys = random.per_example(jax.random.key(1), len(images))
+    keys = random.example_keys(jax.random.key(1), len(images))
     mine = jax.jit(ours.loss)(keys, params, {"image": data.scale(jnp.asarray(images))})[0]
-    draws = jax.jit(lambda keys: random.normal(keys, (ours.num_latents,)))(keys)
+    draws = jax.jit(lambda keys: random.normal(keys, (ours.latent_dim,)))(keys)
     where = notes.device(device)
     flat = notes.tensor(images.reshape(len(images), -1).astype(np.float32) / 255, where)
     theirs = network.loss(flat, notes.tensor(draws, where))

@@ -34,7 +34,7 @@ def binarize(keys: Key, images: Float[Array, "b h w c"]) -> Float[Array, "b h w 
       images: in [-1, 1].
     """
     uniform = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:], images.dtype))
-    drawn = uniform(random.per_example(keys, images.shape[0]))
+    drawn = uniform(random.example_keys(keys, images.shape[0]))
     return jnp.where(drawn < (images + 1) / 2, 1.0, -1.0).astype(images.dtype)
 
 
@@ -46,5 +46,5 @@ def flip(keys: Key, images: Shaped[Array | np.ndarray, "b h w c"]) -> Shaped[Arr
       images: of any dtype.
     """
     images = jnp.asarray(images)
-    mirrored = jax.vmap(jax.random.bernoulli)(random.per_example(keys, len(images)))
+    mirrored = jax.vmap(jax.random.bernoulli)(random.example_keys(keys, len(images)))
     return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)

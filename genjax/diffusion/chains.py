@@ -66,7 +66,7 @@ def chain(
     def sample(key: Key, x_T: Any, keep: Sequence[int] | None = None, *, segment: int | None = None):
         checks.floats("x_T", x_T, "a chain begins at noise")
         x_T = jnp.asarray(x_T, jnp.promote_types(x_T.dtype, jnp.float32))
-        keys = random.per_example(key, x_T.shape[0])
+        keys = random.example_keys(key, x_T.shape[0])
         inputs = jax.tree.map(lambda table: _cast(table, x_T.dtype), steps)
         unit = None if scale is None else jnp.asarray(scale, x_T.dtype)
         start = begin(x_T if unit is None else x_T / unit[0])

@@ -125,7 +125,7 @@ def sdedit(sampler: Callable[[Grid], Sample], grid: Grid, strength: float) -> Sa
     def sample(key: Key, x_T: ArrayLike, keep: Sequence[int] | None = None, *, segment: int | None = None):
         checks.floats("x_T", x_T)
         x_T = jnp.asarray(x_T, jnp.promote_types(jnp.asarray(x_T).dtype, jnp.float32))
-        noise_keys, chain_keys = random.split(random.per_example(key, x_T.shape[0]), 2)
+        noise_keys, chain_keys = random.split(random.example_keys(key, x_T.shape[0]), 2)
         noise = random.normal(noise_keys, x_T.shape[1:], x_T.dtype)
         signal, deviation = (jnp.asarray(table[0], x_T.dtype) for table in (rest.alpha, rest.sigma))
         return run(chain_keys, signal * x_T + deviation * noise if left else x_T, keep, segment=segment)

@@ -85,7 +85,7 @@ def vlb(
     """
     images = _images(images, num_levels)
     _variance(schedule, variance)
-    keys = random.per_example(key, images.shape[0])
+    keys = random.example_keys(key, images.shape[0])
 
     def step(t: Int[Array, ""]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
         times = jnp.broadcast_to(t, images.shape[:1])
@@ -200,7 +200,7 @@ def ode_log_likelihood(denoise: Denoise, schedule: Schedule, key: Key, images: A
     if schedule.num_steps < 2:
         raise ValueError("schedule: expected at least 2 steps, the flow is walked from the first time to the last")
     probe = jax.vmap(lambda k: jax.random.rademacher(k, images.shape[1:], images.dtype))(
-        random.per_example(key, images.shape[0])
+        random.example_keys(key, images.shape[0])
     )
     dims = math.prod(images.shape[1:])
 
@@ -246,7 +246,7 @@ def dequantise(key: Key, images: ArrayLike, num_levels: int = 256) -> tuple[Arra
     images = _images(images, checks.count("num_levels", num_levels, 2))
     width = 2 / (num_levels - 1)
     draw = lambda k: jax.random.uniform(k, images.shape[1:], images.dtype, -0.5, 0.5)
-    noise = jax.vmap(draw)(random.per_example(key, images.shape[0]))
+    noise = jax.vmap(draw)(random.example_keys(key, images.shape[0]))
     return images + width * noise, math.prod(images.shape[1:]) * math.log(width)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from genjax.envs.classic import acrobot, cartpole
 from genjax.envs.environment import Environment, Step, Transition, episodes
 from genjax.envs.tables import chain, grid, ladder, tabular
+from genjax.lazy import attach
 
 __all__ = [
     "ENVIRONMENTS",
@@ -15,9 +16,12 @@ __all__ = [
     "acrobot",
     "cartpole",
     "chain",
+    "classic",
+    "environment",
     "episodes",
     "grid",
     "ladder",
+    "tables",
     "tabular",
 ]
 
@@ -29,3 +33,5 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
     **{f"ladder{rung}": functools.partial(ladder, rung) for rung in range(1, 6)},
 }
 """By name."""
+
+__getattr__, __dir__ = attach(__name__, __all__)

@@ -4,7 +4,7 @@ The critic learns V(s) towards r + γ V(s'), the notes' Q(s, a) ≈ r + V(s'); t
 the advantage Â says how much better the action was than V expected. As with the GAN both losses are one,
     L = L_actor(π, sg(V)) + c L_critic(V),
 over two named parts of the parameters, each with its optimizer, on the step that trains every other model. A batch is
-not a row of data but a rollout of the policy that the state holds: the seam is ``draw`` and nothing else.
+not a row of data but a rollout of the policy that the state holds: the seam is ``sample_batch`` and nothing else.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from genjax import checks, random
 from genjax.envs.environment import Environment, Transition, episodes
 from genjax.theory import information, markov
-from genjax.types import Batch, Draw, Key, Loss, Number, Params, Scalar
+from genjax.types import Batch, BatchFn, Key, Loss, Number, Params, Scalar
 
 Observations = Shaped[Array | np.ndarray, "*batch o"]
 Series = Float[Array, " t"]
@@ -34,20 +34,22 @@ class ActorCritic(NamedTuple):
 
     Fields:
       init: ``(key) -> params``, with the parts ``policy`` and ``value``.
-      loss: ``(key, params, batch) -> (scalar, metrics)``, on what ``draw`` gives; nothing is random. Metrics:
+      loss: ``(key, params, batch) -> (scalar, metrics)``, on what ``sample_batch`` gives; nothing is random. Metrics:
         ``policy``, ``value``, ``entropy`` (nats), ``moved``: share of actions whose probability left the range.
-      draw: ``(key, state, data) -> batch``: rollouts of the policy in ``state.params``, each from a new episode on.
+      sample_batch: ``(key, state, data) -> batch``: rollouts of the policy in ``state.params``, each from a new episode
+        on.
       logits: ``(params, observations) -> [... a]``.
       values: ``(params, observations) -> [...]``.
-      play: ``(keys [b], params) -> (returns [b], lengths [b])`` of one episode for each key; rewards undiscounted.
+      evaluate_episodes: ``(keys [b], params) -> (returns [b], lengths [b])`` of one episode for each key; rewards
+        undiscounted.
     """
 
     init: Callable[[Key], Params]
     loss: Loss
-    draw: Draw
+    sample_batch: BatchFn
     logits: Callable[[Params, Observations], Float[Array, "*batch a"]]
     values: Callable[[Params, Observations], Float[Array, "*batch"]]
-    play: Callable[[Key, Params], tuple[Float[Array, " b"], Int[Array, " b"]]]
+    evaluate_episodes: Callable[[Key, Params], tuple[Float[Array, " b"], Int[Array, " b"]]]
 
 
 def advantages(
@@ -57,7 +59,7 @@ def advantages(
     terminated: Ends,
     truncated: Ends,
     discount: Number,
-    trace: Number,
+    gae_lambda: Number,
 ) -> Series:
     """Generalised advantage estimates (Schulman et al. 2016, eq. 16), within episodes.
 
@@ -68,12 +70,12 @@ def advantages(
       reward, value, next_value: of each step; ``next_value`` of what came after it in the same episode.
       terminated, truncated: whether the step ended an episode, for good or because time was up.
       discount: γ, from 0 to 1.
-      trace: λ, from 0 to 1.
+      gae_lambda: λ, from 0 to 1.
 
     Raises:
       ValueError: γ or λ is elsewhere, there is no step, or a number is not finite.
     """
-    for name, number in (("discount", discount), ("trace", trace)):
+    for name, number in (("discount", discount), ("gae_lambda", gae_lambda)):
         checks.within(name, number, 0, 1)
     for name, numbers in (("reward", reward), ("value", value), ("next_value", next_value)):
         checks.some(name, numbers)
@@ -82,7 +84,7 @@ def advantages(
 
     def back(later: Scalar, step: tuple[Scalar, Bool[Array, ""]]) -> tuple[Scalar, Scalar]:
         delta, ended = step
-        now = delta + discount * trace * jnp.where(ended, 0, later)
+        now = delta + discount * gae_lambda * jnp.where(ended, 0, later)
         return now, now
 
     return jax.lax.scan(back, jnp.zeros_like(delta[0]), (delta, terminated | truncated), reverse=True)[1]
@@ -109,10 +111,10 @@ def build(
     num_envs: int = 16,
     num_steps: int = 128,
     discount: Number = 0.99,
-    trace: Number = 0.95,
-    entropy_weight: Number = 0.01,
-    value_weight: Number = 0.5,
-    clip: Number | None = None,
+    gae_lambda: Number = 0.95,
+    ent_coef: Number = 0.01,
+    vf_coef: Number = 0.5,
+    clip_eps: Number | None = None,
     normalise: bool = True,
     axis_name: str | None = None,
 ) -> ActorCritic:
@@ -125,11 +127,11 @@ def build(
       num_envs: copies of the environment, over all devices, which it splits over.
       num_steps: of a rollout in each; more than an episode has, or what comes late is never seen.
       discount: γ, from 0 to 1.
-      trace: λ of ``advantages``, from 0 to 1.
-      entropy_weight: of the policy's entropy, which keeps it from being sure too early; at least 0.
-      value_weight: c, at least 0.
-      clip: ε of PPO's clipped objective (Schulman et al. 2017, eq. 7), for several steps on one rollout; None is A2C
-        (Mnih et al. 2016).
+      gae_lambda: λ of ``advantages``, from 0 to 1.
+      ent_coef: of the policy's entropy, which keeps it from being sure too early; at least 0.
+      vf_coef: c, at least 0.
+      clip_eps: ε of PPO's clipped objective (Schulman et al. 2017, eq. 7), for several steps on one rollout; None is
+        A2C (Mnih et al. 2016).
       normalise: advantages to mean 0 and standard deviation 1 over the rollout.
       axis_name: where set, each device plays its share of the copies.
 
@@ -138,12 +140,12 @@ def build(
     """
     for name, number in (("num_envs", num_envs), ("num_steps", num_steps)):
         checks.count(name, number)
-    for name, share in (("discount", discount), ("trace", trace)):
+    for name, share in (("discount", discount), ("gae_lambda", gae_lambda)):
         checks.within(name, share, 0, 1)
-    for name, weight in (("entropy_weight", entropy_weight), ("value_weight", value_weight)):
+    for name, weight in (("ent_coef", ent_coef), ("vf_coef", vf_coef)):
         checks.weight(name, weight)
-    if clip is not None:
-        checks.positive("clip", clip)
+    if clip_eps is not None:
+        checks.positive("clip_eps", clip_eps)
 
     def seen(observations: Any) -> None:
         checks.floating("observations", observations)
@@ -178,17 +180,17 @@ def build(
         start_key, run_key = jax.random.split(key)
         return markov.simulate(kernel, run_key, start(start_key), length=length)[1]
 
-    def draw(key: Key, state: Any, data: Any) -> Batch:
+    def sample_batch(key: Key, state: Any, data: Any) -> Batch:
         shares, share = (1, 0) if axis_name is None else (jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name))
         if num_envs % shares:
             raise ValueError(f"num_envs: expected a multiple of the {shares} devices, got {num_envs}")
         local = num_envs // shares
         stream = jax.random.fold_in(jax.random.fold_in(key, _ROLLOUT_STREAM), state.step)
-        keys = random.per_example(stream, local, first=share * local)
+        keys = random.example_keys(stream, local, first=share * local)
         seen = jax.vmap(lambda key: rollout(key, state.params, num_steps))(keys)  # [local, num_steps, ...]
         before, after = (values(state.params, part) for part in (seen.observation, seen.next_observation))
         estimate = jax.vmap(advantages, (0, 0, 0, 0, 0, None, None))
-        advantage = estimate(seen.reward, before, after, seen.terminated, seen.truncated, discount, trace)
+        advantage = estimate(seen.reward, before, after, seen.terminated, seen.truncated, discount, gae_lambda)
         target = advantage + before
         if normalise:
             mean = lambda x: jnp.mean(x) if axis_name is None else jax.lax.pmean(jnp.mean(x), axis_name)
@@ -211,18 +213,18 @@ def build(
         for name in ("log_prob", "advantage", "target"):
             checks.finite(name, batch[name])
         log_prob, advantage = _of(chances, batch["action"]), batch["advantage"]
-        if clip is None:
+        if clip_eps is None:
             gain, moved = log_prob * advantage, jnp.zeros_like(log_prob)
         else:
             ratio = probability_ratio(log_prob, batch["log_prob"])
-            gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
-            moved = jnp.abs(ratio - 1) > clip
+            gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip_eps, 1 + clip_eps) * advantage)
+            moved = jnp.abs(ratio - 1) > clip_eps
         entropy = information.entropy_from_logits(chances).mean()
         error = jnp.mean((values(params, batch["observation"]) - batch["target"]) ** 2) / 2
         metrics = {"policy": -gain.mean(), "value": error, "entropy": entropy, "moved": moved.mean(dtype=jnp.float32)}
-        return -gain.mean() - entropy_weight * entropy + value_weight * error, metrics
+        return -gain.mean() - ent_coef * entropy + vf_coef * error, metrics
 
-    def play(keys: Key, params: Params) -> tuple[Float[Array, " b"], Int[Array, " b"]]:
+    def evaluate_episodes(keys: Key, params: Params) -> tuple[Float[Array, " b"], Int[Array, " b"]]:
         def one(key: Key):
             seen = rollout(key, params, env.max_steps)
             ended = jnp.cumsum(seen.terminated | seen.truncated)
@@ -237,7 +239,7 @@ def build(
         out = jax.eval_shape(lambda p, x, network=network: network.apply({"params": p}, x), shapes[part], nothing)
         if out.shape != (1, width):
             raise ValueError(f"{part}: expected {width} outputs, got {out.shape[1:]}")
-    return ActorCritic(init, loss, draw, logits, values, play)
+    return ActorCritic(init, loss, sample_batch, logits, values, evaluate_episodes)
 
 
 def optimizer(

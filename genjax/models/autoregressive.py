@@ -125,7 +125,7 @@ def build(
     def sample(key: Key, params: Params, num: int, labels: Labels | None = None) -> Images:
         labels = checks.labels("labels", labels, num_classes, num)
         nothing = jnp.zeros((h, w), bool)
-        return generate(random.per_example(key, num), params, jnp.zeros((num, *shape)), nothing, labels)
+        return generate(random.example_keys(key, num), params, jnp.zeros((num, *shape)), nothing, labels)
 
     def complete(key: Key, params: Params, images: Any, known: Mask, labels: Labels | None = None) -> Images:
         images = check(images)
@@ -136,7 +136,7 @@ def build(
         if known.shape != (h, w):
             raise ValueError(f"known: expected the shape {(h, w)} of the images, got {known.shape}")
         check_prefix(known)
-        return generate(random.per_example(key, images.shape[0]), params, images, known, labels)
+        return generate(random.example_keys(key, images.shape[0]), params, images, known, labels)
 
     trial_labels = jnp.zeros(1, jnp.int32) if num_classes else None
     trial = lambda key: apply(init(key), jnp.zeros((1, *shape)), trial_labels)

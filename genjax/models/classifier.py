@@ -46,7 +46,7 @@ class Network(nn.Module):
         """Logits."""
         return self.head(self.trunk(images))
 
-    def see(self, images: Pixels) -> Float[Array, "b f"]:
+    def extract_features(self, images: Pixels) -> Float[Array, "b f"]:
         """Features."""
         return self.trunk(images)
 
@@ -81,7 +81,7 @@ def build(network: Network, shape: tuple[int, int, int]) -> Classifier:
 
     def features(params: Params, images: Any) -> Float[Array, "b f"]:
         images = checks.images("images", images, shape)
-        return jnp.asarray(network.apply({"params": params}, images, method="see"))
+        return jnp.asarray(network.apply({"params": params}, images, method="extract_features"))
 
     def init(key: Key) -> Params:
         return network.init(key, jnp.zeros((1, *shape)))["params"]

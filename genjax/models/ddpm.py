@@ -172,7 +172,7 @@ def build(
 
     def each(key: Key, params: Params, batch: Batch) -> Float[Array, " b"]:
         images = checks.batch("image", batch["image"])
-        loss_keys, dropout_keys = random.split(random.per_example(key, images.shape[0]), 2)
+        loss_keys, dropout_keys = random.split(random.example_keys(key, images.shape[0]), 2)
         labels = None
         if num_classes:
             checks.labels("label", batch["label"], num_classes, len(images), none=True)
@@ -189,7 +189,7 @@ def build(
         checks.count("num", num, 0)
         if labels is not None:
             checks.labels("labels", labels, num_classes, num)
-        start_keys, chain_keys = random.split(random.per_example(key, num), 2)
+        start_keys, chain_keys = random.split(random.example_keys(key, num), 2)
         return sampler(denoiser(params, labels), schedule)(chain_keys, random.normal(start_keys, shape), keep)
 
     def seen(key: Key, labels: Labels | None = None) -> Images:
@@ -224,7 +224,7 @@ def loss_aware(model: DDPM, num_steps: int, *, floor: float = 1e-3) -> DDPM:
         return statistics.mark({"network": model.init(key), "squares": jnp.ones(num_steps)}, SQUARES)
 
     def weighed(key: Key, params: Params, batch: Batch):
-        keys = random.per_example(key, batch["image"].shape[0])
+        keys = random.example_keys(key, batch["image"].shape[0])
         time_keys, rest = random.split(keys, 2)
         share = jnp.sqrt(jax.lax.stop_gradient(params["squares"]))
         share = (1 - floor) * share / share.sum() + floor / num_steps

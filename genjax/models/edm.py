@@ -118,7 +118,7 @@ def build(
 
     def each(key: Key, params: Params, batch: Batch) -> Float[Array, " b"]:
         images = checks.batch("image", batch["image"])
-        loss_keys, dropout_keys = random.split(random.per_example(key, images.shape[0]), 2)
+        loss_keys, dropout_keys = random.split(random.example_keys(key, images.shape[0]), 2)
         return losses(
             said(params, dropout_keys),
             loss_keys,
@@ -137,7 +137,7 @@ def build(
 
     def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None):
         checks.count("num", num, 0)
-        start_keys, chain_keys = random.split(random.per_example(key, num), 2)
+        start_keys, chain_keys = random.split(random.example_keys(key, num), 2)
         start = random.normal(start_keys, shape) * jnp.asarray(places.sigma[0], jnp.float32)
         return sampler(denoise(params), places)(chain_keys, start, keep)
 

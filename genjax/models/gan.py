@@ -30,7 +30,7 @@ Logits = Float[Array, " b"]
 Table = Float[Array | np.ndarray, "..."]
 
 
-class Game(NamedTuple):
+class GANLoss(NamedTuple):
     """What the players minimise, for each image.
 
     Fields:
@@ -81,18 +81,18 @@ def _cross_entropy(real: Logits, fake: Logits) -> Logits:
     return jax.nn.softplus(-real) + jax.nn.softplus(fake)
 
 
-minimax = Game(_cross_entropy, lambda fake: -jax.nn.softplus(fake))
+minimax = GANLoss(_cross_entropy, lambda fake: -jax.nn.softplus(fake))
 """Goodfellow et al. 2014, eq. 1: G descends log(1 - D), which is flat where D is sure."""
-non_saturating = Game(_cross_entropy, lambda fake: jax.nn.softplus(-fake))
+non_saturating = GANLoss(_cross_entropy, lambda fake: jax.nn.softplus(-fake))
 """The same D; G descends -log D (§3)."""
-least_squares = Game(lambda real, fake: ((real - 1) ** 2 + fake**2) / 2, lambda fake: (fake - 1) ** 2 / 2)
+least_squares = GANLoss(lambda real, fake: ((real - 1) ** 2 + fake**2) / 2, lambda fake: (fake - 1) ** 2 / 2)
 """Mao et al. 2017, eq. 9: 1 is data, 0 is not."""
-hinge = Game(lambda real, fake: jax.nn.relu(1 - real) + jax.nn.relu(1 + fake), lambda fake: -fake)
+hinge = GANLoss(lambda real, fake: jax.nn.relu(1 - real) + jax.nn.relu(1 + fake), lambda fake: -fake)
 """Lim & Ye 2017; Miyato et al. 2018, eq. 16 and 17."""
-wasserstein = Game(lambda real, fake: fake - real, lambda fake: -fake)
+wasserstein = GANLoss(lambda real, fake: fake - real, lambda fake: -fake)
 """Arjovsky et al. 2017: the 1-Wasserstein distance, for a D of slope at most 1; wants ``gradient_penalty``."""
 
-GAMES = {
+LOSSES = {
     "minimax": minimax,
     "non_saturating": non_saturating,
     "least_squares": least_squares,
@@ -152,30 +152,31 @@ class GAN(NamedTuple):
 def build(
     generator: nn.Module,
     discriminator: nn.Module,
-    game: Game,
+    gan_loss: GANLoss,
     shape: tuple[int, int, int],
     *,
-    num_latents: int = 64,
-    slope: Number = 0.0,
+    latent_dim: int = 64,
+    gp_weight: Number = 0.0,
     r1_weight: Number = 0.0,
 ) -> GAN:
-    """A GAN of two networks and a game.
+    """A GAN of two networks and what they minimise.
 
     Args:
       generator: ``network(z, labels=None) -> [b h w c]``, in [-1, 1].
-      discriminator: ``network(images, labels=None) -> [b 1]``; a sown ``pull`` is added to the loss (``nn.spectral``).
-      game: what each minimises.
+      discriminator: ``network(images, labels=None) -> [b 1]``; a sown ``aux_loss`` is added to the loss
+        (``nn.spectral``).
+      gan_loss: what each minimises.
       shape: (h, w, c) of an image.
-      num_latents: d, numbers of z.
-      slope: weight of ``gradient_penalty`` between data and fakes; 10 in the paper.
+      latent_dim: d, numbers of z.
+      gp_weight: weight of ``gradient_penalty`` between data and fakes; 10 in the paper.
       r1_weight: weight of ``r1`` at the data.
 
     Raises:
       ValueError: the networks' outputs do not fit, or a weight is negative or not finite.
     """
-    checks.count("num_latents", num_latents)
+    checks.count("latent_dim", latent_dim)
     checks.counts("shape", shape, length=3)
-    checks.weight("slope", slope)
+    checks.weight("gp_weight", gp_weight)
     checks.weight("r1_weight", r1_weight)
     num_classes = getattr(generator, "num_classes", 0)
 
@@ -190,7 +191,7 @@ def build(
         return checks.images(name, images, shape, -math.inf, math.inf)  # points of a plane may lie anywhere
 
     def generate(params: Params, z: Any, labels: Labels | None = None) -> Images:
-        checks.vectors("z", z, num_latents)
+        checks.vectors("z", z, latent_dim)
         labels = checks.labels("labels", labels, num_classes, np.shape(z)[0])
         return jnp.asarray(generator.apply({"params": params["generator"]}, z, labels))
 
@@ -202,10 +203,10 @@ def build(
     def init(key: Key) -> Params:
         generator_key, discriminator_key = jax.random.split(key)
         labels = jnp.zeros(1, jnp.int32) if num_classes else None
-        made = generator.init(generator_key, jnp.zeros((1, num_latents)), labels)
+        made = generator.init(generator_key, jnp.zeros((1, latent_dim)), labels)
         judge = discriminator.init(discriminator_key, jnp.zeros((1, *shape)), labels)
         return statistics.mark(
-            {"generator": made["params"], "discriminator": judge["params"]}, pulled(judge.get("pull", {}))
+            {"generator": made["params"], "discriminator": judge["params"]}, pulled(judge.get("aux_loss", {}))
         )
 
     def pulled(sown: Any) -> dict[statistics.Path, float]:
@@ -215,25 +216,25 @@ def build(
 
     def loss(key: Key, params: Params, batch: Batch):
         real, labels = images_of("image", batch["image"]), labels_of(batch)
-        keys = random.split(random.per_example(key, real.shape[0]), 3)
+        keys = random.split(random.example_keys(key, real.shape[0]), 3)
         still = jax.lax.stop_gradient(params)
         theirs, mine = params | {"generator": still["generator"]}, params | {"discriminator": still["discriminator"]}
 
-        fake = generate(theirs, random.normal(keys[0], (num_latents,)), labels)
+        fake = generate(theirs, random.normal(keys[0], (latent_dim,)), labels)
         variables = {"params": params["discriminator"]}
-        answer, sown = discriminator.apply(variables, real, labels, mutable=["pull"])
+        answer, sown = discriminator.apply(variables, real, labels, mutable=["aux_loss"])
         real_logits, fake_logits = jnp.asarray(answer)[:, 0], discriminate(theirs, fake, labels)
         critic = lambda images: discriminate(theirs, images, labels)
         penalty = jnp.zeros(real.shape[0])
-        if not _absent(slope):
+        if not _absent(gp_weight):
             share = jax.vmap(lambda key: jax.random.uniform(key, (1, 1, 1)))(keys[1])
-            penalty += slope * gradient_penalty(critic, share * real + (1 - share) * fake)
+            penalty += gp_weight * gradient_penalty(critic, share * real + (1 - share) * fake)
         if not _absent(r1_weight):
             penalty += r1_weight * r1(critic, real)
-        judged = jnp.mean(game.discriminator(real_logits, fake_logits))
+        judged = jnp.mean(gan_loss.discriminator(real_logits, fake_logits))
 
-        drawn = generate(mine, random.normal(keys[2], (num_latents,)), labels)
-        made = jnp.mean(game.generator(discriminate(mine, drawn, labels)))
+        drawn = generate(mine, random.normal(keys[2], (latent_dim,)), labels)
+        made = jnp.mean(gan_loss.generator(discriminate(mine, drawn, labels)))
         metrics = {
             "discriminator": judged,
             "generator": made,
@@ -241,16 +242,16 @@ def build(
             "real": real_logits.mean(),
             "fake": fake_logits.mean(),
         }
-        statistics.require(params, pulled(sown.get("pull", {})))
+        statistics.require(params, pulled(sown.get("aux_loss", {})))
         pull = sum(jnp.sum(p) for p in jax.tree.leaves(sown))
         return judged + penalty.mean() + made + pull - jax.lax.stop_gradient(pull), metrics
 
     def sample(key: Key, params: Params, num: int, labels: Labels | None = None) -> Images:
-        return generate(params, random.normal(random.per_example(key, num), (num_latents,)), labels)
+        return generate(params, random.normal(random.example_keys(key, num), (latent_dim,)), labels)
 
     def trial(key: Key):
         params, labels = init(key), jnp.zeros(1, jnp.int32) if num_classes else None
-        images = generate(params, jnp.zeros((1, num_latents)), labels)
+        images = generate(params, jnp.zeros((1, latent_dim)), labels)
         variables = {"params": params["discriminator"]}
         return images, discriminator.apply(variables, jnp.zeros((1, *shape)), labels)
 
@@ -265,19 +266,19 @@ def build(
 
 
 def optimizer(
-    generator: optax.GradientTransformation, discriminator: optax.GradientTransformation, *, critic_steps: int = 1
+    generator: optax.GradientTransformation, discriminator: optax.GradientTransformation, *, n_critic: int = 1
 ) -> optax.GradientTransformation:
-    """An optimizer for each player; the generator moves at every ``critic_steps``-th step, and otherwise rests.
+    """An optimizer for each player; the generator moves at every ``n_critic``-th step, and otherwise rests.
 
     The running vectors of ``nn.spectral`` go all the way to where they are pulled (``genjax.statistics``).
 
     Raises:
-      ValueError: ``critic_steps`` below 1.
+      ValueError: ``n_critic`` below 1.
     """
-    if isinstance(critic_steps, bool) or not isinstance(critic_steps, int) or critic_steps < 1:
-        raise ValueError(f"critic_steps: expected at least 1 step of the discriminator, got {critic_steps}")
-    if critic_steps > 1:
-        generator = optax.conditionally_mask(generator, lambda step: step % critic_steps == critic_steps - 1)
+    if isinstance(n_critic, bool) or not isinstance(n_critic, int) or n_critic < 1:
+        raise ValueError(f"n_critic: expected at least 1 step of the discriminator, got {n_critic}")
+    if n_critic > 1:
+        generator = optax.conditionally_mask(generator, lambda step: step % n_critic == n_critic - 1)
     players = {"generator": generator, "discriminator": discriminator}
     return statistics.optimizer(players, lambda path: path[0])
 

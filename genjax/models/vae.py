@@ -61,7 +61,7 @@ class VAE(NamedTuple):
       log_weights: ``(key, params, batch, num_samples) -> [num_samples b]``: log p(x, z) - log q(z|x) of draws of q;
         ``variational.elbo`` and ``variational.importance_weighted_bound`` make bounds of them.
       log_joint: ``(params, batch, z [b d]) -> [b]``: log p(x|z) + log p(z), nats.
-      num_latents: d.
+      latent_dim: d.
     """
 
     init: Callable[[Key], Params]
@@ -71,7 +71,7 @@ class VAE(NamedTuple):
     sample: Sample
     log_weights: Callable[[Key, Params, Batch, int], Float[Array, "k b"]]
     log_joint: Callable[[Params, Batch, Any], Float[Array, " b"]]
-    num_latents: int
+    latent_dim: int
 
 
 def rate(q: DiagGaussian, free_bits: Number = 0.0) -> Float[Array, " b"]:
@@ -128,7 +128,7 @@ def build(
         return jnp.asarray(decoder.apply({"params": params["decoder"]}, z, labels))
 
     def decode(params: Params, z: Any, labels: Labels | None = None) -> Images:
-        checks.vectors("z", z, num_latents)
+        checks.vectors("z", z, latent_dim)
         labels = checks.labels("labels", labels, num_classes, np.shape(z)[0])
         return likelihood.mean(output(params, z, labels))
 
@@ -149,7 +149,7 @@ def build(
     def loss(key: Key, params: Params, batch: Batch):
         images, labels = checks.images("images", batch["image"], shape), labels_of(batch)
         q = encode(params, images, labels)
-        z = gaussian.sample(random.per_example(key, images.shape[0]), q)
+        z = gaussian.sample(random.example_keys(key, images.shape[0]), q)
         distortion = -likelihood.log_prob(output(params, z, labels), images)
         weight = batch.get("beta", beta)
         checks.weight("beta", weight)
@@ -157,17 +157,17 @@ def build(
         return jnp.mean(distortion + weight * rate(q, free_bits)), metrics
 
     def sample(key: Key, params: Params, num: int, labels: Labels | None = None) -> Images:
-        keys = random.per_example(key, num)
-        return decode(params, random.normal(keys, (num_latents,)), labels)
+        keys = random.example_keys(key, num)
+        return decode(params, random.normal(keys, (latent_dim,)), labels)
 
     def log_joint(params: Params, batch: Batch, z: Any) -> Float[Array, " b"]:
-        checks.vectors("z", z, num_latents)
+        checks.vectors("z", z, latent_dim)
         prior = gaussian.log_prob(DiagGaussian(jnp.zeros_like(z), jnp.zeros_like(z)), z)
         return likelihood.log_prob(output(params, z, labels_of(batch)), batch["image"]) + prior
 
     def log_weights(key: Key, params: Params, batch: Batch, num_samples: int) -> Float[Array, "k b"]:
         checks.count("num_samples", num_samples)
-        keys = random.per_example(key, batch["image"].shape[0])
+        keys = random.example_keys(key, batch["image"].shape[0])
         q = encode(params, batch["image"], labels_of(batch))
 
         def weigh(i):
@@ -190,8 +190,8 @@ def build(
     q, out = jax.eval_shape(trial, jax.eval_shape(lambda: jax.random.key(0)))
     if out.shape[1:] != outputs:
         raise ValueError(f"decoder: expected outputs of shape {outputs}, got {out.shape[1:]}")
-    num_latents = q.mean.shape[-1]
-    return VAE(init, loss, encode, decode, sample, log_weights, log_joint, num_latents)
+    latent_dim = q.mean.shape[-1]
+    return VAE(init, loss, encode, decode, sample, log_weights, log_joint, latent_dim)
 
 
 def log_evidence(
@@ -224,8 +224,8 @@ def log_evidence(
       ValueError: the model does not have two latents; or, outside ``jit``, the value of an image does not stand still.
     """
     num = np.shape(batch["image"])[0]
-    if model.num_latents != 2:
-        raise ValueError(f"model: expected two latents, for a grid over them; got {model.num_latents}")
+    if model.latent_dim != 2:
+        raise ValueError(f"model: expected two latents, for a grid over them; got {model.latent_dim}")
     found = quadrature.log_integral(
         lambda z: model.log_joint(params, batch, z), num, width=width, num_points=num_points, tolerance=tolerance
     )

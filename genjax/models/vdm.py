@@ -167,7 +167,7 @@ def build(
     def draw(key: Key, batch: Batch, training: bool) -> tuple[_Drawn, Times]:
         given = checks.batch("image", batch["image"])
         images = (jnp.round((given + 1) / 2 * (num_levels - 1)) / (num_levels - 1)) * 2 - 1
-        keys = random.split(random.per_example(key, images.shape[0]), 4)
+        keys = random.split(random.example_keys(key, images.shape[0]), 4)
         if "time" in batch:
             checks.within("time", batch["time"], 0, 1)
         t = batch["time"] if "time" in batch else jax.vmap(jax.random.uniform)(keys[0])
@@ -200,7 +200,7 @@ def build(
 
     def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None):
         checks.count("num", num, 0)
-        start_keys, chain_keys = random.split(random.per_example(key, num), 2)
+        start_keys, chain_keys = random.split(random.example_keys(key, num), 2)
         return draws(denoise(params), grid(params, num_steps))(chain_keys, random.normal(start_keys, shape), keep)
 
     untrained = {"schedule": curve.init(jax.random.key(0), jnp.zeros(1))["params"]}

@@ -80,7 +80,12 @@ def gradient_codebook(size: int) -> Codebook:
 
 
 def ema_codebook(
-    size: int, *, decay: Number = 0.99, restart: Number = 0.0, epsilon: Number = 1e-5, num_vectors: int = 8192
+    size: int,
+    *,
+    decay: Number = 0.99,
+    dead_code_threshold: Number = 0.0,
+    epsilon: Number = 1e-5,
+    num_vectors: int = 8192,
 ) -> Codebook:
     """Entries that are running means of what was nearest to them (appendix A.1), as gradient descent.
 
@@ -90,20 +95,20 @@ def ema_codebook(
     gradient descent with rate 1 - γ, which ``optimizer`` gives it, on ½ (N - n)² + ½ |m - Σ z|²: so the recursion needs
     no state beside the parameters, and gradients averaged over devices make it that of the whole batch.
 
-    An entry whose N falls below ``restart`` times its fair share 1/k begins anew beside a much used one, which it then
-    shares the vectors of: the split of Linde, Buzo & Gray (1980). Nothing is random, so devices agree about it.
+    An entry whose N falls below ``dead_code_threshold`` times its fair share 1/k begins anew beside a much used one,
+    and the two share the vectors: the split of Linde, Buzo & Gray (1980). Nothing is random, so devices agree about it.
 
     Args:
       size: k.
       decay: γ.
-      restart: 0 leaves dead entries dead.
+      dead_code_threshold: 0 leaves dead entries dead.
       epsilon: ε of Laplace smoothing, which keeps N from 0, in vectors as the N of the paper and of its code are:
         there (N + ε) / (n + k ε) n, with n = Σ N the vectors of a batch; here N is a share, and ε / n is added to it.
       num_vectors: n, over all devices: b·h2·w2 for a batch of b images. By default the paper's for CIFAR-10, 128·8·8.
 
     Raises:
-      ValueError: ``size`` or ``num_vectors`` < 1, ``decay`` outside (0, 1), ``restart`` outside [0, 1) or ``epsilon``
-        negative.
+      ValueError: ``size`` or ``num_vectors`` < 1, ``decay`` outside (0, 1), ``dead_code_threshold`` outside [0, 1) or
+        ``epsilon`` negative.
     """
     _check_size(size)
     checks.weight("epsilon", epsilon)
@@ -111,8 +116,10 @@ def ema_codebook(
     least = epsilon / num_vectors
     if not 0 < decay < 1:
         raise ValueError(f"decay: expected a number in (0, 1), such as 0.99; got {decay:g}")
-    if not 0 <= restart < 1:
-        raise ValueError(f"restart: expected 0 (never) to below 1, a part of the fair share; got {restart:g}")
+    if not 0 <= dead_code_threshold < 1:
+        raise ValueError(
+            f"dead_code_threshold: expected 0 (never) to below 1, a part of the fair share; got {dead_code_threshold:g}"
+        )
 
     def init(key: Key, d: int) -> Params:
         share = jnp.full(size, 1 / size)
@@ -130,8 +137,8 @@ def ema_codebook(
             "share": quantizer.usage(indices, size),
             "sum": jax.ops.segment_sum(z, indices, size) / num,
         }
-        if restart:
-            target = _split(params, vectors(params), target, restart / size, decay)
+        if dead_code_threshold:
+            target = _split(params, vectors(params), target, dead_code_threshold / size, decay)
         squares = jax.tree.map(lambda p, t: 0.5 * jnp.sum((p - jax.lax.stop_gradient(t)) ** 2), params, target)
         pull = squares["share"] + squares["sum"]
         return pull - jax.lax.stop_gradient(pull)  # a gradient, and no part of the loss

@@ -43,7 +43,7 @@ class Dropout(nn.Module):
             return x
         if keys.shape != x.shape[:1]:
             raise ValueError(
-                f"keys: expected {x.shape[0]}, one per example, got shape {keys.shape}; use random.per_example"
+                f"keys: expected {x.shape[0]}, one per example, got shape {keys.shape}; use random.example_keys"
             )
         name = zlib.crc32("/".join(self.path).encode())
         draw = lambda key: jax.random.bernoulli(jax.random.fold_in(key, name), 1 - self.rate, x.shape[1:])

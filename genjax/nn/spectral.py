@@ -2,7 +2,7 @@
 
 W̄ = W / σ, σ = vᵀ W u, where u and v are one step of power iteration on from what u was: v ∝ W u, u ∝ Wᵀ v. The new u
 is no gradient step, but a loss of ½ |u - u'|² and plain gradient descent of rate 1 take u there, so that the state of a
-network remains its parameters: the layer sows that loss as ``pull``, and ``models.gan.optimizer`` does the rest.
+network remains its parameters: the layer sows that loss as ``aux_loss``, and ``models.gan.optimizer`` does the rest.
 """
 
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def normalised(module: nn.Module, kernel: Kernel) -> Kernel:
     root = jnp.sqrt(jnp.where(largest > 0, largest, 1))  # twice its root: 1 / largest may be below the range of floats
     matrix, kernel = matrix / root / root, kernel / root / root  # so that no square of W leaves it
     v, new = power_iteration(jax.lax.stop_gradient(matrix), jax.lax.stop_gradient(u))
-    module.sow("pull", "u", 0.5 * jnp.sum((u - new) ** 2))
+    module.sow("aux_loss", "u", 0.5 * jnp.sum((u - new) ** 2))
     sigma = v @ matrix @ new
     return kernel / jnp.where(sigma > 0, sigma, 1)
 

@@ -20,7 +20,7 @@ Run = Callable[[Any, TrainState, Data], tuple[TrainState, Metrics]]
 """``(key, state, data) -> (state, metrics)``; in place of the key any tree of arrays."""
 
 
-def spread(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
+def distribute(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
     """The run on several devices at once, compiled; the state given to it is consumed.
 
     Args:
@@ -42,12 +42,12 @@ def spread(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
 
 
 def replicate(tree, devices: Sequence[jax.Device] | None = None):
-    """A copy of every array on every device, as the runs of ``spread`` take and return them."""
+    """A copy of every array on every device, as the runs of ``distribute`` take and return them."""
     mesh = jax.sharding.Mesh(np.array(jax.local_devices() if devices is None else devices), (AXIS,))
     return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
-def local(tree):
+def unreplicate(tree):
     """The copy on this machine's first device."""
     return jax.tree.map(lambda array: array.addressable_data(0), tree)
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Int, UInt32
 from genjax import checks, random, statistics
 from genjax.theory import markov
 from genjax.training.state import TrainState
-from genjax.types import Data, Draw, Kernel, Key, Loss, Metrics, Params
+from genjax.types import BatchFn, Data, Kernel, Key, Loss, Metrics, Params
 
 _DATA_STREAM, _PLACE_STREAM = 0xFFFFFFFF, 0xFFFFFFFC  # those between are train/loop.py's
 
@@ -47,7 +47,7 @@ def gradient_step(
         statistics.check(state.params, optimizer)
         if axis_name is not None:
             num = jax.tree.leaves(batch)[0].shape[0]
-            key = random.per_example(key, num, first=jax.lax.axis_index(axis_name) * num)
+            key = random.example_keys(key, num, first=jax.lax.axis_index(axis_name) * num)
         (value, metrics), gradients = jax.value_and_grad(loss, argnums=1, has_aux=True)(key, state.params, batch)
         metrics = {"loss": value, **metrics}
         if axis_name is not None:
@@ -77,7 +77,7 @@ def average(ema_params: Params, params: Params, decay: float | int, step: Int[Ar
     return optax.incremental_update(params, ema_params, 1 - warm if decay else 1.0)
 
 
-def rows(batch_size: int, *, axis_name: str | None = None) -> Draw:
+def rows(batch_size: int, *, axis_name: str | None = None) -> BatchFn:
     """The rows that ``state.step`` points at: every epoch visits every row exactly once, in an order of its own.
 
     Step i takes places i·b to i·b + b - 1 of the endless sequence of epochs, so an epoch need not end with a batch.
@@ -93,7 +93,7 @@ def rows(batch_size: int, *, axis_name: str | None = None) -> Draw:
     """
     checks.count("batch_size", batch_size)
 
-    def draw(key: Key, state: TrainState, data: Data):
+    def sample_batch(key: Key, state: TrainState, data: Data):
         _rows_of("data", data)
         size = jax.tree.leaves(data)[0].shape[0]
         shares, share = (1, 0) if axis_name is None else (jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name))
@@ -102,37 +102,37 @@ def rows(batch_size: int, *, axis_name: str | None = None) -> Draw:
         index = _epoch_order(key, place, size)
         return jax.tree.map(lambda array: jnp.asarray(array)[index], data)
 
-    return draw
+    return sample_batch
 
 
-def scheduled(draw: Draw, name: str, schedule: optax.Schedule) -> Draw:
-    """The batches of ``draw`` with one thing more: ``name``, [b], what the schedule says at the step.
+def with_schedule(sample_batch: BatchFn, name: str, schedule: optax.Schedule) -> BatchFn:
+    """The batches of ``sample_batch`` with one thing more: ``name``, [b], what the schedule says at the step.
 
-    >>> batches = scheduled(rows(2), "beta", optax.linear_schedule(0.0, 1.0, 10))  # KL warm-up of a VAE
+    >>> batches = with_schedule(rows(2), "beta", optax.linear_schedule(0.0, 1.0, 10))  # KL warm-up of a VAE
     """
 
     def with_number(key: Key, state: TrainState, data: Data):
-        batch = draw(key, state, data)
+        batch = sample_batch(key, state, data)
         num = jax.tree.leaves(batch)[0].shape[0]
         return {**batch, name: jnp.broadcast_to(jnp.asarray(schedule(state.step), jnp.float32), (num,))}
 
     return with_number
 
 
-def stratified(draw: Draw, name: str, *, axis_name: str | None = None) -> Draw:
-    """The batches of ``draw`` with one thing more: ``name``, [b], evenly spread in [0, 1) over the whole batch.
+def with_stratified_times(sample_batch: BatchFn, name: str, *, axis_name: str | None = None) -> BatchFn:
+    """The batches of ``sample_batch`` with one thing more: ``name``, [b], evenly spread in [0, 1) over the whole batch.
 
     Number i of b is (i/b + u) mod 1 with one uniform u for each step: each is uniform, and together they cover the
     interval with less variance than independent ones (Kingma et al. 2021, App. I.1).
 
     Args:
-      draw: of the rows.
+      sample_batch: of the rows.
       name: of what is added, as ``"time"`` of a diffusion model.
       axis_name: as of ``rows``; devices share u and divide the places.
     """
 
     def with_places(key: Key, state: TrainState, data: Data):
-        batch = draw(key, state, data)
+        batch = sample_batch(key, state, data)
         local = jax.tree.leaves(batch)[0].shape[0]
         shares, share = (1, 0) if axis_name is None else (jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name))
         shift = jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, _PLACE_STREAM), state.step))
@@ -142,7 +142,9 @@ def stratified(draw: Draw, name: str, *, axis_name: str | None = None) -> Draw:
     return with_places
 
 
-def repeat(step: Kernel, draw: Draw, num_steps: int) -> Callable[[Key, TrainState, Data], tuple[TrainState, Metrics]]:
+def repeat(
+    step: Kernel, sample_batch: BatchFn, num_steps: int
+) -> Callable[[Key, TrainState, Data], tuple[TrainState, Metrics]]:
     """``num_steps`` training steps as one scan: ``(key of the run, state, data) -> (state, metrics [num_steps])``.
 
     Raises:
@@ -152,14 +154,14 @@ def repeat(step: Kernel, draw: Draw, num_steps: int) -> Callable[[Key, TrainStat
 
     def run(key: Key, state: TrainState, data: Data) -> tuple[TrainState, Metrics]:
         def kernel(_, state, __):
-            return step(jax.random.fold_in(key, state.step), state, draw(key, state, data))
+            return step(jax.random.fold_in(key, state.step), state, sample_batch(key, state, data))
 
         return markov.simulate(kernel, key, state, length=num_steps)
 
     return run
 
 
-def epochs(step: Kernel, num_epochs: int, batch_size: int) -> Kernel:
+def minibatch_updates(step: Kernel, num_epochs: int, batch_size: int) -> Kernel:
     """Several steps on one batch as one: the batch in smaller ones, ``num_epochs`` times, each in an order of its own.
 
     Args:
@@ -207,7 +209,7 @@ def evaluate(loss: Loss, batch_size: int) -> Callable[[Key, Params, Data], Metri
     def run(key: Key, params: Params, data: Data) -> Metrics:
         _rows_of("data", data)
         size = jax.tree.leaves(data)[0].shape[0]
-        table = (random.per_example(key, size), data)
+        table = (random.example_keys(key, size), data)
         whole = size // batch_size * batch_size
 
         def mean(keys, batch):

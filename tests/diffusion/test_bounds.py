@@ -114,7 +114,7 @@ def test_the_bound_of_images_is_the_sum_of_its_terms_and_each_image_its_own():
     run = jax.jit(lambda key, images: likelihood.vlb(exact(schedule), schedule, key, images))
     found = run(KEY, images)
     assert found.steps.shape == found.squared_error.shape == (4, 20) and found.steps.min() > 0
-    part = likelihood.vlb(exact(schedule), schedule, random.per_example(KEY, 2, 1), images[1:3])
+    part = likelihood.vlb(exact(schedule), schedule, random.example_keys(KEY, 2, 1), images[1:3])
     assert np.allclose(part.total, found.total[1:3], rtol=1e-12)
     prices = 0.5 * -np.diff(schedule.snr) * found.squared_error[:, 1:]
     assert np.allclose(found.steps[:, 1:], prices, rtol=1e-6)

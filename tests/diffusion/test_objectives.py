@@ -137,9 +137,9 @@ def test_edms_loss_of_a_network_that_says_nothing_is_one_for_gaussian_data():
     """Then D = c_skip x is the best there is, and λ σ² s²/(σ² + s²) = 1."""
     images = 0.5 * jax.random.normal(jax.random.key(1), (4000, 2, 2, 1))
     nothing = lambda x, c: jnp.zeros_like(x)
-    found = edm_model.losses(nothing, random.per_example(KEY, 4000), images)
+    found = edm_model.losses(nothing, random.example_keys(KEY, 4000), images)
     assert abs(found.mean() - 1) < 4 * found.std() / np.sqrt(4000)
-    worse = edm_model.losses(lambda x, c: 0.2 * x, random.per_example(KEY, 4000), images)
+    worse = edm_model.losses(lambda x, c: 0.2 * x, random.example_keys(KEY, 4000), images)
     assert worse.mean() > found.mean() + 0.02
     drawn = diffusion.heun(edm.precondition(nothing, 0.5), diffusion.karras(60), clip=False)(
         KEY, 80 * images[:500] / 0.5

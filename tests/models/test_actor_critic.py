@@ -36,13 +36,13 @@ def test_advantages_are_those_of_the_definition(seed):
     reward, value, after, terminated, truncated = series(seed)
     r, v, w, over, cut = (np.asarray(x, float) for x in (reward, value, after, terminated, truncated))
     delta = r + 0.9 * (1 - over) * w - v
-    for trace in (0.0, 0.7, 1.0):
-        found = actor_critic.advantages(reward, value, after, terminated, truncated, 0.9, trace)
+    for gae_lambda in (0.0, 0.7, 1.0):
+        found = actor_critic.advantages(reward, value, after, terminated, truncated, 0.9, gae_lambda)
         for t in range(12):
             total, weight = 0.0, 1.0
             for i in range(t, 12):
                 total += weight * delta[i]
-                weight *= 0.9 * trace
+                weight *= 0.9 * gae_lambda
                 if over[i] or cut[i]:
                     break
             assert np.isclose(found[t], total, atol=1e-5)
@@ -85,7 +85,7 @@ def enumerate_gradient(env_tables, logits, discount):
 def test_the_policy_gradient_is_unbiased_whatever_the_baseline(rung, offset):
     """A bandit with one and with two states, exactly: E[∇ log π (r - b)] over all outcomes is ∇J."""
     env, given = envs.ladder(rung), tables.ladder_tables(rung)
-    ours = model(env, entropy_weight=0.0, value_weight=0.0, normalise=False)
+    ours = model(env, ent_coef=0.0, vf_coef=0.0, normalise=False)
     params = jax.jit(ours.init)(KEY)
     kernel = jax.random.normal(KEY, (env.num_observations, env.num_actions))
     params["policy"]["Dense_0"]["kernel"] = kernel
@@ -108,9 +108,9 @@ def test_the_policy_gradient_is_unbiased_whatever_the_baseline(rung, offset):
 
 def test_ppo_on_a_fresh_rollout_is_the_policy_gradient_and_is_clipped_beyond():
     env = envs.chain()
-    plain, clipped = model(env, (8,)), model(env, (8,), clip=0.2)
+    plain, clipped = model(env, (8,)), model(env, (8,), clip_eps=0.2)
     params = jax.jit(plain.init)(KEY)
-    batch = jax.jit(plain.draw)(KEY, state.create(params, optax.sgd(1.0)), {})
+    batch = jax.jit(plain.sample_batch)(KEY, state.create(params, optax.sgd(1.0)), {})
     slopes = [jax.jit(jax.grad(lambda p, m=m: m.loss(KEY, p, batch)[0]))(params) for m in (plain, clipped)]
     for a, b in zip(*map(jax.tree.leaves, slopes), strict=True):
         assert np.allclose(a, b, atol=1e-6)
@@ -124,7 +124,7 @@ def test_ppo_on_a_fresh_rollout_is_the_policy_gradient_and_is_clipped_beyond():
 
 def test_a_ratio_beyond_the_numbers_leaves_loss_and_slopes_finite():
     """Without an advantage the loss is 0 and so is its slope; an action too probable is still made less so."""
-    ours = model(envs.chain(), clip=0.2, entropy_weight=0.0, value_weight=0.0)
+    ours = model(envs.chain(), clip_eps=0.2, ent_coef=0.0, vf_coef=0.0)
     params = jax.jit(ours.init)(KEY)
 
     @jax.jit
@@ -151,9 +151,9 @@ def test_the_ratio_is_bounded_however_far_the_policy_has_moved():
 
 def test_neither_loss_leaks_into_the_other_player():
     env = envs.chain()
-    ours = model(env, (8,), entropy_weight=0.0)
+    ours = model(env, (8,), ent_coef=0.0)
     params = jax.jit(ours.init)(KEY)
-    batch = jax.jit(ours.draw)(KEY, state.create(params, optax.sgd(1.0)), {})
+    batch = jax.jit(ours.sample_batch)(KEY, state.create(params, optax.sgd(1.0)), {})
     slope = lambda name: jax.jit(jax.grad(lambda p: ours.loss(KEY, p, batch)[1][name]))(params)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(slope("policy")["value"]))
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(slope("value")["policy"]))
@@ -166,18 +166,18 @@ def test_a_rollout_depends_on_the_key_the_step_and_the_copy_only():
         model(env, num_envs=4, num_steps=20, normalise=False),
     )
     now = state.create(jax.jit(few.init)(KEY), optax.sgd(1.0))
-    a, b = (jax.jit(m.draw)(KEY, now, {}) for m in (few, many))
+    a, b = (jax.jit(m.sample_batch)(KEY, now, {}) for m in (few, many))
     assert np.allclose(a["observation"], b["observation"][:40], atol=1e-6)
-    later = jax.jit(few.draw)(KEY, now._replace(step=now.step + 1), {})
+    later = jax.jit(few.sample_batch)(KEY, now._replace(step=now.step + 1), {})
     assert not np.allclose(a["observation"], later["observation"])
 
 
 def test_the_best_policy_of_a_chain_is_found_and_its_values():
     given = tables.chain_tables()
     exact, actions = decisions.value_iteration(given, 0.9)
-    ours = model(envs.chain(), (16,), num_envs=16, num_steps=100, discount=0.9, trace=0.9, entropy_weight=0.0)
+    ours = model(envs.chain(), (16,), num_envs=16, num_steps=100, discount=0.9, gae_lambda=0.9, ent_coef=0.0)
     optimizer = actor_critic.optimizer(optax.adam(1e-2), optax.adam(1e-2))
-    train = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.draw, 300))
+    train = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.sample_batch, 300))
     end = train(KEY, state.create(jax.jit(ours.init)(KEY), optimizer), {})[0]
     seen = jnp.eye(5)
     assert np.array_equal(np.argmax(ours.logits(end.params, seen), -1), actions)
@@ -188,10 +188,12 @@ def test_the_best_policy_of_a_chain_is_found_and_its_values():
 def test_every_rung_of_the_ladder_is_climbed(rung):
     given = tables.ladder_tables(rung)
     exact, actions = decisions.value_iteration(given, 0.9)
-    ours = model(envs.ladder(rung), num_envs=8, num_steps=16, discount=0.9, entropy_weight=0.0, clip=0.2)
+    ours = model(envs.ladder(rung), num_envs=8, num_steps=16, discount=0.9, ent_coef=0.0, clip_eps=0.2)
     optimizer = actor_critic.optimizer(optax.adam(0.03), optax.adam(0.03))
-    step = steps.epochs(steps.gradient_step(ours.loss, optimizer), 2, 64)
-    end = jax.jit(steps.repeat(step, ours.draw, 150))(KEY, state.create(jax.jit(ours.init)(KEY), optimizer), {})[0]
+    step = steps.minibatch_updates(steps.gradient_step(ours.loss, optimizer), 2, 64)
+    end = jax.jit(steps.repeat(step, ours.sample_batch, 150))(
+        KEY, state.create(jax.jit(ours.init)(KEY), optimizer), {}
+    )[0]
     alive = ~given.terminal
     seen = jnp.eye(len(exact))
     assert np.allclose(np.asarray(ours.values(end.params, seen))[alive], exact[alive], atol=0.1)
@@ -210,10 +212,10 @@ LITTLE = model(envs.chain())
             (lambda name=name, value=value: model(envs.chain(), **{name: value}), f"{name}: expected")
             for name, values in {
                 "discount": (1.5, -0.1, float("nan")),
-                "trace": (-1, 1.01, float("nan")),
-                "clip": (-1, 0.0, float("inf"), float("nan")),
-                "entropy_weight": (-0.1, float("nan")),
-                "value_weight": (-1, float("inf")),
+                "gae_lambda": (-1, 1.01, float("nan")),
+                "clip_eps": (-1, 0.0, float("inf"), float("nan")),
+                "ent_coef": (-0.1, float("nan")),
+                "vf_coef": (-1, float("inf")),
                 "num_envs": (-1,),
                 "num_steps": (0,),
             }.items()

@@ -34,7 +34,7 @@ class Affine(nn.Module):
 def losses(denoise, distance=ddpm.l2, num=20_000, mean=0.4, deviation=0.5):
     images = mean + deviation * jax.random.normal(jax.random.key(1), (num, 1, 1, 1))
     objective = diffusion.simple(distance)
-    return np.asarray(ddpm.losses(denoise, SCHEDULE, random.per_example(KEY, num), images, objective))
+    return np.asarray(ddpm.losses(denoise, SCHEDULE, random.example_keys(KEY, num), images, objective))
 
 
 def close(sample, expected):
@@ -85,7 +85,7 @@ def test_places_are_times_in_even_bins():
     images = jnp.zeros((5, 1, 1, 1))
     place = jnp.array([0.0, 0.0099, 0.0101, 0.9899, 1.0])
     denoise = lambda x, t: seen.append(t) or x
-    ddpm.losses(denoise, SCHEDULE, random.per_example(KEY, 5), images, diffusion.simple(ddpm.l2), place)
+    ddpm.losses(denoise, SCHEDULE, random.example_keys(KEY, 5), images, diffusion.simple(ddpm.l2), place)
     assert np.asarray(seen[0]).tolist() == [0, 0, 1, 98, 99]
 
 
@@ -95,7 +95,7 @@ def test_the_loss_of_an_image_does_not_depend_on_its_batch():
     images = jax.random.normal(KEY, (6, *SHAPE))
     whole, _ = model.loss(KEY, params, {"image": images})
     parts = [
-        model.loss(random.per_example(KEY, 2, first=i), params, {"image": images[i : i + 2]})[0] for i in (0, 2, 4)
+        model.loss(random.example_keys(KEY, 2, first=i), params, {"image": images[i : i + 2]})[0] for i in (0, 2, 4)
     ]
     assert np.allclose(whole, np.mean(parts), rtol=1e-6)
     assert not np.allclose(whole, model.loss(jax.random.key(1), params, {"image": images})[0])
@@ -114,7 +114,7 @@ def test_image_i_depends_on_key_and_i_only(sampler):
     params = model.init(KEY)
     whole = model.sample(KEY, params, 8)
     assert np.array_equal(whole[:1], model.sample(KEY, params, 1))
-    assert np.array_equal(whole[3:], model.sample(random.per_example(KEY, 5, first=3), params, 5))
+    assert np.array_equal(whole[3:], model.sample(random.example_keys(KEY, 5, first=3), params, 5))
     assert len(np.unique(np.asarray(whole).reshape(8, -1), axis=0)) == 8
 
 
@@ -124,7 +124,7 @@ def test_loss_aware_times_keep_the_mean_and_lower_its_variance():
     aware = ddpm.loss_aware(plain, SCHEDULE.num_steps)
     images = {"image": jnp.round(0.5 * jax.random.normal(KEY, (4000, *SHAPE)) * 127.5) / 127.5}
     params = {"network": {"scale": jnp.array(0.9), "slope": jnp.array(0.0)}, "squares": jnp.ones(100)}
-    keys = random.per_example(KEY, 4000)
+    keys = random.example_keys(KEY, 4000)
     at = lambda t: plain.losses(keys, params["network"], {**images, "time": jnp.full(4000, (t + 0.5) / 100)})
     squares = jax.jit(lambda: jax.lax.map(lambda t: jnp.mean(at(t) ** 2), jnp.arange(100)))()
     known = jax.jit(aware.losses)(KEY, {**params, "squares": squares}, images)

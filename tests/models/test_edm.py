@@ -57,7 +57,7 @@ def test_times_are_quantiles_of_sigma():
         seen.append(np.asarray(c_noise))
         return jnp.zeros_like(x)
 
-    images, keys = jnp.zeros((1000, 1, 1, 1)), random.per_example(KEY, 1000)
+    images, keys = jnp.zeros((1000, 1, 1, 1)), random.example_keys(KEY, 1000)
     edm.losses(network, keys, images, p_mean=-0.7, p_std=1.5, u=(jnp.arange(1000) + 0.5) / 1000)
     expected = stats.norm.ppf((np.arange(1000) + 0.5) / 1000, -0.7, 1.5)
     assert np.allclose(4 * seen[0], expected, atol=1e-4)
@@ -126,7 +126,7 @@ def test_what_a_model_cannot_take_is_refused():
     with pytest.raises(ValueError, match="time: expected numbers from 0 to 1"):
         MODEL.loss(KEY, {}, {"image": jnp.zeros((1, 1, 1, 1)), "time": jnp.array([-0.1])})
     with pytest.raises(ValueError, match="sigma_data, p_std"):
-        edm.losses(lambda x, c: x, random.per_example(KEY, 1), jnp.zeros((1, 1, 1, 1)), p_std=0.0)
+        edm.losses(lambda x, c: x, random.example_keys(KEY, 1), jnp.zeros((1, 1, 1, 1)), p_std=0.0)
     with pytest.raises(ValueError, match="num: expected at least 0"):
         MODEL.sample(KEY, {}, -1)
     with pytest.warns(diffusion.StartWarning):

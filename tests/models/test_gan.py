@@ -21,7 +21,7 @@ def model(game=gan.non_saturating, **more):
     spectrum = more.pop("spectral", False)
     generator = adversarial.Generator(SHAPE, (16,), more.pop("channels", ()), more.get("classes", 0))
     judge = adversarial.Discriminator((16,), (), more.pop("classes", 0), spectrum)
-    return gan.build(generator, judge, game, SHAPE, num_latents=4, **more)
+    return gan.build(generator, judge, game, SHAPE, latent_dim=4, **more)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -61,7 +61,7 @@ def test_games_are_those_of_their_papers():
         finite = (-np.log(d(x + 1e-4)) + np.log(d(x - 1e-4))) / 2e-4
         assert np.isclose(slope(gan.non_saturating, x), finite, atol=1e-4)
     assert abs(slope(gan.minimax, -20.0)) < 1e-8 and abs(slope(gan.non_saturating, -20.0)) > 0.99  # saturates; does not
-    finite = [np.isfinite(slope(game, x)) for game in gan.GAMES.values() for x in (-1e4, 0.0, 1e4)]
+    finite = [np.isfinite(slope(game, x)) for game in gan.LOSSES.values() for x in (-1e4, 0.0, 1e4)]
     assert all(finite)
 
 
@@ -76,10 +76,10 @@ def test_penalties_of_a_linear_critic_are_known():
     assert np.allclose(gan.gradient_penalty(unit, images), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("game", gan.GAMES)
+@pytest.mark.parametrize("game", gan.LOSSES)
 def test_each_gradient_is_that_of_the_players_own_loss(game):
     """Written out: two losses, each differentiated in its own player's parameters alone."""
-    ours = model(gan.GAMES[game], slope=2.0, r1_weight=0.5)
+    ours = model(gan.LOSSES[game], gp_weight=2.0, r1_weight=0.5)
     params = jax.jit(ours.init)(KEY)
     images = jax.random.uniform(KEY, (6, *SHAPE), minval=-1)
     keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(6))
@@ -91,13 +91,13 @@ def test_each_gradient_is_that_of_the_players_own_loss(game):
         fake = ours.generate(both, noise(0))
         share = jax.vmap(lambda key: jax.random.uniform(key, (1, 1, 1)))(streams[:, 1])
         critic = lambda x: ours.discriminate(both, x)
-        game_loss = gan.GAMES[game].discriminator(critic(images), critic(fake))
+        game_loss = gan.LOSSES[game].discriminator(critic(images), critic(fake))
         slopes = gan.gradient_penalty(critic, share * images + (1 - share) * fake)
         return jnp.mean(game_loss + 2.0 * slopes + 0.5 * gan.r1(critic, images))
 
     def make(g, d):
         both = {"generator": g, "discriminator": d}
-        return jnp.mean(gan.GAMES[game].generator(ours.discriminate(both, ours.generate(both, noise(2)))))
+        return jnp.mean(gan.LOSSES[game].generator(ours.discriminate(both, ours.generate(both, noise(2)))))
 
     @jax.jit
     def compare(params):
@@ -115,7 +115,7 @@ def test_each_gradient_is_that_of_the_players_own_loss(game):
 def test_a_players_turn_leaves_the_other_as_it_was():
     """Three steps of the discriminator for one of the generator: bit for bit, its optimizer's state included."""
     ours = model()
-    optimizer = gan.optimizer(optax.adam(1e-3), optax.adam(1e-3), critic_steps=3)
+    optimizer = gan.optimizer(optax.adam(1e-3), optax.adam(1e-3), n_critic=3)
     step = jax.jit(steps.gradient_step(ours.loss, optimizer))
     now = state.create(jax.jit(ours.init)(KEY), optimizer)
     images = {"image": jax.random.uniform(KEY, (6, *SHAPE), minval=-1)}
@@ -150,7 +150,7 @@ def test_the_running_vector_is_power_iteration_and_ends_at_the_largest_singular_
         u /= np.linalg.norm(u)
         assert np.allclose(now.params["discriminator"]["dense_0"]["u"], u, atol=1e-5)
     layer = spectral.Dense(16)
-    normed = layer.apply({"params": now.params["discriminator"]["dense_0"]}, jnp.eye(64), mutable=["pull"])[0]
+    normed = layer.apply({"params": now.params["discriminator"]["dense_0"]}, jnp.eye(64), mutable=["aux_loss"])[0]
     bias = now.params["discriminator"]["dense_0"]["bias"]
     assert abs(np.linalg.norm(np.asarray(normed - bias, float), 2) - 1) < 2e-3
 
@@ -192,15 +192,15 @@ def test_the_best_answer_outside_of_both_supports_is_as_good_as_any():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: gan.optimizer(optax.sgd(1), optax.sgd(1), critic_steps=0), "critic_steps: expected at least 1 step"),
-        (lambda: gan.build(adversarial.Generator(SHAPE), JUDGE, gan.hinge, SHAPE, num_latents=0), "num_latents"),
+        (lambda: gan.optimizer(optax.sgd(1), optax.sgd(1), n_critic=0), "n_critic: expected at least 1 step"),
+        (lambda: gan.build(adversarial.Generator(SHAPE), JUDGE, gan.hinge, SHAPE, latent_dim=0), "latent_dim"),
         (lambda: gan.build(adversarial.Generator((4, 4, 1)), JUDGE, gan.hinge, SHAPE),
          r"generator: expected images of shape \(8, 8, 1\), got \(4, 4, 1\)"),
         (lambda: gan.build(adversarial.Generator((6, 6, 1), (8,), (8, 8)), JUDGE, gan.hinge, (6, 6, 1)),
          r"\(6, 6\) does not go by 4; use fewer channels, or images of \(8, 8\)"),
         (lambda: gan.build(adversarial.Generator(SHAPE, num_classes=3), JUDGE, gan.hinge, SHAPE),
          "discriminator: expected 3 classes"),
-        (lambda: model(slope=-1.0), "slope: expected finite numbers of at least 0"),
+        (lambda: model(gp_weight=-1.0), "gp_weight: expected finite numbers of at least 0"),
         (lambda: model(r1_weight=float("nan")), "r1_weight: expected finite numbers of at least 0"),
         (lambda: PLAIN.sample(KEY, PLAYERS, 0), "num: expected at least 1, got 0"),
         (lambda: PLAIN.generate(PLAYERS, jnp.zeros((2, 5))), r"z: expected vectors of shape \[b, 4\]"),

@@ -73,7 +73,7 @@ def test_dropout_of_an_example_depends_on_its_key_alone():
         def __call__(self, x, keys=None):
             return dropout.Dropout(0.25, name="a")(x, keys), dropout.Dropout(0.25, name="b")(x, keys)
 
-    x, keys = jnp.ones((64, 30, 30, 1)), random.per_example(jax.random.key(0), 64)
+    x, keys = jnp.ones((64, 30, 30, 1)), random.example_keys(jax.random.key(0), 64)
     first, second = Two().apply({}, x, keys)
     assert np.array_equal(first[5:7], Two().apply({}, x[5:7], keys[5:7])[0])
     assert not np.array_equal(first, second) and not np.array_equal(first[0], first[1])
@@ -123,7 +123,7 @@ def test_every_parameter_of_the_unet_is_used(digits):
 
 def test_an_example_is_the_same_in_any_batch_and_under_vmap(digits):
     """Dropout included: the mask is the example's own."""
-    (x, t), keys = inputs(6), random.per_example(jax.random.key(3), 6)
+    (x, t), keys = inputs(6), random.example_keys(jax.random.key(3), 6)
     run = jit(DIGITS.apply)
     batched = run(digits, x, t, keys)
     assert np.allclose(run(digits, x[2:4], t[2:4], keys[2:4]), batched[2:4], atol=1e-5)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train import actor_critic, config, record
+from train import actor_critic
+from train.run import config, logging
 
 TINY = (
     "--steps 4 --every 2 --log-every 2 --steps-per-call 2 --batch-size 4 --rollout 20 --hidden 8 --episodes 3".split()
@@ -14,7 +15,7 @@ TINY = (
 
 
 def lines(workdir):
-    clean = lambda line: {name: value for name, value in line.items() if name not in record.CLOCKS}
+    clean = lambda line: {name: value for name, value in line.items() if name not in logging.CLOCKS}
     return [clean(json.loads(line)) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 

@@ -10,25 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genjax import data
-from train import (
-    actor_critic,
-    ae,
-    classifier,
-    config,
-    ddpm,
-    documents,
-    edm,
-    gan,
-    judge,
-    pixelcnn,
-    pixelrnn,
-    record,
-    sample,
-    sources,
-    vae,
-    vdm,
-    vqvae,
-)
+from train import actor_critic, ae, classifier, ddpm, edm, gan, judge, pixelcnn, pixelrnn, sample, vae, vdm, vqvae
+from train.run import config, documents, logging, sources
 
 SCRIPTS = {
     script.__name__.removeprefix("train."): script
@@ -55,7 +38,7 @@ def test_every_shipped_config_says_what_it_is_and_can_be_used(script, name):
     assert settings.config == name and settings.workdir == f"runs/{script}-{name}"
     known = isinstance(settings, config.ImageRun) and sources.shape(settings)
     shape = known or (4, 4, 1)  # of codes what the run has, of episodes nothing
-    assert SCRIPTS[script].build(settings, shape).draw
+    assert SCRIPTS[script].build(settings, shape).sample_batch
 
 
 def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
@@ -251,6 +234,6 @@ def test_a_run_older_than_a_setting_goes_on(tmp_path):
     del then["num_seeds"], then["without"]
     described = {"run_id": "x", "script": "ddpm", "config": then, "data": {"fingerprint": "y"}, "starts": []}
     written(tmp_path, json.dumps(described), "config.json")
-    record.check(tmp_path, ddpm.Config(), "ddpm")
+    logging.check(tmp_path, ddpm.Config(), "ddpm")
     with pytest.raises(config.UsageError, match="num_seeds: 1 -> 2"):
-        record.check(tmp_path, ddpm.Config(num_seeds=2), "ddpm")
+        logging.check(tmp_path, ddpm.Config(num_seeds=2), "ddpm")

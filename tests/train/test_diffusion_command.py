@@ -10,7 +10,8 @@ import pytest
 
 from genjax import diffusion
 from genjax.diffusion import likelihood
-from train import config, ddpm, edm, evaluate, sample, trained, vdm
+from train import ddpm, edm, evaluate, sample, vdm
+from train.run import config, load
 
 TINY = (
     "--timesteps 8 --width 8 --multipliers 1 --blocks 1 --attention --batch-size 16 --num-samples 4 "
@@ -64,7 +65,7 @@ def test_what_is_no_number_is_neither_drawn_nor_written(learned, tmp_path, monke
     broken = lambda run, init, which="latest": jax.tree.map(
         lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), jax.eval_shape(init, jax.random.key(0))
     )
-    monkeypatch.setattr(trained, "params", broken)
+    monkeypatch.setattr(load, "params", broken)
     for script, name in (("sample", "x.npz"), ("evaluate", "x.json")):
         code, _, err = command(script, "--workdir", learned, "--num", 3, "--out", tmp_path / name)
         assert code == 5 and ("no number" in err or "NaN or infinite" in err), err

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from genjax import data
-from train import ae, choices, config, likelihoods, vae
+from train import ae, vae
+from train.run import config, likelihoods, networks
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +114,9 @@ def dataset(train, heldout):
 
 @pytest.mark.parametrize(("train", "heldout"), [([0, 3], [1]), ([0, 1], [3]), ([0, -1], [1])])
 def test_labels_must_be_among_the_classes_in_both_splits(train, heldout):
-    choices.check_labels(4, dataset(train, heldout) if min(train) >= 0 else dataset([0], [0]))
+    networks.check_labels(4, dataset(train, heldout) if min(train) >= 0 else dataset([0], [0]))
     with pytest.raises(config.UsageError, match="classes 3: these has labels from"):
-        choices.check_labels(3, dataset(train, heldout))
+        networks.check_labels(3, dataset(train, heldout))
 
 
 @pytest.mark.parametrize("heldout", [[], [1, 2], [7, 7]])

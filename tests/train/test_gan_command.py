@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train import config, gan, sample
+from train import gan, sample
+from train.run import config
 
 TINY = "--steps 4 --every 2 --log-every 2 --steps-per-call 2 --batch-size 16 --hidden 8 --latents 4".split()
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from train import classifier, config, gan, judge, panel, sample
+from train import classifier, gan, judge, panel, sample
+from train.run import config
 
 TINY = "--every 100 --log-every 50 --steps-per-call 50".split()
 

@@ -15,7 +15,10 @@ import pytest
 from PIL import Image
 
 from genjax import data
-from train import ae, checkpoint, config, ddpm, evaluate, loop, pictures, record, runtime, sample, trained
+from train import ae, ddpm, evaluate, sample
+from train.checkpoint import store
+from train.run import config, load, logging, loop, plots
+from train.run import process as run_process
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = """
@@ -96,7 +99,7 @@ def digest(workdir, step=60):
 def lines(workdir):
     """metrics.jsonl without the clock."""
     return [
-        {name: value for name, value in json.loads(line).items() if name not in record.CLOCKS}
+        {name: value for name, value in json.loads(line).items() if name not in logging.CLOCKS}
         for line in (workdir / "metrics.jsonl").read_text().splitlines()
     ]
 
@@ -212,7 +215,7 @@ def test_other_settings_on_resume_are_refused_by_name(unbroken, tiny):
 
 def test_a_folder_that_is_none_is_refused(tiny, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(checkpoint.WorkdirError, match="expected a folder"):
+    with pytest.raises(store.WorkdirError, match="expected a folder"):
         ddpm.main(["--config", tiny, "--workdir", str(tmp_path / "file")])
 
 
@@ -263,7 +266,7 @@ def test_sampling_writes_a_picture_and_refuses_what_it_cannot_do(unbroken, run, 
         (unbroken, ("--out", tmp_path / "x.gif"), config.UsageError, ".png or .npz"),
         (unbroken, ("--sampler", "ddim", "--steps", 21), config.UsageError, "20"),
         (unbroken, ("--num", 0), config.UsageError, "num"),
-        (tmp_path / "nowhere", (), checkpoint.CheckpointError, "no run"),
+        (tmp_path / "nowhere", (), store.CheckpointError, "no run"),
     ]:
         with pytest.raises(error, match=word):
             sample.main(["--workdir", str(workdir), *map(str, flags)])
@@ -306,8 +309,8 @@ def test_pictures_that_fail_or_last_cost_no_checkpoint_and_keep_no_signal_waitin
         os.kill(os.getpid(), signal.SIGTERM)
         over.wait(600)
 
-    monkeypatch.setattr(pictures, "curves", lambda *_: {}["a mistake in matplotlib"])
-    with pytest.raises(runtime.Preempted, match="after step 2, saved; the same command without --restart goes on"):
+    monkeypatch.setattr(plots, "curves", lambda *_: {}["a mistake in matplotlib"])
+    with pytest.raises(run_process.Preempted, match="after step 2, saved; the same command without --restart goes on"):
         little_run(tmp_path / "run", figures, restart=True)
     over.set()
     err = capfd.readouterr().err
@@ -323,18 +326,18 @@ def test_pictures_that_fail_or_last_cost_no_checkpoint_and_keep_no_signal_waitin
 
 
 def test_pictures_that_are_not_finite_end_the_run_after_its_checkpoint(tmp_path):
-    with pytest.raises(runtime.NonFinite, match="the decoder of this test: 25.0% of the numbers"):
+    with pytest.raises(run_process.NonFinite, match="the decoder of this test: 25.0% of the numbers"):
         little_run(
-            tmp_path / "run", lambda step: pictures.to_uint8(np.array([0, 1, np.nan, -1.0]), "the decoder of this test")
+            tmp_path / "run", lambda step: plots.to_uint8(np.array([0, 1, np.nan, -1.0]), "the decoder of this test")
         )
     assert (tmp_path / "run/checkpoints/1").is_dir()
 
 
 def test_images_that_are_not_finite_are_not_written(unbroken, tmp_path, monkeypatch):
-    read = trained.params
-    monkeypatch.setattr(trained, "params", lambda *args: jax.tree.map(lambda x: x * np.nan, read(*args)))
+    read = load.params
+    monkeypatch.setattr(load, "params", lambda *args: jax.tree.map(lambda x: x * np.nan, read(*args)))
     argv = ["--num", "2", "--sampler", "ddim", "--steps", "1", "--out", str(tmp_path / "a.png")]
-    with pytest.raises(runtime.NonFinite, match="ddim: 100.0% of the numbers drawn are NaN"):
+    with pytest.raises(run_process.NonFinite, match="ddim: 100.0% of the numbers drawn are NaN"):
         sample.main(["--workdir", str(unbroken), *argv])
     assert not list(tmp_path.iterdir())
 

@@ -103,7 +103,7 @@ def test_where_one_is_gone_the_other_ends_with_a_sentence(which, number, codes):
     assert found[1 - which][2].splitlines()[-1] == said
 
 
-ALONE = "from train import machines, runtime; machines.START = 3; runtime.main(lambda argv: machines.join(), [])"
+ALONE = "from train.run import distributed, process; distributed.START = 3; process.main(lambda argv: distributed.join(), [])"
 
 
 @pytest.mark.slow

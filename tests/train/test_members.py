@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from genjax.training import state, steps
-from train import ae, config, ddpm, loop, members, pixelcnn, trained, vae, vdm, vqvae
+from train import ae, ddpm, pixelcnn, vae, vdm, vqvae
+from train.run import config, load, loop
+from train.run import sweep as run_sweep
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = {"steps": 30, "every": 15, "log_every": 5, "steps_per_call": 15, "batch_size": 16}
@@ -51,7 +53,7 @@ def test_every_member_of_every_model_is_the_run_alone(name):
     base = dataclasses.replace(
         settings, batch_size=16, num_seeds=2, sweep=f"{swept}={getattr(settings, swept)},{change[swept]}"
     )
-    lineup = members.of(base)
+    lineup = run_sweep.of(base)
     rows = {"image": np.random.default_rng(0).integers(0, 256, (64, *shape), np.uint8)}
 
     def end(key, value):
@@ -120,7 +122,7 @@ def test_members_resume_to_the_same_lines(swept, tmp_path, train):
 )
 def test_a_sweep_that_cannot_be_is_refused(sweep, message):
     with pytest.raises(config.UsageError, match=message):
-        members.of(vae.Config(sweep=sweep))
+        run_sweep.of(vae.Config(sweep=sweep))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_a_number_that_numpy_computes_with_is_refused_too(tmp_path):
 
 @pytest.mark.parametrize("name", ["free_bits", "beta", "lr"])
 def test_a_number_that_can_vary_passes_the_trial(name):
-    lineup = members.of(vae.Config(sweep=f"{name}=0.1,0.2", beta_warmup=5))
+    lineup = run_sweep.of(vae.Config(sweep=f"{name}=0.1,0.2", beta_warmup=5))
     loop._fit(vae.build, lineup, (8, 8, 1))
 
 
@@ -157,7 +159,7 @@ def test_a_member_is_scored_with_its_own_value_of_what_was_swept(tmp_path):
     settings = vae.Config(likelihood="gaussian", sweep="std=0.1,0.3", num_seeds=2)
     described = {"script": "vae", "data": {"train": [5, 8, 8, 1]}, "config": dataclasses.asdict(settings)}
     (tmp_path / "config.json").write_text(json.dumps(described))
-    found = [trained.record(tmp_path, {"vae": vae}, member).settings.std for member in range(4)]
+    found = [load.record(tmp_path, {"vae": vae}, member).settings.std for member in range(4)]
     assert np.allclose(found, [0.1, 0.1, 0.3, 0.3])
     with pytest.raises(config.UsageError, match="member 4: .* has 4, numbered from 0"):
-        trained.record(tmp_path, {"vae": vae}, 4)
+        load.record(tmp_path, {"vae": vae}, 4)

@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from train import actor_critic, ae, config, gan, optimizer
+from train import actor_critic, ae, gan
+from train.run import config, optimizers
 
 STEPS = 12
 
@@ -31,7 +32,7 @@ def expected(peak, warmup, schedule, steps):
 @pytest.mark.parametrize("warmup", [0, 4])
 def test_the_rate_is_the_one_by_hand(schedule, warmup):
     settings = ae.Config(steps=STEPS, lr=0.1, warmup=warmup, schedule=schedule)
-    transformation, rate = optimizer.adam(settings)
+    transformation, rate = optimizers.adam(settings)
     rates = expected(0.1, warmup, schedule, STEPS)
     assert np.allclose([rate(i) for i in range(STEPS)], rates, atol=1e-6)
     assert np.allclose(moves(transformation, {"all": jnp.zeros(1)}, STEPS)["all"], rates, atol=1e-5)
@@ -69,7 +70,7 @@ def test_policy_and_value_warm_up_over_rollouts(algorithm):
 
 def test_gradients_are_clipped_before_adam():
     """Of gradients (3, 4), 5 long, clipped to 1: the first moment after a step is a tenth of (.6, .8)."""
-    transformation, _ = optimizer.adam(config.Run(clip=1.0))
+    transformation, _ = optimizers.adam(config.Run(clip=1.0))
     params = jnp.zeros(2)
     state = transformation.update(jnp.array([3.0, 4.0]), transformation.init(params), params)[1]
     moments = [part.mu for part in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState))

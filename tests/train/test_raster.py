@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from genjax import data
-from train import checkpoint, codes, config, evaluate, pixelcnn, pixelrnn, sample, trained, vqvae
+from train import evaluate, pixelcnn, pixelrnn, sample, vqvae
+from train.checkpoint import store
+from train.run import codes, config, load
 
 TINY = "--steps 20 --every 20 --log-every 10 --steps-per-call 10 --batch-size 16 --num-samples 4 --head 8 --layers 2"
 TINY = (*TINY.split(), "--features", "4")
@@ -98,7 +100,7 @@ def test_codes_of_no_run_or_another_model_are_refused(runs, tmp_path):
         (tmp_path, "holds no run"),
         (runs / "gated", r"trained by train.pixelcnn; expected a run of"),
     ):
-        with pytest.raises(checkpoint.CheckpointError, match=message):
+        with pytest.raises(store.CheckpointError, match=message):
             pixelcnn.main(["--config", "codes", "--data", f"codes:{where}", "--workdir", str(tmp_path / "run")])
 
 
@@ -120,7 +122,7 @@ def test_codes_are_read_with_the_model_that_made_them_only(runs, tmp_path):
     assert (kind, images) == ("codes", seen) and len(digest) == 64
     described["data"]["fingerprint"] = f"codes:{digest[::-1]}:{images}"
     path.write_text(json.dumps(described))
-    with pytest.raises(checkpoint.CheckpointError, match="codes of another checkpoint"):
+    with pytest.raises(store.CheckpointError, match="codes of another checkpoint"):
         sample.draw(sample.Sample(str(tmp_path / "run"), num=1))
     with pytest.raises(data.DataError, match="trained on other data"):
         evaluate.scores(evaluate.Evaluate(str(tmp_path / "run"), num=5))
@@ -131,10 +133,10 @@ def test_codes_are_read_with_the_model_that_made_them_only(runs, tmp_path):
 
 def test_a_record_of_codes_that_cannot_be_told_apart_is_taken_at_its_word(runs, capsys):
     """Older records have the fingerprint of the maps, which differ by an index between versions."""
-    run = trained.record(runs / "codes", {"pixelcnn": pixelcnn})
+    run = load.record(runs / "codes", {"pixelcnn": pixelcnn})
     about = run.described["data"] | {"fingerprint": "0" * 64}
-    trained.check_data(run._replace(described={"data": about}), "codes:1:2", "3")
+    load.check_data(run._replace(described={"data": about}), "codes:1:2", "3")
     assert "taken to be of the same VQ-VAE" in capsys.readouterr().err
     for other, found in ((about | {"name": "digits"}, "codes:1:2"), (about, "3")):
         with pytest.raises(data.DataError, match="trained on other data"):
-            trained.check_data(run._replace(described={"data": other}), found)
+            load.check_data(run._replace(described={"data": other}), found)

@@ -10,28 +10,8 @@ import numpy as np
 import pytest
 
 from genjax import data
-from train import (
-    actor_critic,
-    ae,
-    classifier,
-    config,
-    ddpm,
-    edm,
-    evaluate,
-    gan,
-    likelihoods,
-    loop,
-    members,
-    pixelcnn,
-    pixelrnn,
-    reads,
-    sample,
-    sources,
-    trained,
-    vae,
-    vdm,
-    vqvae,
-)
+from train import actor_critic, ae, classifier, ddpm, edm, evaluate, gan, pixelcnn, pixelrnn, sample, vae, vdm, vqvae
+from train.run import config, likelihoods, load, loop, reads, sources, sweep
 
 SHAPE = (8, 8, 1)
 SCRIPTS = {
@@ -144,7 +124,7 @@ def test_what_a_kind_of_data_does_not_read_is_refused(kind, idle, monkeypatch):
 
 
 def test_the_loop_reads_what_is_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.pictures, "curves", lambda *_: None)
+    monkeypatch.setattr(loop.plots, "curves", lambda *_: None)
     settings = ae.Config(hidden=(2,), steps=1, every=1, workdir=str(tmp_path / "run"))
     them, seen = watched(settings)
     loop.run("ae", them, lambda *of: ae.build(*of)._replace(figures=lambda *_: None))
@@ -155,7 +135,7 @@ def asked(script, **changes):
     """A run that left nothing but its settings."""
     tiny = {"ddpm": UNET, "vdm": UNET, "edm": UNET, "pixelcnn": {"levels": 17, "features": 2, "layers": 1}}
     settings = dataclasses.replace(SCRIPTS[script].Config(), **{**tiny.get(script, {}), **changes})
-    return trained.Record(pathlib.Path("runs/x"), script, settings, SHAPE, members.of(settings), 0)
+    return load.Record(pathlib.Path("runs/x"), script, settings, SHAPE, sweep.of(settings), 0)
 
 
 def idle(command, run):

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from train import files, runtime, signals
+from train.run import files, signals
+from train.run import process as run_process
 
 ROOT = pathlib.Path(__file__).parents[2]
 WAITING = """
@@ -71,8 +72,8 @@ def test_who_is_interrupted_is_told_which_command_goes_on(restart):
     with pytest.raises(KeyboardInterrupt) as caught, signals.on_sigterm(restart):
         raise KeyboardInterrupt
     assert ("without --restart" in str(caught.value)) == restart and "goes on from the last" in str(caught.value)
-    assert runtime._message(caught.value) == str(caught.value)
-    assert runtime._message(KeyboardInterrupt()) == "interrupted"
+    assert run_process._message(caught.value) == str(caught.value)
+    assert run_process._message(KeyboardInterrupt()) == "interrupted"
 
 
 def test_an_interrupt_while_a_command_imports_is_one_line(tmp_path):
@@ -89,7 +90,7 @@ def test_who_imports_train_keeps_the_handlers():
     assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
 
 
-TELL = "from train import streams; streams.prepare(); streams.tell('a ± b'); streams.tell('±'); streams.tell('end')"
+TELL = "from train.run import terminal; terminal.prepare(); terminal.tell('a ± b'); terminal.tell('±'); terminal.tell('end')"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_without_a_home_nothing_is_kept_and_nothing_fails(monkeypatch):
     for name in ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pathlib.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    runtime.remember_compilations()
+    run_process.remember_compilations()
 
 
 CACHED = """
