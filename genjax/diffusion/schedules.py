@@ -68,10 +68,7 @@ class Schedule(NamedTuple):
     def zero_snr_times(self) -> Int[np.ndarray, " _"]:
         """The times at which nothing of the image is left: the last or none. A traced schedule counts as without."""
         known = checks.is_concrete(self.alpha_bar)
-        return (
-            np.flatnonzero(np.asarray(self.sqrt_alpha_bar) < MIN_ALPHA)
-            if known else np.zeros(0, int)
-        )
+        return np.flatnonzero(np.asarray(self.sqrt_alpha_bar) < MIN_ALPHA) if known else np.zeros(0, int)
 
 
 def from_beta(beta: Any) -> Schedule:
