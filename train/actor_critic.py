@@ -118,7 +118,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     several = lambda step: steps.minibatch_updates(step, settings.epochs, settings.minibatch)
     return loop.Task(
         init=ours.init,
-        optimizer=_optimizer(settings),
+        optimizer=_optimizer(settings, ours),
         sample_batch=ours.sample_batch,
         loss=ours.loss,
         heldout_loss=heldout_loss,
@@ -128,14 +128,14 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     )
 
 
-def _optimizer(settings: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def _optimizer(settings: Config, ours: actor_critic.ActorCritic) -> tuple[optax.GradientTransformation, optax.Schedule]:
     updates = 1
     if settings.algorithm == "ppo":
         updates = settings.epochs * max(settings.batch_size * settings.rollout // settings.minibatch, 1)
     step = lambda count: count / updates
     policy, rate = optimizers.adam(settings, step=step)
     value, _ = optimizers.adam(settings, settings.value_lr or settings.lr, step=step)
-    return actor_critic.optimizer(policy, value), rate
+    return ours.optimizer(policy, value), rate
 
 
 def _load(settings: Config) -> data.Dataset:

@@ -15,15 +15,14 @@ import jax
 import numpy as np
 import optax
 
-from genjax import data
+from genjax import data, random
+from genjax.random import Stream
 from genjax.training import parallel, state, steps
 from genjax.types import BatchFn, Kernel, Key, Loss, Params
 from train.checkpoint import steps as saved_steps
 from train.checkpoint import store
 from train.checkpoint.lock import resolve
 from train.run import claims, config, distributed, drawing, logging, plots, process, signals, sources, sweep, usage
-
-_INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside those of training/steps.py
 
 
 class Task(NamedTuple):
@@ -208,7 +207,7 @@ def _check_finite(metrics: dict[str, np.ndarray], done: int, lineup: sweep.Membe
 def _start(task_of: Callable[[Any], Task], lineup: sweep.Members):
     def start(key: Key, value: Any) -> state.TrainState:
         task = task_of(value)
-        return state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer[0])
+        return state.create(task.init(random.stream(key, Stream.INIT)), task.optimizer[0])
 
     return lineup.lift(start, ())
 
@@ -227,7 +226,7 @@ def _evaluate(task_of: Callable[[Any], Task], lineup: sweep.Members):
     def evaluate(key: Key, value: Any, params: Params, rows):
         task = task_of(value)
         score = steps.evaluate(task.heldout_loss, lineup.settings.batch_size)
-        return score(jax.random.fold_in(key, _HELDOUT_STREAM), params, rows)
+        return score(random.stream(key, Stream.HELDOUT), params, rows)
 
     return lineup.lift(evaluate, (0, None))
 
