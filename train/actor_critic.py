@@ -117,7 +117,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
         return -returns.mean(), {"return": returns.mean(), "length": lengths.mean(dtype=jnp.float32)}
 
     several = lambda step: steps.minibatch_updates(step, settings.epochs, settings.minibatch)
-    optimizer, learning_rate = _optimizer(settings)
+    optimizer, learning_rate = _optimizer(settings, ours)
     return Task(
         init=ours.init,
         optimizer=optimizer,
@@ -131,14 +131,14 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     )
 
 
-def _optimizer(settings: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def _optimizer(settings: Config, ours: actor_critic.ActorCritic) -> tuple[optax.GradientTransformation, optax.Schedule]:
     updates = 1
     if settings.algorithm == "ppo":
         updates = settings.epochs * max(settings.batch_size * settings.rollout // settings.minibatch, 1)
     step = lambda count: count / updates
     policy, rate = optimizers.adam(settings, step=step)
     value, _ = optimizers.adam(settings, settings.value_lr or settings.lr, step=step)
-    return actor_critic.optimizer(policy, value), rate
+    return ours.optimizer(policy, value), rate
 
 
 def _load(settings: Config) -> data.Dataset:
