@@ -134,7 +134,9 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None
         guide=None
         if not settings.num_classes or settings.guidance_scale == 1
         else functools.partial(
-            diffusion.classifier_free_batched, guidance_scale=settings.guidance_scale, channels=shape[-1] if learned else None
+            diffusion.classifier_free_batched,
+            guidance_scale=settings.guidance_scale,
+            channels=shape[-1] if learned else None,
         ),
     )
     return ddpm.loss_aware(ours, settings.timesteps) if settings.timestep_sampling == "loss_aware" else ours
