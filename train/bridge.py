@@ -26,8 +26,9 @@ from genjax.training import state
 from train import ddpm
 from train.checkpoint import store
 from train.checkpoint.lock import resolve
-from train.run import claims, config, diffusers_config, load, logging, optimizers, reads, usage
+from train.run import claims, config, diffusers_config, load, logging, optimizers, reads, startup, usage
 from train.run import process as run_process
+from train.run.recipe import named
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -83,7 +84,8 @@ def read(settings: Bridge) -> None:
         checkpoints.wait()
         logging.imported(workdir, "ddpm", name, trained_with, shape)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    logging.say(f"{count:,} parameters of {source} in {workdir}; draw with python -m train.sample --workdir {workdir}")
+    sample = f"{startup.program('sample')} --workdir {workdir}"
+    logging.say(f"{count:,} parameters of {source} in {workdir}; draw with {sample}")
 
 
 def write(settings: Bridge) -> None:

@@ -125,15 +125,15 @@ def model(settings: Config, shape: Shape, sampler: Callable[..., diffusion.Sampl
         times,
         shape,
         objective=_objective(settings, times),
-        read=diffusion.with_fraction(read) if learned else read,
+        to_prediction=diffusion.with_learned_variance(read) if learned else read,
         sampler=sampler or functools.partial(diffusion.ancestral, variance=variance(settings), clip=clip(settings)),
         num_classes=settings.num_classes,
-        label_dropout=settings.p_uncond if settings.num_classes else 0.0,
+        p_uncond=settings.p_uncond if settings.num_classes else 0.0,
         guide=None
         if not settings.num_classes or settings.guidance_scale == 1
         else functools.partial(
             diffusion.classifier_free_batched,
-            weight=settings.guidance_scale,
+            guidance_scale=settings.guidance_scale,
             channels=shape[-1] if learned else None,
         ),
     )
@@ -147,7 +147,7 @@ def schedule(settings: Config) -> diffusion.Schedule:
         "cosine": lambda: diffusion.cosine_schedule(settings.timesteps),
         "sigmoid": lambda: diffusion.sigmoid_schedule(settings.timesteps),
     }[settings.beta_schedule]()
-    return diffusion.zero_terminal(plain) if settings.rescale_zero_terminal_snr else plain
+    return diffusion.rescale_zero_terminal_snr(plain) if settings.rescale_zero_terminal_snr else plain
 
 
 def network(settings: Config, channels: int, height: int) -> nn.Module:
@@ -253,7 +253,7 @@ def score(options: ScoreOptions, settings: Config, shape: Shape) -> Score:
         settings,
         lambda params, labels: (trained.denoise(params, labels), schedule(settings)),
         variance(settings),
-        clip=clip(settings),
+        clip=settings.x0_range > 0,
         labelled=bool(settings.num_classes) and options.labels,
     )
     return Score(trained.init, values, f"{likelihoods.num_levels(options, settings)} levels")

@@ -58,9 +58,9 @@ def model(settings: Config, shape: Shape, sampler: chains.Chain = diffusion.heun
     return edm.build(
         networks.make_unet(settings, shape[-1], shape[0]),
         shape,
-        deviation=settings.sigma_data,
-        mean=settings.p_mean,
-        spread=settings.p_std,
+        sigma_data=settings.sigma_data,
+        p_mean=settings.p_mean,
+        p_std=settings.p_std,
         grid=grid(settings, num_steps),
         sampler=sampler,
     )
@@ -79,7 +79,7 @@ def build(settings: Config, shape: Shape) -> Task:
 def _figures(settings: Config, trained: edm.EDM) -> images.Figures:
     stages = sheets.stages(settings.timesteps)
     key, num = jax.random.key(settings.seed), settings.num_samples
-    size = jnp.sqrt(1 + grid(settings).noise[stages] ** 2)[:, None, None, None, None]  # of x, about
+    size = jnp.sqrt(1 + grid(settings).sigma[stages] ** 2)[:, None, None, None, None]  # of x, about
 
     @jax.jit
     def draw(params: Params) -> tuple[jax.Array, jax.Array]:

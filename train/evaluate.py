@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax import data
-from genjax.theory import estimates, pixels
+from genjax.theory import estimates, information
 from train.run import codes, config, documents, files, load, logging, process, reads, recipe, sources, usage
 
 CHUNK = 250
@@ -152,7 +152,7 @@ def _mean(values: jax.Array, shape: tuple[int, ...]) -> dict[str, float]:
     return {
         "nats": float(estimate.mean),
         "standard_error": float(estimate.standard_error),
-        "bits_per_dim": float(pixels.bits_per_dim(-estimate.mean, shape)),
+        "bits_per_dim": float(information.bits_per_dim(-estimate.mean, math.prod(shape))),
     }
 
 

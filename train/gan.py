@@ -99,7 +99,7 @@ def build(settings: Config, shape: Shape) -> Task:
         num = heldout.shape[0]
         generated = trained.sample(sample_keys, params, num, batch["label"] if settings.num_classes else None)
         metrics = trained.loss(loss_keys, params, {**batch, "image": heldout})[1]
-        return distances.energy(heldout.reshape(num, -1), generated.reshape(num, -1)), metrics
+        return distances.energy_distance(heldout.reshape(num, -1), generated.reshape(num, -1)), metrics
 
     figures = _point_figures if sources.points(settings) else _image_figures
     optimizer, learning_rate = _optimizer(settings)

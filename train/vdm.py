@@ -69,11 +69,11 @@ class Line(nn.Module):
 def model(settings: Config, shape: Shape, sampler: chains.Chain | None = None, num_steps: int = 0) -> vdm.VDM:
     """Make the model of the settings for images of a shape (h, w, c), with a sampler and its number of steps."""
     networks.check_halvings("--channel-mults", len(settings.channel_mults) - 1, shape)
-    schedules = {"learned": vdm.Schedule, "line": Line}
+    schedules = {"learned": vdm.NoiseSchedule, "line": Line}
     return vdm.build(
         networks.make_unet(settings, shape[-1], shape[0]),
         shape,
-        schedule=schedules[settings.gamma_schedule](first=settings.gamma_min, last=settings.gamma_max),
+        schedule=schedules[settings.gamma_schedule](settings.gamma_min, settings.gamma_max),
         num_levels=settings.levels,
         sampler=sampler,
         num_steps=num_steps or settings.timesteps,
@@ -87,7 +87,7 @@ def build(settings: Config, shape: Shape) -> Task:
     def evaluate(key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
         nats = trained.losses(key, params, {**batch, "image": data.scale(batch["image"])})
         bits = {name: pixels.bits_per_dim(value.mean(), shape) for name, value in nats._asdict().items()}
-        return sum(bits.values()), bits
+        return sum(bits.values(), jnp.zeros(())), bits
 
     task = images.task(settings, trained, _figures(settings, trained))
     return task._replace(
@@ -132,7 +132,7 @@ def score(options: ScoreOptions, settings: Config, shape: Shape) -> Score:
         shift_keys, draw_keys = random.split(keys, 2)
         shift, originals = jax.vmap(jax.random.uniform)(shift_keys), data.scale(rows["image"])
 
-        def losses_at(i: jax.Array) -> vdm.Bound:
+        def losses_at(i: jax.Array) -> vdm.VLBTerms:
             batch = {"image": originals, "time": ((i + shift) / num) % 1}
             return trained.losses(jax.vmap(lambda key: jax.random.fold_in(key, i))(draw_keys), params, batch)
 

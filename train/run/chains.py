@@ -11,7 +11,7 @@ import numpy as np
 from genjax import diffusion
 from genjax.diffusion import likelihood
 from train.run import config, documents, reads, usage
-from train.run.recipe import SampleOptions
+from train.run.recipe import SampleOptions, Spacing
 
 Chain = Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample]
 """A sampler on a grid, ``(denoise, grid) -> sample``."""
@@ -59,9 +59,9 @@ def on_grid(options: SampleOptions, default: str, clip: Clip = True) -> Chain:
       UsageError: the sampler is not one on a grid.
     """
     samplers: dict[str, Callable[..., diffusion.Sample]] = {
-        "ancestral": functools.partial(diffusion.implicit, eta=1.0),
-        "ddim": functools.partial(diffusion.implicit, eta=options.eta),
-        "euler": diffusion.implicit,
+        "ancestral": functools.partial(diffusion.ddim_on_grid, eta=1.0),
+        "ddim": functools.partial(diffusion.ddim_on_grid, eta=options.eta),
+        "euler": diffusion.ddim_on_grid,
         "heun": diffusion.heun,
         "dpm_solver": diffusion.dpm_solver,
         "dpm_solver_sde": diffusion.dpm_solver_sde,
@@ -129,19 +129,19 @@ def _ancestral(
     return diffusion.ancestral(denoise, schedule, variance=table, clip=clip)
 
 
-def _pndm(spacing: str, count: int) -> Callable[..., diffusion.Sample]:
-    if spacing not in ("", "trailing", "leading", "linspace"):
+def _pndm(spacing: Spacing, count: int) -> Callable[..., diffusion.Sample]:
+    if spacing == "karras" or spacing == "best":
         raise config.UsageError("spacing: pndm wants even steps; expected trailing, leading or linspace")
     return functools.partial(diffusion.pndm, num_steps=count, spacing=spacing or "trailing")
 
 
-def _times(spacing: Any, errors: np.ndarray | None, count: int, schedule: diffusion.Schedule) -> Any:
+def _times(spacing: Spacing, errors: np.ndarray | None, count: int, schedule: diffusion.Schedule) -> Any:
     """Choose the times of the process that a shorter chain visits, from the last one down."""
     if spacing == "karras":
         return diffusion.karras_times(schedule, count)
     if spacing == "best":
         assert errors is not None
-        return likelihood.sub_schedule(schedule, errors, count)
+        return likelihood.optimal_timesteps(schedule, errors, count)
     return diffusion.timesteps(schedule.num_steps, count, spacing or "trailing")
 
 

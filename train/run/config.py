@@ -9,13 +9,14 @@ import argparse
 import dataclasses
 import functools
 import math
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from train.run import data_forms, naming, reads, usage
+from train.run import data_forms, naming, reads, startup, usage
 from train.run.configfile import CONFIGS, is_record, read
 from train.run.usage import UsageError, at_least
 
@@ -175,17 +176,25 @@ def free(settings: Run) -> set[str]:
     return FREE - ({"steps"} if settings.schedule == "cosine" else set())
 
 
-def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
-    """The configuration that a command line asks for.
+def parse(
+    schema: type[C], script: str, argv: Sequence[str] | None = None, configs: pathlib.Path | None = None
+) -> C:
+    """Read the configuration that a command line asks for.
+
+    Args:
+      schema: class of the settings.
+      script: name of the command.
+      argv: words of the command line; None for those of this process.
+      configs: folder of the files that ``--config`` takes by name; None for ``train/configs/<script>``.
 
     Raises:
       UsageError: no such file, values that cannot be, or settings that nothing would read; all of a kind at once.
       SystemExit: 2 where a flag is not one (tyro says which is meant), 0 after ``--help``.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    first = argparse.ArgumentParser(f"python -m train.{script}", add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(startup.program(script), add_help=False, allow_abbrev=False)
     first.add_argument("--config", default=schema.config)
-    base = read(schema, script, first.parse_known_args(argv)[0].config)
+    base = read(schema, script, first.parse_known_args(argv)[0].config, configs)
     settings, typed = _said(schema, script, argv, base)
     problems = settings.problems()
     named = {line.partition(":")[0] for line in problems}
@@ -220,7 +229,7 @@ def command(schema: type[S], script: str, argv: Sequence[str]) -> tuple[S, set[s
 def _said(schema: type[S], script: str, argv: Sequence[str], default: S | None = None) -> tuple[S, set[str]]:
     usage.check_flags(schema, script, argv)
     more: dict[str, Any] = {} if default is None else {"default": default}
-    settings = tyro.cli(schema, prog=f"python -m train.{script}", description=schema.__doc__, args=argv, **more)
+    settings = tyro.cli(schema, prog=startup.program(script), description=schema.__doc__, args=argv, **more)
     return usage.at_home(settings), reads.typed(schema, argv)
 
 

@@ -18,13 +18,13 @@ FLAGS_ONLY = ("config", "restart", "override_resume", "traceback")
 C = TypeVar("C")
 
 
-def read(schema: type[C], script: str, name: str) -> C:
+def read(schema: type[C], script: str, name: str, configs: pathlib.Path | None = None) -> C:
     """The configuration in a file.
 
     Raises:
       UsageError: the file is missing or broken, or has unknown keys or values of another type.
     """
-    path = _find(script, name)
+    path = _find(name, configs or CONFIGS / script)
     recorded = is_record(name)
     try:
         values = _recorded(path, script) if recorded else documents.toml(path)
@@ -73,8 +73,7 @@ def _recorded(path: pathlib.Path, script: str) -> dict[str, Any]:
     return values
 
 
-def _find(script: str, name: str) -> pathlib.Path:
-    shipped = CONFIGS / script
+def _find(name: str, shipped: pathlib.Path) -> pathlib.Path:
     names = sorted(path.stem for path in shipped.glob("*.toml"))
     if name in names:
         return shipped / f"{name}.toml"

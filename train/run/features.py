@@ -131,17 +131,17 @@ def metrics(extractor: FeatureExtractor, settings: ImageRun, k: int) -> FeatureM
         features, predicted = extractor.extract(images)
         most = min(MOST, len(images), len(train))
         standard, other = distances.standardise(train_features, train_features, features)
-        kernel = distances.kernel(jax.random.key(0), standard, other)
+        kernel = distances.kernel_distance(jax.random.key(0), standard, other)
         scores: Numbers = {
-            "frechet": distances.frechet(train_features, features),
+            "frechet": distances.frechet_distance(train_features, features),
             "kernel": [float(kernel.mean), float(kernel.standard_error)],
-            **neighbours.manifold(_choose(train_features, most), _choose(features, most), k=k)._asdict(),
+            **neighbours.prdc(_choose(train_features, most), _choose(features, most), k=k)._asdict(),
         }
         if predicted is not None and train_classes is not None:
             target = np.bincount(train_classes, minlength=extractor.num_classes) / len(train)
             shares = classes.balance(predicted, target)
             scores |= {"classes": shares.covered, "class_kl": shares.kl, "shares": shares.shares.round(4).tolist()}
-        copies = neighbours.copies(_flat(train), _flat(_choose(held, COPIES)), _flat(_choose(images, COPIES)))
+        copies = neighbours.memorization(_flat(train), _flat(_choose(held, COPIES)), _flat(_choose(images, COPIES)))
         return scores | {f"copies_{name}": value for name, value in copies._asdict().items()}
 
     def reference(num: int) -> Numbers:

@@ -10,7 +10,7 @@ from genjax import data, diffusion, random
 from genjax.diffusion import likelihood
 from genjax.theory import pixels
 from genjax.types import Batch, Key, Params
-from train.run.chains import Clip, FixedVariance
+from train.run.chains import FixedVariance
 from train.run.config import ImageRun
 from train.run.recipe import ScoreOptions
 
@@ -32,7 +32,7 @@ def of_steps(
     process: Process,
     variance: FixedVariance,
     *,
-    clip: Clip = True,
+    clip: bool = True,
     labelled: bool = False,
 ) -> Callable[[Params, Key, Batch], dict[str, jax.Array]]:
     """Make the score of a process of steps: its bound term by term and, where asked for, the probability flow.
@@ -42,7 +42,7 @@ def of_steps(
       settings: settings of the run.
       process: reverse process of the model.
       variance: variance of the reverse steps.
-      clip: clipping of x̂_0.
+      clip: True to clip x̂_0 to [-1, 1].
       labelled: True to score log p(x|label).
     """
     levels = num_levels(options, settings)
@@ -51,13 +51,13 @@ def of_steps(
         bound_keys, spread_keys, probe_keys = random.split(keys, 3)
         images = pixels.from_level(pixels.to_level(data.scale(rows["image"]), levels), levels)
         denoise, schedule = process(params, rows["label"] if labelled else None)
-        bound = likelihood.bound(denoise, schedule, bound_keys, images, variance=variance, num_levels=levels, clip=clip)
+        bound = likelihood.vlb(denoise, schedule, bound_keys, images, variance=variance, num_levels=levels, clip=clip)
         row = {"vlb": -bound.total, "prior": -bound.prior, "steps": -bound.steps[:, 1:].sum(1)}
         row["decoder"] = -bound.steps[:, 0]
         row |= {"nats": bound.steps, "squared_error": bound.squared_error / np.prod(images.shape[1:])}
         if options.flow:
             spread, log_width = likelihood.dequantise(spread_keys, images, levels)
-            row["flow"] = likelihood.flow(denoise, schedule, probe_keys, spread) + log_width
+            row["flow"] = likelihood.ode_log_likelihood(denoise, schedule, probe_keys, spread) + log_width
         return row
 
     return values

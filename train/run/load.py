@@ -1,6 +1,7 @@
 """Loading of finished runs: settings, model and parameters."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import types
@@ -15,7 +16,7 @@ from genjax.training import state
 from genjax.types import Key, Params
 from train.checkpoint import manifest, store
 from train.checkpoint.lock import resolve
-from train.run import claims, config, data_forms, documents, files, reads, registry, sweep
+from train.run import claims, config, data_forms, documents, files, reads, registry, startup, sweep
 from train.run.recipe import Predicate, Recipe, Shape
 
 Which = Literal["latest", "best"]
@@ -101,7 +102,7 @@ def record(workdir: pathlib.Path, fits: Predicate, member: int = 0, recipe: str 
     asked = registry.from_module(recipe) if recipe else None
     path = workdir / "config.json"
     if not path.exists():
-        commands = " or ".join(f"python -m train.{name}" for name in registry.names(fits) if name in registry.BUILT_IN)
+        commands = " or ".join(map(startup.program, registry.names(fits)))
         raise store.CheckpointError(f"{workdir} holds no run: there is no config.json; train one with {commands}")
     described, script, shape = _described(path)
     if asked is not None and asked.name != script:
@@ -185,11 +186,13 @@ def unread(
     values = {**vars(run.settings), **({"data": data} if data else {}), **vars(options)}
     reasons = reads.without_effect(table, types.SimpleNamespace(**values), given)
     for name in sorted({*options.BY_RECIPE} & {*given} - readable.keys()):
-        readers = registry.commands(
-            lambda recipe, name=name: name in recipe.sampler_options or name in recipe.score_options
-        )
+        readers = registry.commands(functools.partial(_reads, name))
         reasons[name] = f"has no effect here; it is read only of a run of {readers}"
     return reasons
+
+
+def _reads(name: str, recipe: Recipe) -> bool:
+    return name in recipe.sampler_options or name in recipe.score_options
 
 
 def refuse_unread(

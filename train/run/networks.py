@@ -102,9 +102,9 @@ def make_unet(settings: config.UNetRun, channels: int, height: int, num_classes:
     """Make the U-Net of the settings, with this number of output channels, for images of this height."""
     return unet.UNet(
         channels=settings.width,
-        multipliers=settings.channel_mults,
-        blocks=settings.num_res_blocks,
-        attention=tuple(sorted(set(settings.attention_resolutions) & heights(settings, height))),
+        channel_mults=settings.channel_mults,
+        num_res_blocks=settings.num_res_blocks,
+        attention_resolutions=tuple(sorted(set(settings.attention_resolutions) & heights(settings, height))),
         dropout=settings.dropout,
         groups=min(32, max(settings.width // 4, 1)),
         image_channels=channels,

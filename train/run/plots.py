@@ -107,7 +107,7 @@ def compare(folder: pathlib.Path, ensemble: "sweep.Members", metrics: dict[str, 
     with figure(folder / "members.png", size=(6.2, 4.2)) as ((panel,),):
         if ensemble.values is None:
             panel.plot(ensemble.seeds, loss, "o", alpha=0.7)
-            panel.axhline(loss.mean(), color=COLOURS[1], lw=1, label=f"mean {found['loss'].mean():.4g}")
+            panel.axhline(loss.mean(), color=COLOURS[1], lw=1, label=f"mean {loss.mean():.4g}")
             panel.set(xlabel="seed", ylabel="held-out loss", xticks=ensemble.seeds)
         else:
             values = np.unique(ensemble.values)
@@ -116,10 +116,10 @@ def compare(folder: pathlib.Path, ensemble: "sweep.Members", metrics: dict[str, 
             panel.set(xlabel=ensemble.name, ylabel="held-out loss", xscale="log" if values.min() > 0 else "linear")
 
 
-def roc(path: pathlib.Path, curve: roc_metric.Curve, excluded: int) -> None:
+def roc(path: pathlib.Path, curve: roc_metric.ROC, excluded: int) -> None:
     """Plot the receiver operating characteristic of telling a class from the others."""
     with figure(path, size=(5, 5)) as ((panel,),):
-        panel.plot(curve.false_positive, curve.true_positive, lw=1.8, label=f"area {curve.area:.3f}")
+        panel.plot(curve.fpr, curve.tpr, lw=1.8, label=f"area {curve.auc:.3f}")
         panel.plot([0, 1], [0, 1], color="#888888", ls="--", lw=1, label="by chance")
         panel.set(
             xlabel="share of the others taken for it",

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import types
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import jax
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # it draws with matplotlib, which nobody waits for who only a
     from train.run.task import Task
 
 S = TypeVar("S", bound=Run)
+
+Spacing = Literal["", "trailing", "leading", "linspace", "karras", "best"]
+"""The times that a short chain visits; empty for the default."""
 
 Shape = tuple[int, int, int]
 """(h, w, c) of an image."""
@@ -33,7 +36,7 @@ class SampleOptions(Protocol):
     @property
     def eta(self) -> float: ...  # noqa: D102
     @property
-    def spacing(self) -> str: ...  # noqa: D102
+    def spacing(self) -> Spacing: ...  # noqa: D102
     @property
     def terms(self) -> str: ...  # noqa: D102
     @property
