@@ -19,7 +19,7 @@ from genjax.nn import mlp
 from genjax.theory import decisions
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train.run import config, loop, optimizers, plots, process, reads, sources
+from train.run import conditions, config, loop, optimizers, plots, process, sources
 from train.run.task import Task
 
 FRAMES = 10
@@ -61,8 +61,8 @@ class Config(config.Run):
     episodes: int = 32
     """Played for a report."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        name: reads.needs(algorithm="ppo") for name in ("clip_range", "epochs", "minibatch")
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        name: conditions.needs(algorithm="ppo") for name in ("clip_range", "epochs", "minibatch")
     }
 
     def problems(self) -> list[str]:
