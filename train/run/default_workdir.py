@@ -1,4 +1,4 @@
-"""Folders of runs by what they are runs of: ``runs/vae-digits-latents=8``."""
+"""Folders of runs by what they are runs of: ``runs/vae-digits-latent_dim=8``."""
 
 import hashlib
 import pathlib
@@ -15,8 +15,8 @@ def default_workdir(script: str, config: str, differs: Mapping[str, Any]) -> str
 
     >>> default_workdir("vae", "digits", {})
     'runs/vae-digits'
-    >>> default_workdir("vae", "digits", {"latents": 8, "spectral": True, "hidden": (64, 64), "data": "tfds:mnist"})
-    'runs/vae-digits-latents=8-spectral-hidden=64,64-data=tfds,mnist'
+    >>> default_workdir("vae", "digits", {"latent_dim": 8, "hidden": (64, 64), "flip": True, "data": "tfds:mnist"})
+    'runs/vae-digits-latent_dim=8-hidden=64,64-flip-data=tfds,mnist'
 
     Args:
       script: that trains it.

@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 
+from genjax import random
+from genjax.random import Stream
 from genjax.training import parallel, state, steps
 from genjax.types import Data, Key, Metrics, Params
 from train.run import sweep
 from train.run.task import Task
-
-_INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside the streams of training/steps.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Programs:
 
         def start(key: Key, value: Any) -> state.TrainState:
             task = self.task_of(value)
-            return state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer)
+            carry = task.carry(random.stream(key, Stream.CARRY)) if task.carry else ()
+            return state.create(task.init(random.stream(key, Stream.INIT)), task.optimizer, carry)
 
         return self.ensemble.lift(start, ())(keys, values)
 
@@ -52,7 +53,7 @@ class Programs:
 
         def evaluate(key: Key, value: Any, params: Params, rows: Data) -> Metrics:
             evaluation = steps.evaluate(self.task_of(value).evaluate, self.ensemble.settings.batch_size)
-            return evaluation(jax.random.fold_in(key, _HELDOUT_STREAM), params, rows)
+            return evaluation(random.stream(key, Stream.HELDOUT), params, rows)
 
         return self.ensemble.lift(evaluate, (0, None))(keys, values, params, rows)
 
