@@ -14,7 +14,7 @@ from genjax import data
 from genjax.metrics import roc
 from genjax.models import autoencoder
 from genjax.types import Images, Params
-from train.run import command, config, images, networks, plots, process, reads, sheets
+from train.run import command, conditions, config, images, networks, plots, process, sheets
 from train.run.recipe import Recipe, Shape
 from train.run.task import Task
 
@@ -37,7 +37,7 @@ class Config(config.ImageRun):
     conv_channels: tuple[int, ...] = (32, 64)
     """Channels of the convolutions, each of which halves the image; read with --network conv only."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"conv_channels": reads.needs(network="conv")}
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"conv_channels": conditions.needs(network="conv")}
 
     def problems(self) -> list[str]:
         """List everything wrong with the values."""

@@ -12,7 +12,7 @@ from genjax import data, diffusion
 from genjax.models import edm
 from genjax.training import parallel, steps
 from genjax.types import Images, Key, Params
-from train.run import chains, command, config, images, likelihoods, networks, process, reads, sheets
+from train.run import chains, command, conditions, config, images, likelihoods, networks, process, sheets
 from train.run.recipe import Recipe, SampleOptions, Sampler, Score, ScoreOptions, Shape
 from train.run.task import Task
 
@@ -35,7 +35,7 @@ class Config(config.UNetRun):
     sigma_max: float = 80.0
     """σ at the beginning of the chain."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention_resolutions": networks.ATTENTION_OCCURS}
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"attention_resolutions": networks.ATTENTION_OCCURS}
 
     def problems(self) -> list[str]:
         """List everything wrong with the values."""

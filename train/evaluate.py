@@ -18,7 +18,7 @@ import numpy as np
 
 from genjax import data
 from genjax.theory import estimates, information
-from train.run import codes, config, documents, files, load, logging, process, reads, recipe, sources, usage
+from train.run import codes, conditions, config, documents, files, load, logging, process, recipe, sources, usage
 
 CHUNK = 250
 """Images that are scored at a time."""
@@ -60,7 +60,7 @@ class Evaluate:
     """Show where in the code an error arose."""
 
     BY_RECIPE: ClassVar[tuple[str, ...]] = ("samples", "times", "levels", "flow", "labels")
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"data_dir": sources.OF_DATA_DIR}
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"data_dir": sources.OF_DATA_DIR}
 
 
 def scores(options: Evaluate, typed: Collection[str] = ()) -> dict[str, Any]:
@@ -203,14 +203,14 @@ def main(argv: Sequence[str]) -> None:
         with documents.writing(out):
             files.replace(out, json.dumps(row, indent=1, allow_nan=False) + "\n")
     labels = f"; labels: {row['labels']}" if "labels" in row else ""
-    logging.say(f"{row['data']}, {row['split']}; pixels: {row['pixels']}{labels}")
+    logging.log(f"{row['data']}, {row['split']}; pixels: {row['pixels']}{labels}")
     for name in [name for name in TITLES if name in row]:
         value, title = row[name], TITLES[name].format(samples=options.samples)
-        logging.say(
+        logging.log(
             f"{title:22} {value['nats']:10.3f} ± {value['standard_error']:.3f} nats"
             f"   {value['bits_per_dim']:.4f} bits per dim"
         )
-    logging.say(f"bits per dim ± standard error:\n{ledger([row])}")
+    logging.log(f"bits per dim ± standard error:\n{ledger([row])}")
 
 
 if __name__ == "__main__":

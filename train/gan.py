@@ -17,7 +17,7 @@ from genjax.metrics import distances
 from genjax.models import gan
 from genjax.nn import adversarial
 from genjax.types import Batch, Images, Key, Metrics, Params, Scalar
-from train.run import command, config, images, networks, optimizers, plots, process, reads, sheets, sources
+from train.run import command, conditions, config, images, networks, optimizers, plots, process, sheets, sources
 from train.run.recipe import Recipe, SampleOptions, Sampler, Shape
 from train.run.task import Task
 
@@ -53,8 +53,8 @@ class Config(config.ImageRun):
     """Number of images drawn for the figures of a report."""
 
     kinds: ClassVar[tuple[str, ...]] = ("ring",)
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "num_samples": (reads.Condition(lambda settings: not sources.points(settings), "with --data of images"),)
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "num_samples": (conditions.Condition(lambda settings: not sources.points(settings), "with --data of images"),)
     }
 
     def problems(self) -> list[str]:

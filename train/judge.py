@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from genjax import data
 from train import sample
-from train.run import config, documents, features, files, load, logging, process, reads, recipe, sources, usage
+from train.run import conditions, config, documents, features, files, load, logging, process, recipe, sources, usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Judge:
     """Show where in the code an error arose."""
 
     BY_RECIPE: ClassVar[tuple[str, ...]] = ()
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "classifier": reads.needs(inception=""),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "classifier": conditions.needs(inception=""),
         "data_dir": sources.OF_DATA_DIR,
     }
 
@@ -138,15 +138,15 @@ def main(argv: Sequence[str]) -> None:
     if out:
         with documents.writing(out):
             files.replace(out, json.dumps(result, indent=1, allow_nan=False) + "\n")
-    logging.say(
+    logging.log(
         f"{result['workdir']}: {result['num']} images, compared by features {result['features']}; {result['frechet']}"
     )
-    logging.say(f"{'':12} {'drawn':>12} {'held out':>12}")
+    logging.log(f"{'':12} {'drawn':>12} {'held out':>12}")
     for name in [name for name in result["drawn"] if name != "shares"]:
         drawn, real = (v[0] if isinstance(v, list) else v for v in (result["drawn"][name], result["floor"][name]))
-        logging.say(f"{name:12} {drawn:12.4f} {real:12.4f}")
+        logging.log(f"{name:12} {drawn:12.4f} {real:12.4f}")
     if shares := result["drawn"].get("shares"):
-        logging.say(f"class shares {shares}")
+        logging.log(f"class shares {shares}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import flax.linen as nn
 
 from genjax.nn import pixelcnn
-from train.run import autoregressive, command, config, process, reads
+from train.run import autoregressive, command, conditions, config, process
 from train.run.autoregressive import build, model
 from train.run.recipe import Recipe
 
@@ -30,7 +30,7 @@ class Config(autoregressive.Config):
     num_classes: int = 0
     """Number of classes of the labels that every layer is given; 0 makes a model without labels. Gated layers only."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"num_classes": reads.needs(stacks="gated")}
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"num_classes": conditions.needs(stacks="gated")}
 
     def problems(self) -> list[str]:
         """List everything wrong with the values."""

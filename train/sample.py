@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from genjax import random
-from train.run import config, documents, files, load, logging, process, reads, recipe, sheets, usage
+from train.run import conditions, config, documents, files, load, logging, process, recipe, sheets, usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +61,10 @@ class Sample:
     BY_RECIPE: ClassVar[tuple[str, ...]] = (
         "sampler", "steps", "eta", "spacing", "terms", "guidance_scale", "temperature",
     )  # fmt: skip
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "columns": (reads.Condition(lambda options: not options.out.lower().endswith(".npz"), "with --out of a .png"),)
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "columns": (
+            conditions.Condition(lambda options: not options.out.lower().endswith(".npz"), "with --out of a .png"),
+        )
     }
 
 
@@ -119,7 +121,7 @@ def main(argv: Sequence[str]) -> None:
         else:
             columns = options.columns or -(-len(images) // max(1, round(len(images) ** 0.5)))
             sheets.save(out, sheets.tile(images, columns))
-    logging.say(f"{len(images)} images in {options.out}")
+    logging.log(f"{len(images)} images in {options.out}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from genjax.models import vae
 from genjax.theory import variational
 from genjax.training import steps
 from genjax.types import Batch, Images, Key, Metrics, Params, Scalar
-from train.run import command, config, images, networks, plots, process, reads, sheets, sources, sweep
+from train.run import command, conditions, config, images, networks, plots, process, sheets, sources, sweep
 from train.run.recipe import Recipe, SampleOptions, Sampler, Score, ScoreOptions, Shape
 from train.run.task import Task
 
@@ -55,11 +55,11 @@ class Config(config.ImageRun):
     num_samples: int = 64
     """Number of images drawn for the figures of a report."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "conv_channels": reads.needs(network="conv"),
-        "levels": reads.needs(likelihood="logistic"),
-        "std": reads.needs(likelihood="gaussian"),
-        "binarization": reads.needs(likelihood="bernoulli"),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "conv_channels": conditions.needs(network="conv"),
+        "levels": conditions.needs(likelihood="logistic"),
+        "std": conditions.needs(likelihood="gaussian"),
+        "binarization": conditions.needs(likelihood="bernoulli"),
     }
 
     def problems(self) -> list[str]:
@@ -155,7 +155,7 @@ def _inputs(settings: Config, key: Key, batch: Batch) -> tuple[Images, jax.Array
     return sources.images(settings, key, batch)[1], batch["label"] if settings.num_classes else None
 
 
-def _plot_rate_distortion(folder: pathlib.Path, ensemble: sweep.Members, metrics: dict[str, np.ndarray]) -> None:
+def _plot_rate_distortion(folder: pathlib.Path, ensemble: sweep.Ensemble, metrics: dict[str, np.ndarray]) -> None:
     plots.compare(folder, ensemble, metrics)
     if ensemble.name != "beta" or ensemble.values is None:
         return

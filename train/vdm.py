@@ -15,7 +15,7 @@ from genjax.models import vdm
 from genjax.theory import pixels
 from genjax.training import parallel, steps
 from genjax.types import Batch, Images, Key, Metrics, Params, Scalar
-from train.run import chains, command, config, images, networks, plots, process, reads, sheets
+from train.run import chains, command, conditions, config, images, networks, plots, process, sheets
 from train.run.recipe import Recipe, SampleOptions, Sampler, Score, ScoreOptions, Shape
 from train.run.task import Task
 
@@ -38,7 +38,7 @@ class Config(config.UNetRun):
     timesteps: int = 250
     """Number of steps of the chain that draws."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention_resolutions": networks.ATTENTION_OCCURS}
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"attention_resolutions": networks.ATTENTION_OCCURS}
 
     def problems(self) -> list[str]:
         """List everything wrong with the values."""

@@ -12,7 +12,7 @@ from genjax import data
 from genjax.models import vqvae
 from genjax.nn import convnet
 from genjax.types import Batch, Images, Key, Metrics, Params, Scalar
-from train.run import command, config, images, networks, plots, process, reads, sheets
+from train.run import command, conditions, config, images, networks, plots, process, sheets
 from train.run.recipe import Recipe, Shape
 from train.run.task import Task
 
@@ -49,11 +49,11 @@ class Config(config.ImageRun):
     std: float = 0.25
     """Standard deviation of a pixel in [-1, 1]; read with --likelihood gaussian only."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "levels": reads.needs(likelihood="logistic"),
-        "std": reads.needs(likelihood="gaussian"),
-        "codebook_decay": reads.needs(codebook_update="ema"),
-        "dead_code_threshold": reads.needs(codebook_update="ema"),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "levels": conditions.needs(likelihood="logistic"),
+        "std": conditions.needs(likelihood="gaussian"),
+        "codebook_decay": conditions.needs(codebook_update="ema"),
+        "dead_code_threshold": conditions.needs(codebook_update="ema"),
     }
 
     def problems(self) -> list[str]:

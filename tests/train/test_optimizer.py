@@ -60,7 +60,7 @@ def test_policy_and_value_warm_up_over_rollouts(algorithm):
         minibatch_size=4,
     )  # fmt: skip
     updates = 6 if algorithm == "ppo" else 1
-    transformation, rate = actor_critic._optimizer(settings)
+    transformation, rate = actor_critic._optimizer(settings, actor_critic.model(settings))
     found = moves(transformation, {"policy": {"w": jnp.zeros(1)}, "value": {"w": jnp.zeros(1)}}, STEPS * updates)
     at = np.arange(STEPS * updates) / updates
     for part, peak in (("policy", 0.1), ("value", 0.2)):

@@ -15,7 +15,7 @@ from genjax import data
 from genjax.models import autoregressive
 from genjax.theory import pixels
 from genjax.types import Batch, Images, Key, Params
-from train.run import codes, config, images, networks, reads, sheets, sources
+from train.run import codes, conditions, config, images, networks, sheets, sources
 from train.run.recipe import SampleOptions, Sampler, Score, ScoreOptions, Shape, override
 from train.run.task import Task
 
@@ -44,10 +44,10 @@ class Config(config.ImageRun, abc.ABC):
     """Number of images drawn for the figures of a report."""
 
     kinds: ClassVar[tuple[str, ...]] = ("codes",)
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "levels": reads.needs(likelihood=("categorical", "mixture")),
-        "components": reads.needs(likelihood="mixture"),
-        "binarization": reads.needs(likelihood="bernoulli"),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "levels": conditions.needs(likelihood=("categorical", "mixture")),
+        "components": conditions.needs(likelihood="mixture"),
+        "binarization": conditions.needs(likelihood="bernoulli"),
     }
 
     def problems(self) -> list[str]:
@@ -133,7 +133,7 @@ def sampler(options: SampleOptions, settings: Config, shape: Shape) -> Sampler:
     return trained._replace(draw=lambda *args: to_images(settings, trained.draw(*args)))
 
 
-SAMPLER_OPTIONS: dict[str, reads.Conditions] = {"temperature": ()}
+SAMPLER_OPTIONS: dict[str, conditions.Conditions] = {"temperature": ()}
 """The options of ``train.sample`` that ``sampler`` reads."""
 
 

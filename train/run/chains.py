@@ -10,7 +10,7 @@ import numpy as np
 
 from genjax import diffusion
 from genjax.diffusion import likelihood
-from train.run import config, documents, reads, usage
+from train.run import conditions, config, documents, usage
 from train.run.recipe import SampleOptions, Spacing
 
 Chain = Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample]
@@ -22,23 +22,23 @@ Clip = bool | Callable[[jax.Array], jax.Array]
 FixedVariance = Literal["small", "large"]
 """The variance of a reverse step: β̃_t or β_t."""
 
-OPTIONS: dict[str, reads.Conditions] = {"sampler": (), "steps": (), "eta": reads.needs(sampler="ddim")}
+OPTIONS: dict[str, conditions.Conditions] = {"sampler": (), "steps": (), "eta": conditions.needs(sampler="ddim")}
 """The options of ``train.sample`` that every diffusion model reads."""
 
-PROCESS_OPTIONS: dict[str, reads.Conditions] = {
+PROCESS_OPTIONS: dict[str, conditions.Conditions] = {
     **OPTIONS,
     "spacing": (
-        reads.Condition(
+        conditions.Condition(
             lambda options: bool(options.steps) or options.sampler not in ("", "ancestral"),
             "with --steps, or with a --sampler other than ancestral",
         ),
     ),
     "terms": (
-        reads.Condition(
+        conditions.Condition(
             lambda options: options.spacing == "best" or options.sampler in ("", "ancestral"),
             "with --sampler ancestral or --spacing best",
         ),
-        reads.Condition(
+        conditions.Condition(
             lambda options: options.spacing == "best" or options.variance != "learned",
             "of a run whose network does not say the variances itself, or with --spacing best",
         ),

@@ -16,7 +16,7 @@ from genjax.training import state
 from genjax.types import Key, Params
 from train.checkpoint import manifest, store
 from train.checkpoint.lock import resolve
-from train.run import claims, config, data_forms, documents, files, reads, registry, startup, sweep
+from train.run import claims, conditions, config, data_forms, documents, files, registry, startup, sweep
 from train.run.recipe import Predicate, Recipe, Shape
 
 Which = Literal["latest", "best"]
@@ -30,7 +30,7 @@ class Record(NamedTuple):
       workdir: folder of the run.
       recipe: recipe that trained it.
       settings: settings of the recipe; for a member of an ensemble, with the member's value of the swept setting.
-      shape: (h, w, c) of the images.
+      shape: (h, w, c) of the images; None for a run without images.
       ensemble: all members of the run.
       member: index of the member.
       described: everything that ``config.json`` says.
@@ -39,8 +39,8 @@ class Record(NamedTuple):
     workdir: pathlib.Path
     recipe: Recipe
     settings: Any  # of type recipe.config
-    shape: Shape
-    ensemble: sweep.Members
+    shape: Any  # Shape, or None
+    ensemble: sweep.Ensemble
     member: int
     described: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -120,11 +120,13 @@ def record(workdir: pathlib.Path, fits: Predicate, member: int = 0, recipe: str 
         raise store.CheckpointError(
             f"{workdir} was trained by train.{files.shown(script)}; expected a run of {registry.commands(fits)}"
         )
-    ensemble = sweep.of(config.read(trained_by.config, script, str(path)))
+    ensemble = sweep.ensemble(config.read(trained_by.config, script, str(path)))
     if not 0 <= member < len(ensemble.seeds):
         raise config.UsageError(f"member {member}: {workdir} has {len(ensemble.seeds)}, numbered from 0")
     settings = ensemble.with_value(None if ensemble.values is None else float(ensemble.values[member]))
-    return Record(workdir, trained_by, settings, shape, ensemble, member, described)
+    return Record(
+        workdir, trained_by, settings, shape if trained_by.source.has_images else None, ensemble, member, described
+    )
 
 
 def _described(path: pathlib.Path) -> tuple[dict[str, Any], str, Shape]:
@@ -132,7 +134,8 @@ def _described(path: pathlib.Path) -> tuple[dict[str, Any], str, Shape]:
     try:
         described = documents.json_object(path)
         script, shape = described["script"], tuple(described["data"]["train"][1:])
-        if not isinstance(script, str) or not all(type(size) is int and size > 0 for size in shape) or len(shape) != 3:
+        sizes = all(type(size) is int and size > 0 for size in shape) and len(shape) in (0, 3)
+        if not isinstance(script, str) or not sizes:
             raise documents.Unreadable(path, "expected a script, and the shape of its images")
     except (documents.Unreadable, LookupError, TypeError) as error:
         reason = error.reason if isinstance(error, documents.Unreadable) else manifest.brief(error)
@@ -153,7 +156,7 @@ def params(run: Record, init: Callable[[Key], Params], which: Which = "latest") 
     """
     ensemble = run.ensemble
     absent: Any = None  # only the average is read
-    shapes = jax.eval_shape(lambda: ensemble.lift(lambda key, value: init(key), ())(*ensemble.who))
+    shapes = jax.eval_shape(lambda: ensemble.lift(lambda key, value: init(key), ())(*ensemble.keys_and_values))
     average = store.read(run.workdir, state.TrainState(absent, absent, shapes, absent), step=which).state.ema_params
     with jax.ensure_compile_time_eval():  # arrays, also where a program is being traced
         return jax.tree.map(lambda array: jnp.asarray(array[run.member] if ensemble.many else array), average)
@@ -171,7 +174,7 @@ class Options(Protocol):
 
 
 def unread(
-    options: Options, run: Record, readable: Mapping[str, reads.Conditions], given: Collection[str], data: str = ""
+    options: Options, run: Record, readable: Mapping[str, conditions.Conditions], given: Collection[str], data: str = ""
 ) -> dict[str, str]:
     """Say of the given options that a run does not read why it does not.
 
@@ -182,9 +185,9 @@ def unread(
       given: names of the options to look at.
       data: data that are read, where they are not those of the run.
     """
-    table = {**reads.conditions(type(options)), **readable}
+    table = {**conditions.table(type(options)), **readable}
     values = {**vars(run.settings), **({"data": data} if data else {}), **vars(options)}
-    reasons = reads.without_effect(table, types.SimpleNamespace(**values), given)
+    reasons = conditions.without_effect(table, types.SimpleNamespace(**values), given)
     for name in sorted({*options.BY_RECIPE} & {*given} - readable.keys()):
         readers = registry.commands(functools.partial(_reads, name))
         reasons[name] = f"has no effect here; it is read only of a run of {readers}"
@@ -196,7 +199,7 @@ def _reads(name: str, recipe: Recipe) -> bool:
 
 
 def refuse_unread(
-    options: Options, run: Record, readable: Mapping[str, reads.Conditions], typed: Collection[str], data: str = ""
+    options: Options, run: Record, readable: Mapping[str, conditions.Conditions], typed: Collection[str], data: str = ""
 ) -> None:
     """Refuse options that were typed, or that are not the default, and that the run does not read.
 
@@ -204,9 +207,9 @@ def refuse_unread(
       UsageError: naming each of them, and the runs that read it.
     """
     defaults: Any = type(options)
-    given = {*typed, *reads.changed(options, defaults(options.workdir))}
+    given = {*typed, *conditions.changed(options, defaults(options.workdir))}
     if reasons := unread(options, run, readable, given, data):
-        raise config.UsageError("\n".join(f"{reads.flag(name)}: {reasons[name]}" for name in sorted(reasons)))
+        raise config.UsageError("\n".join(f"{conditions.flag(name)}: {reasons[name]}" for name in sorted(reasons)))
 
 
 def check_output(options: Any, suffixes: Sequence[str] = ()) -> pathlib.Path:
@@ -220,7 +223,7 @@ def check_output(options: Any, suffixes: Sequence[str] = ()) -> pathlib.Path:
       UsageError: the file cannot be written, or is needed as it is.
     """
     out = files.check_output(options.out, suffixes)
-    if claims.of_a_run(out):
+    if claims.belongs_to_a_run(out):
         raise config.UsageError(f"--out {files.shown(options.out)}: belongs to a run; name another file")
     read = [getattr(options, name, "") for name in ("terms", "inception", "recipe")]
     with contextlib.suppress(documents.Unreadable, LookupError, TypeError, AttributeError):  # refused when it is read

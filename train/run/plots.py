@@ -95,7 +95,7 @@ def curves(path: pathlib.Path, metrics: pathlib.Path, names: Sequence[str] = ("l
         lower.set(yscale="log", ylabel="gradient norm", xlabel="step")
 
 
-def compare(folder: pathlib.Path, ensemble: "sweep.Members", metrics: dict[str, np.ndarray]) -> None:
+def compare(folder: pathlib.Path, ensemble: "sweep.Ensemble", metrics: dict[str, np.ndarray]) -> None:
     """Plot the held-out loss of each member against its seed or its value of the swept setting: ``members.png``.
 
     Args:

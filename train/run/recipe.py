@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 import jax
 
 from genjax.types import Batch, Images, Key, Params
-from train.run import reads, sources
+from train.run import conditions, sources
 from train.run.config import Run, UsageError
 
 if TYPE_CHECKING:  # it draws with matplotlib, which nobody waits for who only asks for --help
@@ -88,7 +88,7 @@ class Score(NamedTuple):
     pixels: str
 
 
-NO_OPTIONS: Mapping[str, reads.Conditions] = types.MappingProxyType({})
+NO_OPTIONS: Mapping[str, conditions.Conditions] = types.MappingProxyType({})
 
 
 class Recipe(NamedTuple):
@@ -114,9 +114,9 @@ class Recipe(NamedTuple):
     source: sources.Source = sources.IMAGES
     configs: pathlib.Path | None = None
     sampler: Callable[[SampleOptions, Any, Shape], Sampler] | None = None
-    sampler_options: Mapping[str, reads.Conditions] = NO_OPTIONS
+    sampler_options: Mapping[str, conditions.Conditions] = NO_OPTIONS
     score: Callable[[ScoreOptions, Any, Shape], Score] | None = None
-    score_options: Mapping[str, reads.Conditions] = NO_OPTIONS
+    score_options: Mapping[str, conditions.Conditions] = NO_OPTIONS
 
 
 Predicate = Callable[[Recipe], bool]

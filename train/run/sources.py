@@ -11,7 +11,7 @@ import numpy as np
 from genjax import data, random
 from genjax.theory import pixels
 from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
-from train.run import data_forms, reads
+from train.run import conditions, data_forms
 from train.run.config import ImageRun, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ FLAGS = {
 """Advice in the library's messages, and the flag that stands for it."""
 
 OF_DATA_DIR = (
-    reads.Condition(
+    conditions.Condition(
         functools.partial(data_forms.heeds, "data_dir"), f"of a run with --data {data_forms.heeding('data_dir')}"
     ),
 )
@@ -225,6 +225,7 @@ class Source(NamedTuple):
       origin: run whose data are images, ``(record) -> record``: the run itself, or where its data are codes, the run
         that made them.
       check_run: refuses a run whose data cannot be turned back into images any more, ``(record)``.
+      has_images: False where the rows of the data are no images; a recipe is then built for the shape None.
     """
 
     check: Callable[[Any], None]
@@ -233,6 +234,11 @@ class Source(NamedTuple):
     fingerprint: Callable[[Any, data.Dataset], str] = lambda settings, dataset: data.fingerprint(dataset)
     origin: "Callable[[Record], Record]" = lambda run: run
     check_run: "Callable[[Record], None]" = lambda run: None
+    has_images: bool = True
+
+    def shape_of(self, dataset: data.Dataset) -> tuple[int, int, int] | None:
+        """Return (h, w, c) of the images of a data set, or None where its rows are no images."""
+        return tuple(dataset.train["image"].shape[1:]) if self.has_images else None
 
 
 IMAGES = Source(check, shape, load)

@@ -8,19 +8,20 @@ import math
 import os
 import pathlib
 import re
-import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import genjax
-from train.run import reads, renamed
+from train.run import conditions, renamed
 
 
 class UsageError(Exception):
     """A flag or a configuration that cannot be: exit code 2. The message says what to change."""
 
 
-PATHS = ("config", "workdir", "data_dir", "out", "terms", "classifier", "inception", "source", "export", "file")
+PATHS = (
+    "config", "workdir", "data_dir", "out", "terms", "classifier", "inception", "source", "export", "file", "recipe",
+)  # fmt: skip
 """The fields that name a place on disk; in ``data`` it stands after the colon."""
 
 MOST = {
@@ -72,10 +73,10 @@ def check_flags(schema: type, script: str, argv: Sequence[str]) -> None:
             continue
         new = renamed.new_names(script).get(name.removeprefix("no_"))
         if new in names:
-            found.append(f"{word}: renamed; use {reads.flag(new)}")
+            found.append(f"{word}: renamed; use {conditions.flag(new)}")
         else:
             meant = closest(name, names)
-            found.append(f"{word}: no such flag" + (f"; did you mean {reads.flag(meant)}?" if meant else ""))
+            found.append(f"{word}: no such flag" + (f"; did you mean {conditions.flag(meant)}?" if meant else ""))
     if found:
         raise UsageError("\n".join([*found, "--help lists them all"]))
 
@@ -108,11 +109,11 @@ def extremes(settings: Any) -> list[str]:
     return found
 
 
-def refuse(table: dict[str, reads.Conditions], settings: Any, given: Collection[str], place: str = "") -> None:
+def refuse(table: dict[str, conditions.Conditions], settings: Any, given: Collection[str], place: str = "") -> None:
     """Refuse settings that were given and that nothing reads.
 
     Args:
-      table: of ``reads.conditions``.
+      table: of ``conditions.table``.
       settings: all of them, with whatever else the table looks at.
       given: names.
       place: where they were given, for the message; on the command line by default.
@@ -120,27 +121,8 @@ def refuse(table: dict[str, reads.Conditions], settings: Any, given: Collection[
     Raises:
       UsageError: names them all, and says what reads them.
     """
-    if idle := reads.without_effect(table, settings, sorted(given)):
-        raise UsageError("\n".join(f"{place}{reads.flag(name)}: {why}" for name, why in idle.items()))
-
-
-def refuse_idle(settings: Any, run: Any, typed: Collection[str], data: str = "") -> None:
-    """Refuse what was asked of a run that does not read it: what was typed, and what is not the default.
-
-    Args:
-      settings: of the command.
-      run: the ``trained.Record`` of who is asked.
-      typed: names.
-      data: that are looked at, where they are not the run's.
-
-    Raises:
-      UsageError: names it, and says which runs read it.
-    """
-    told = {name: getattr(run.settings, name, None) for name in ("num_classes", "data", "variance")}
-    told |= {"data": data} if data else {}
-    asked = types.SimpleNamespace(**{**told, **vars(settings), "script": run.script})
-    given = {*typed, *reads.changed(settings, type(settings)(settings.workdir))}
-    refuse(reads.conditions(type(settings)), asked, given)
+    if idle := conditions.without_effect(table, settings, sorted(given)):
+        raise UsageError("\n".join(f"{place}{conditions.flag(name)}: {why}" for name, why in idle.items()))
 
 
 def at_home(settings: S) -> S:

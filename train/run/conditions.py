@@ -29,13 +29,7 @@ def needs(**wanted: Any) -> Conditions:
     return tuple(Condition(_is(name, values), _flags(name, values)) for name, values in wanted.items())
 
 
-def of_runs(*scripts: str) -> Conditions:
-    """The run that is asked was trained by one of these scripts."""
-    words = " or ".join(f"train.{name}" for name in scripts)
-    return (Condition(lambda settings: settings.script in scripts, f"of a run of {words}"),)
-
-
-def conditions(schema: type) -> dict[str, Conditions]:
+def table(schema: type) -> dict[str, Conditions]:
     """The table of a schema, with those of the schemas it extends."""
     tables = [vars(part).get("READ_WITH", {}) for part in reversed(schema.__mro__)]
     return {name: found for table in tables for name, found in table.items()}
