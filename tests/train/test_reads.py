@@ -11,7 +11,7 @@ import pytest
 
 from genjax import data
 from train import ae, evaluate, gan, judge, sample, vae
-from train.run import conditions, config, load, loop, registry, sources, sweep
+from train.run import conditions, config, load, loop, plots, registry, sources, sweep
 
 SHAPE = (8, 8, 1)
 OF_LOOP = {field.name for field in dataclasses.fields(config.Run)} - {"lr", "warmup", "schedule", "grad_clip"}
@@ -120,7 +120,7 @@ def test_what_a_kind_of_data_does_not_read_is_refused(kind, idle, monkeypatch):
 
 
 def test_the_loop_reads_what_is_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.plots, "curves", lambda *_: None)
+    monkeypatch.setattr(plots, "curves", lambda *_: None)
     settings = ae.Config(hidden=(2,), steps=1, every=1, workdir=str(tmp_path / "run"))
     them, seen = watched(settings)
     loop.run("ae", them, lambda *of: ae.build(*of)._replace(write_figures=lambda *_: None))

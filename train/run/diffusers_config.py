@@ -8,13 +8,10 @@ the images with those of diffusers.
 import math
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from train.checkpoint import store
 from train.run import config, documents
-
-if TYPE_CHECKING:
-    from train import ddpm
 
 SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
 PREDICTS = {"epsilon": "noise", "sample": "x0", "v_prediction": "v"}
@@ -65,6 +62,50 @@ UNDERSTOOD: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 """Test of a field's value, and the expected value in words."""
 
 
+class ProcessSettings(Protocol):
+    """The settings of ``train.ddpm`` that describe the process."""
+
+    @property
+    def timesteps(self) -> int:
+        """Number T of steps."""
+
+    @property
+    def beta_schedule(self) -> str:
+        """Name of the schedule of β."""
+
+    @property
+    def beta_start(self) -> float:
+        """β of the linear schedule at time 0."""
+
+    @property
+    def beta_end(self) -> float:
+        """β of the linear schedule at time T - 1."""
+
+    @property
+    def rescale_zero_terminal_snr(self) -> bool:
+        """True to leave nothing of the image at time T - 1."""
+
+    @property
+    def prediction_type(self) -> str:
+        """Output of the network."""
+
+    @property
+    def variance(self) -> str:
+        """Variance of the reverse steps."""
+
+    @property
+    def x0_range(self) -> float:
+        """Bound of x̂_0; 0 for none."""
+
+    @property
+    def timestep_sampling(self) -> str:
+        """Times of a training step."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 for none."""
+
+
 def settings(described: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]:
     """Convert a ``DDPMScheduler`` to settings of ``train.ddpm``.
 
@@ -113,7 +154,7 @@ def check_pipeline(described: Mapping[str, Any], path: pathlib.Path) -> None:
         raise config.UsageError(f"{path}: _class_name: expected 'DDPMPipeline', got {kind!r}; others are not covered")
 
 
-def scheduler(settings: "ddpm.Config") -> dict[str, Any]:
+def scheduler(settings: ProcessSettings) -> dict[str, Any]:
     """Convert settings of ``train.ddpm`` to a scheduler_config.json; the inverse of ``settings``.
 
     Raises:

@@ -28,36 +28,60 @@ class SampleOptions(Protocol):
     """The options of ``train.sample`` that a recipe may read; see ``train.sample.Sample`` for each of them."""
 
     @property
-    def workdir(self) -> str: ...  # noqa: D102
+    def workdir(self) -> str:
+        """Folder of the run."""
+
     @property
-    def sampler(self) -> str: ...  # noqa: D102
+    def sampler(self) -> str:
+        """Name of the reverse chain; empty for the default."""
+
     @property
-    def steps(self) -> int: ...  # noqa: D102
+    def steps(self) -> int:
+        """Number of steps of the reverse chain; 0 for the default."""
+
     @property
-    def eta(self) -> float: ...  # noqa: D102
+    def eta(self) -> float:
+        """Noise of DDIM."""
+
     @property
-    def spacing(self) -> Spacing: ...  # noqa: D102
+    def spacing(self) -> Spacing:
+        """Times that a short chain visits."""
+
     @property
-    def terms(self) -> str: ...  # noqa: D102
+    def terms(self) -> str:
+        """File of the bound's terms."""
+
     @property
-    def guidance_scale(self) -> float | None: ...  # noqa: D102
+    def guidance_scale(self) -> float | None:
+        """Weight of the label; None for that of the run."""
+
     @property
-    def temperature(self) -> float | None: ...  # noqa: D102
+    def temperature(self) -> float | None:
+        """Temperature; None for that of the run."""
 
 
 class ScoreOptions(Protocol):
     """The options of ``train.evaluate`` that a recipe may read; see ``train.evaluate.Evaluate`` for each of them."""
 
     @property
-    def samples(self) -> int: ...  # noqa: D102
+    def samples(self) -> int:
+        """Number of draws for each image."""
+
     @property
-    def times(self) -> int: ...  # noqa: D102
+    def times(self) -> int:
+        """Number of times, or of steps."""
+
     @property
-    def levels(self) -> int: ...  # noqa: D102
+    def levels(self) -> int:
+        """Number of values of a pixel; 0 for the default."""
+
     @property
-    def flow(self) -> bool: ...  # noqa: D102
+    def flow(self) -> bool:
+        """True to add the likelihood by the probability flow."""
+
     @property
-    def labels(self) -> bool: ...  # noqa: D102
+    def labels(self) -> bool:
+        """True to score given the labels."""
 
 
 class Sampler(NamedTuple):
