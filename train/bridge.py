@@ -144,27 +144,31 @@ def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
         if not isinstance(shards, dict) or not all(pathlib.Path(str(name)).name == name for name in shards.values()):
             raise store.CheckpointError(f"{index}: expected a weight_map from tensors to files of this folder")
         names = sorted(set(shards.values()))
-    read: dict[str, np.ndarray] = {}
-    for name in names:
-        if not (folder / name).is_file():
-            kinds = (".bin", ".pt", ".ckpt", ".pth")
-            pickles = [path.name for path in sorted(folder.glob("*")) if path.suffix in kinds]
-            hint = (
-                f"; {pickles[0]} is a pickle, which is not opened: convert it where it comes from with "
-                "UNet2DModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"
-                if pickles
-                else ""
-            )
-            raise store.CheckpointError(f"{folder}: there is no {name}{hint}")
-        try:
-            with safetensors.safe_open(folder / name, "flax") as file:
-                read |= {key: np.asarray(jnp.asarray(file.get_tensor(key), jnp.float32)) for key in file.keys()}  # noqa: SIM118
-        except (safetensors.SafetensorError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
-            raise store.CheckpointError(f"{folder / name} is damaged or cut off: {error}") from error
-    return read
+    return {key: tensor for name in names for key, tensor in _read_file(folder, name).items()}
 
 
-def _settings(settings: Bridge, described: Mapping[str, Any], source: pathlib.Path) -> ddpm.Config:
+def _read_file(folder: pathlib.Path, name: str) -> dict[str, np.ndarray]:
+    if not (folder / name).is_file():
+        raise store.CheckpointError(f"{folder}: there is no {name}{_pickle_hint(folder)}")
+    try:
+        with safetensors.safe_open(folder / name, "flax") as file:
+            return {key: np.asarray(jnp.asarray(file.get_tensor(key), jnp.float32)) for key in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
+        raise store.CheckpointError(f"{folder / name} is damaged or cut off: {error}") from error
+
+
+def _pickle_hint(folder: pathlib.Path) -> str:
+    pickles = [path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pt", ".ckpt", ".pth")]
+    if not pickles:
+        return ""
+    return (
+        f"; {pickles[0]} is a pickle, which is not opened: convert it where it comes from with "
+        "UNet2DModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"
+    )
+
+
+def _process(source: pathlib.Path) -> dict[str, Any]:
+    """Read the settings of the diffusion process from a folder of diffusers."""
     path = source / "scheduler" / "scheduler_config.json"
     path = path if path.is_file() or not (source / "scheduler_config.json").is_file() else source / path.name
     if not path.is_file():
@@ -175,6 +179,11 @@ def _settings(settings: Bridge, described: Mapping[str, Any], source: pathlib.Pa
     process = diffusers_config.settings(diffusers_config.json_object(path), path)
     if (index := source / "model_index.json").is_file():
         diffusers_config.check_pipeline(diffusers_config.json_object(index), index)
+    return process
+
+
+def _settings(settings: Bridge, described: Mapping[str, Any], source: pathlib.Path) -> ddpm.Config:
+    process = _process(source)
     try:
         network = diffusers_unet.network(described)
     except ValueError as error:

@@ -90,9 +90,15 @@ class Config(config.UNetRun):
 
     def problems(self) -> list[str]:
         """List everything wrong with the values."""
-        problems = super().problems()
+        problems = super().problems() + self._process_problems() + self._label_problems()
         if not (math.isfinite(self.x0_range) and self.x0_range >= 0):
             problems.append(f"x0_range: expected 0 (no clipping) or a positive number, got {self.x0_range}")
+        if bool(self.unet_config) != (self.network == "diffusers"):
+            problems.append("unet_config: expected with --network diffusers, and only there")
+        return problems + config.at_least(self, {"timesteps": 1, "num_classes": 0})
+
+    def _process_problems(self) -> list[str]:
+        problems = []
         if not 0 < self.beta_start <= self.beta_end < 1:
             problems.append(
                 f"beta_start, beta_end: expected 0 < start <= end < 1, got {self.beta_start} and {self.beta_end}"
@@ -103,15 +109,17 @@ class Config(config.UNetRun):
             )
         if self.rescale_zero_terminal_snr and self.weighting == "vlb":
             problems.append("rescale_zero_terminal_snr: the last step has no bound; use --weighting simple or min_snr")
+        return problems
+
+    def _label_problems(self) -> list[str]:
+        problems = []
         if self.num_classes and self.network != "unet":
             problems.append(f"num_classes: the network {self.network} takes no labels; use --network unet")
-        if bool(self.unet_config) != (self.network == "diffusers"):
-            problems.append("unet_config: expected with --network diffusers, and only there")
         if not self.num_classes and self.guidance_scale != 1:
             problems.append("guidance_scale: expected a model conditional on labels; give --num-classes, or leave 1")
         if not 0 <= self.p_uncond <= 1:
             problems.append(f"p_uncond: expected 0 to 1, got {self.p_uncond}")
-        return problems + config.at_least(self, {"timesteps": 1, "num_classes": 0})
+        return problems
 
 
 def model(settings: Config, shape: Shape, sampler: Callable[..., diffusion.Sample] | None = None) -> ddpm.DDPM:

@@ -119,9 +119,7 @@ def _scores(options: Evaluate, run: load.Record, origin: load.Record) -> dict[st
     }
     if getattr(settings, "num_classes", 0):
         row["labels"] = "given" if options.labels else "not given"
-    row |= {name: _mean(each, shape) for name, each in values.items() if each.ndim == 1}
-    if by_time := {name: np.asarray(each.mean(0)).tolist() for name, each in values.items() if each.ndim > 1}:
-        row["by_time"] = by_time
+    row |= _means(values, shape)
     process.check_finite(options.workdir, row)
     return row
 
@@ -144,6 +142,13 @@ def _values(
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
         parts.append(compiled(params, keys, {name: array[index] for name, array in rows.items()}))
     return {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _means(values: Mapping[str, jax.Array], shape: tuple[int, ...]) -> dict[str, Any]:
+    """Average numbers [n] and [n t] over the images; the averages [t] stand under ``by_time``."""
+    row: dict[str, Any] = {name: _mean(each, shape) for name, each in values.items() if each.ndim == 1}
+    by_time = {name: np.asarray(each.mean(0)).tolist() for name, each in values.items() if each.ndim > 1}
+    return {**row, "by_time": by_time} if by_time else row
 
 
 def _mean(values: jax.Array, shape: tuple[int, ...]) -> dict[str, float]:

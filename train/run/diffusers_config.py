@@ -119,17 +119,16 @@ def settings(described: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]
     if (kind := described.get("_class_name")) != "DDPMScheduler":
         raise config.UsageError(f"{path}: _class_name: expected 'DDPMScheduler', got {kind!r}; others are not covered")
     fields = {name: value for name, value in described.items() if not name.startswith("_")}
-    wrong = [
-        f"{name} {value!r}: not a field that is understood" for name, value in fields.items() if name not in DEFAULTS
-    ]
     values = {**DEFAULTS, **{name: value for name, value in fields.items() if name in DEFAULTS}}
-    for name, (fits, expected) in UNDERSTOOD.items():
-        if not fits(values[name]):
-            wrong.append(f"{name}: expected {expected}, got {values[name]!r}")
-    if not wrong and values["beta_schedule"] == "linear" and values["beta_start"] > values["beta_end"]:
-        wrong.append(f"beta_start: expected at most beta_end {values['beta_end']}, got {values['beta_start']}")
-    if not wrong and values["rescale_betas_zero_snr"] and values["prediction_type"] == "epsilon":
-        wrong.append("rescale_betas_zero_snr: with prediction_type 'epsilon' the last step tells nothing of the image")
+    wrong = [
+        f"{name} {value!r}: not a field that is understood" for name, value in fields.items() if name not in values
+    ]
+    wrong += [
+        f"{name}: expected {expected}, got {values[name]!r}"
+        for name, (fits, expected) in UNDERSTOOD.items()
+        if not fits(values[name])
+    ]
+    wrong = wrong or _contradictions(values)
     if wrong:
         raise config.UsageError("\n  ".join([f"{path}: a process that is not covered:", *wrong]))
     linear = {"beta_start": float(values["beta_start"]), "beta_end": float(values["beta_end"])}
@@ -142,6 +141,15 @@ def settings(described: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]
         "x0_range": float(values["clip_sample_range"]) if values["clip_sample"] else 0.0,
         **(linear if values["beta_schedule"] == "linear" else {}),
     }
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    """List fields that each may be so, but not together."""
+    if values["beta_schedule"] == "linear" and values["beta_start"] > values["beta_end"]:
+        return [f"beta_start: expected at most beta_end {values['beta_end']}, got {values['beta_start']}"]
+    if values["rescale_betas_zero_snr"] and values["prediction_type"] == "epsilon":
+        return ["rescale_betas_zero_snr: with prediction_type 'epsilon' the last step tells nothing of the image"]
+    return []
 
 
 def check_pipeline(described: Mapping[str, Any], path: pathlib.Path) -> None:

@@ -76,23 +76,28 @@ def curves(path: pathlib.Path, metrics: pathlib.Path, names: Sequence[str] = ("l
     lines = list(files.lines(metrics))
     if not lines:
         return
-    course = lambda name: [(line["step"], line[name]) for line in lines if name in line]
     with figure(path, 2, size=(7, 5.2), share="x", heights=(3, 1)) as axes:
         upper, lower = axes[:, 0]
-        for i, name in enumerate(names):
-            prefix = "" if len(names) == 1 else f"{name}, "
-            colours = (COLOURS[0], COLOURS[1]) if len(names) == 1 else (COLOURS[i], COLOURS[i])
-            for points, label, mark, colour in (
-                (course(name), "training", "", colours[0]),
-                (course(f"heldout_{name}"), "held out", "o", colours[1]),
-            ):
-                if points:
-                    style = {"marker": mark, "markersize": 4, "linewidth": 1.4, "color": colour}
-                    upper.plot(*zip(*points, strict=True), label=prefix + label, **style)
-        values = [value for name in names for key in (name, f"heldout_{name}") for _, value in course(key)]
+        if len(names) == 1:
+            _plot_course(upper, lines, names[0], "", COLOURS[0], COLOURS[1])
+        else:
+            for name, colour in zip(names, COLOURS, strict=False):
+                _plot_course(upper, lines, name, f"{name}, ", colour, colour)
+        keys = [key for name in names for key in (name, f"heldout_{name}")]
+        values = [line[key] for key in keys for line in lines if key in line]
         upper.set(yscale="log" if 0 < 10 * min(values) < max(values) else "linear", ylabel=" and ".join(names))
         lower.plot([line["step"] for line in lines], [line["grad_norm"] for line in lines], color=COLOURS[-1], lw=1)
         lower.set(yscale="log", ylabel="gradient norm", xlabel="step")
+
+
+def _plot_course(
+    panel: Any, lines: Sequence[Mapping[str, Any]], name: str, prefix: str, training: str, heldout: str
+) -> None:
+    """Plot a metric over the steps, in training and held out, in these colours."""
+    for key, label, mark, colour in ((name, "training", "", training), (f"heldout_{name}", "held out", "o", heldout)):
+        if points := [(line["step"], line[key]) for line in lines if key in line]:
+            style = {"marker": mark, "markersize": 4, "linewidth": 1.4, "color": colour}
+            panel.plot(*zip(*points, strict=True), label=prefix + label, **style)
 
 
 def compare(folder: pathlib.Path, ensemble: "sweep.Ensemble", metrics: dict[str, np.ndarray]) -> None:

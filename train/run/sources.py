@@ -158,14 +158,20 @@ def load(settings: ImageRun) -> data.Dataset:
     except data.DataError as error:
         raise data.DataError(_in_flags(str(error))) from error
     if getattr(settings, "binarization", "none") == "static":
-        for split in (whole.train, whole.heldout):
-            if len(levels := np.unique(split["image"])) > 2 or not {*levels.tolist()} <= {0, 255}:
-                raise UsageError(
-                    f"--binarization static: {whole.name} has {len(levels)} levels, not black and white alone; "
-                    "use --data tfds:binarized_mnist, or --binarization dynamic"
-                )
-    if settings.exclude_class < 0:
-        return whole
+        _check_black_and_white(whole)
+    return whole if settings.exclude_class < 0 else _without_class(settings, whole)
+
+
+def _check_black_and_white(whole: data.Dataset) -> None:
+    for split in (whole.train, whole.heldout):
+        if len(levels := np.unique(split["image"])) > 2 or not {*levels.tolist()} <= {0, 255}:
+            raise UsageError(
+                f"--binarization static: {whole.name} has {len(levels)} levels, not black and white alone; "
+                "use --data tfds:binarized_mnist, or --binarization dynamic"
+            )
+
+
+def _without_class(settings: ImageRun, whole: data.Dataset) -> data.Dataset:
     if "label" not in whole.train:
         raise UsageError(f"--exclude-class {settings.exclude_class}: {whole.name} has no labels")
     kept = whole.train["label"] != settings.exclude_class
