@@ -8,8 +8,6 @@ import dataclasses
 import itertools
 import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +49,7 @@ def train(script: str, settings: Drawn, num_seeds: int = 1, variant: str = "") -
     argv += ["--data-dir", settings.data_dir] if settings.data_dir else []
     argv += [flag for part in variant.split() for flag in f"--{part}".split("=", 1)]
     workdir = quality.workdir(settings.workdir, script, argv)
-    subprocess.run([sys.executable, "-m", f"train.{script}", *argv, "--workdir", str(workdir)], check=True)
+    quality.train(script, [*argv, "--workdir", str(workdir)])
     return workdir
 
 

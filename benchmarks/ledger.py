@@ -41,8 +41,10 @@ RUNS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("vae", "digits", "likelihood=logistic levels=17 latent_dim=8", {"samples": 500}),
     ("vqvae", "digits", "likelihood=logistic levels=17", {}),
     ("pixelcnn", "codes", "", {}),
+    ("examples/realnvp/realnvp.py", "digits", "", {"recipe": "examples/realnvp/realnvp.py"}),
 )
-"""Script, config, other settings, and how to score; a VQ-VAE is scored with the prior over its codes that follows."""
+"""Recipe, or the file of one from outside of train; config, other settings, and how to score. A VQ-VAE is scored with
+the prior over its codes that follows."""
 
 
 def digits(settings: Ledger) -> list[dict[str, Any]]:

@@ -209,7 +209,7 @@ def test_a_flag_is_refused_in_all_its_forms_and_at_its_default(argv):
 )
 def test_a_flag_without_effect_is_refused_with_what_would_read_it(script, argv, words):
     with pytest.raises(config.UsageError, match=words):
-        config.parse(SCRIPTS[script].Config, script, argv.split())
+        config.parse(registry.get(script).config, script, argv.split())
 
 
 def test_what_a_file_says_is_refused_unless_it_or_the_flags_make_it_read(tmp_path):

@@ -116,21 +116,7 @@ def settings(described: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]
     Raises:
       UsageError: it is another class, or has fields or values without a counterpart here; all are named.
     """
-    if (kind := described.get("_class_name")) != "DDPMScheduler":
-        raise config.UsageError(f"{path}: _class_name: expected 'DDPMScheduler', got {kind!r}; others are not covered")
-    fields = {name: value for name, value in described.items() if not name.startswith("_")}
-    values = {**DEFAULTS, **{name: value for name, value in fields.items() if name in DEFAULTS}}
-    wrong = [
-        f"{name} {value!r}: not a field that is understood" for name, value in fields.items() if name not in values
-    ]
-    wrong += [
-        f"{name}: expected {expected}, got {values[name]!r}"
-        for name, (fits, expected) in UNDERSTOOD.items()
-        if not fits(values[name])
-    ]
-    wrong = wrong or _contradictions(values)
-    if wrong:
-        raise config.UsageError("\n  ".join([f"{path}: a process that is not covered:", *wrong]))
+    values = _checked(described, path)
     linear = {"beta_start": float(values["beta_start"]), "beta_end": float(values["beta_end"])}
     return {
         "timesteps": values["num_train_timesteps"],
@@ -141,6 +127,28 @@ def settings(described: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]
         "x0_range": float(values["clip_sample_range"]) if values["clip_sample"] else 0.0,
         **(linear if values["beta_schedule"] == "linear" else {}),
     }
+
+
+def _checked(described: Mapping[str, Any], path: pathlib.Path) -> Mapping[str, Any]:
+    """Return the value of every field, and refuse values that have no counterpart here."""
+    if (kind := described.get("_class_name")) != "DDPMScheduler":
+        raise config.UsageError(f"{path}: _class_name: expected 'DDPMScheduler', got {kind!r}; others are not covered")
+    values = {name: described.get(name, default) for name, default in DEFAULTS.items()}
+    unknown = [name for name in described if not name.startswith("_") and name not in DEFAULTS]
+    wrong = [f"{name} {described[name]!r}: not a field that is understood" for name in unknown]
+    wrong += _misfits(values)
+    if wrong := wrong or _contradictions(values):
+        raise config.UsageError("\n  ".join([f"{path}: a process that is not covered:", *wrong]))
+    return values
+
+
+def _misfits(values: Mapping[str, Any]) -> list[str]:
+    """List values that have no counterpart here."""
+    return [
+        f"{name}: expected {expected}, got {values[name]!r}"
+        for name, (fits, expected) in UNDERSTOOD.items()
+        if not fits(values[name])
+    ]
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:

@@ -83,11 +83,14 @@ def curves(path: pathlib.Path, metrics: pathlib.Path, names: Sequence[str] = ("l
         else:
             for name, colour in zip(names, COLOURS, strict=False):
                 _plot_course(upper, lines, name, f"{name}, ", colour, colour)
-        keys = [key for name in names for key in (name, f"heldout_{name}")]
-        values = [line[key] for key in keys for line in lines if key in line]
+        values = _values(lines, [*names, *(f"heldout_{name}" for name in names)])
         upper.set(yscale="log" if 0 < 10 * min(values) < max(values) else "linear", ylabel=" and ".join(names))
         lower.plot([line["step"] for line in lines], [line["grad_norm"] for line in lines], color=COLOURS[-1], lw=1)
         lower.set(yscale="log", ylabel="gradient norm", xlabel="step")
+
+
+def _values(lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[float]:
+    return [line[key] for key in keys for line in lines if key in line]
 
 
 def _plot_course(
