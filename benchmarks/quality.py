@@ -150,7 +150,7 @@ def workdir(folder: str, script: str, argv: Sequence[str]) -> pathlib.Path:
 def train(script: str, argv: Sequence[str]) -> None:
     """Train a recipe by its own command, as a process of its own."""
     command = [script] if script.endswith(".py") else ["-m", f"train.{script}"]
-    env = {**os.environ, "PYTHONPATH": str(HERE.parent)}  # a file from outside finds the library where this one lies
+    env = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}  # a file from outside finds the library where this one lies
     subprocess.run([sys.executable, *command, *argv], check=True, env=env)
 
 
