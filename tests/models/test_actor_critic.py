@@ -75,7 +75,7 @@ def enumerate_gradient(env_tables, logits, discount):
         pi = jax.nn.softmax(logits)
         policy = jnp.einsum("sa,sat->st", pi, onward) * jnp.asarray(~env_tables.terminal)
         values = jnp.linalg.solve(jnp.eye(len(policy)) - discount * policy, (pi * reward).sum(1))
-        return jnp.asarray(env_tables.start) @ values
+        return jnp.asarray(env_tables.initial) @ values
 
     return jax.grad(objective)(logits)
 
@@ -92,7 +92,7 @@ def test_the_policy_gradient_is_unbiased_whatever_the_baseline(rung, offset):
     logits = kernel  # of one-hot observations
     total = jax.tree.map(jnp.zeros_like, params["policy"])
     for s, a in itertools.product(range(env.observation_dim - 1), range(env.num_actions)):
-        weight = float(given.start[s] * jax.nn.softmax(logits[s])[a])
+        weight = float(given.initial[s] * jax.nn.softmax(logits[s])[a])
         batch = {
             "observation": jnp.eye(env.observation_dim)[s][None],
             "action": jnp.array([a]),
@@ -174,7 +174,7 @@ def test_a_rollout_depends_on_the_key_the_step_and_the_copy_only():
 
 def test_the_best_policy_of_a_chain_is_found_and_its_values():
     given = tables.chain_mdp()
-    exact, actions = mdp.value_iteration(given, 0.9)
+    exact, actions = mdp.policy_iteration(given, 0.9)
     ours = model(envs.chain(), (16,), num_envs=16, num_steps=100, discount=0.9, trace=0.9, entropy_weight=0.0)
     optimizer = actor_critic.optimizer(optax.adam(1e-2), optax.adam(1e-2))
     train = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.draw, 300))
@@ -187,7 +187,7 @@ def test_the_best_policy_of_a_chain_is_found_and_its_values():
 @pytest.mark.parametrize("rung", range(1, 6))
 def test_every_rung_of_the_ladder_is_climbed(rung):
     given = tables.ladder_mdp(rung)
-    exact, actions = mdp.value_iteration(given, 0.9)
+    exact, actions = mdp.policy_iteration(given, 0.9)
     ours = model(envs.ladder(rung), num_envs=8, num_steps=16, discount=0.9, entropy_weight=0.0, clip=0.2)
     optimizer = actor_critic.optimizer(optax.adam(0.03), optax.adam(0.03))
     step = steps.epochs(steps.gradient_step(ours.loss, optimizer), 2, 64)
