@@ -84,6 +84,7 @@ def model(settings: Config, shape: tuple[int, int, int]) -> gan.GAN:
         latent_dim=settings.latents,
         gp_weight=settings.slope,
         r1_weight=settings.r1,
+        n_critic=settings.critic_steps,
     )
 
 
@@ -102,7 +103,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
     return loop.Task(
         init=ours.init,
-        optimizer=_optimizer(settings),
+        optimizer=_optimizer(settings, ours),
         sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=sources.on_rows(settings, ours.loss, training=True),
         heldout_loss=heldout_loss,
@@ -113,11 +114,11 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
     )
 
 
-def _optimizer(settings: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def _optimizer(settings: Config, ours: gan.GAN) -> tuple[optax.GradientTransformation, optax.Schedule]:
     every = settings.critic_steps  # the generator moves at the last of so many steps
     generator, rate = optimizers.adam(settings, b1=settings.momentum, step=lambda count: (count + 1) * every - 1)
     discriminator, _ = optimizers.adam(settings, settings.critic_lr or settings.lr, b1=settings.momentum)
-    return gan.optimizer(generator, discriminator, n_critic=settings.critic_steps), rate
+    return ours.optimizer(generator, discriminator), rate
 
 
 def _figures(settings: Config, ours: gan.GAN):

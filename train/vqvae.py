@@ -98,7 +98,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
 
     return loop.Task(
         init=ours.init,
-        optimizer=(vqvae.optimizer(adam), rate),
+        optimizer=(ours.optimizer(adam), rate),
         sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=loss,
         heldout_loss=heldout_loss,
