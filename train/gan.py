@@ -19,7 +19,7 @@ from genjax.models import gan
 from genjax.nn import adversarial
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run import conditions, config, loop, networks, optimizers, plots, process, sources
 from train.run.task import Task
 
 
@@ -53,8 +53,8 @@ class Config(config.ImageRun):
     """Images drawn for the pictures of a report."""
 
     kinds: ClassVar[tuple[str, ...]] = ("ring",)
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "num_samples": (reads.Condition(lambda settings: settings.data != "ring", "with --data of images"),)
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "num_samples": (conditions.Condition(lambda settings: settings.data != "ring", "with --data of images"),)
     }
 
     def problems(self) -> list[str]:
