@@ -15,7 +15,7 @@ import numpy as np
 SCALE = "genjax.data.scale brings bytes to [-1, 1]"
 
 
-def known(*trees: Any) -> bool:
+def is_concrete(*trees: Any) -> bool:
     """Whether the values can be looked at: false inside ``jit``, ``grad``, ``vmap`` and ``scan``."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
@@ -39,7 +39,7 @@ def finite(name: str, x: Any) -> None:
     ValueError: scores: expected finite numbers, got nan at 1
     """
     real(name, x)
-    if known(x):
+    if is_concrete(x):
         _refuse(name, x, np.isfinite(_float64(x)), "finite numbers")
 
 
@@ -51,7 +51,7 @@ def within(name: str, x: Any, low: float | int = -math.inf, high: float | int = 
     ValueError: level: expected numbers from 0 to 1, got 2 at 1
     """
     real(name, x)
-    if known(x):
+    if is_concrete(x):
         table = _float64(x)
         span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
         _refuse(name, x, (table >= low) & (table <= high), f"numbers {span}")
@@ -65,7 +65,7 @@ def positive(name: str, x: Any) -> None:
     ValueError: scale: expected positive, finite numbers, got 0
     """
     real(name, x)
-    if known(x):
+    if is_concrete(x):
         table = _float64(x)
         _refuse(name, x, (table > 0) & np.isfinite(table), "positive, finite numbers")
 
@@ -79,7 +79,7 @@ def integers(name: str, x: Any, low: int, high: int) -> None:
     """
     if (dtype := _dtype(x)).kind not in "iu":
         raise ValueError(f"{name}: expected whole numbers from {low} to {high - 1}, got the type {dtype.name}")
-    if known(x):
+    if is_concrete(x):
         table = np.asarray(x)
         _refuse(name, x, (table >= low) & (table < high), f"whole numbers from {low} to {high - 1}")
 
@@ -124,10 +124,10 @@ def count(name: str, value: Any, least: int = 1, most: float | int = math.inf) -
     return int(value)
 
 
-def some(name: str, x: Any, least: int = 1) -> None:
+def min_rows(name: str, x: Any, least: int = 1) -> None:
     """Refuse fewer than ``least`` rows along the leading axis.
 
-    >>> some("x", np.zeros((0, 3)))
+    >>> min_rows("x", np.zeros((0, 3)))
     Traceback (most recent call last):
     ValueError: x: expected at least 1 along its leading axis, got the shape (0, 3)
     """
@@ -150,15 +150,15 @@ def counts(name: str, values: Any, least: int = 1, length: int = 0) -> None:
         count(f"{name}[{i}]", value, least)
 
 
-def weight(name: str, x: Any) -> None:
+def nonnegative(name: str, x: Any) -> None:
     """Refuse numbers that are negative or not finite.
 
-    >>> weight("beta", math.nan)
+    >>> nonnegative("beta", math.nan)
     Traceback (most recent call last):
     ValueError: beta: expected finite numbers of at least 0, got nan
     """
     real(name, x)
-    if known(x):
+    if is_concrete(x):
         table = _float64(x)
         _refuse(name, x, (table >= 0) & np.isfinite(table), "finite numbers of at least 0")
 
@@ -181,7 +181,7 @@ def batch(name: str, x: Any) -> jax.Array:
     Traceback (most recent call last):
     ValueError: image: expected at least 1 along its leading axis, got the shape (0, 8, 8, 1)
     """
-    some(name, x)
+    min_rows(name, x)
     floats(name, x)
     return jnp.asarray(x)
 
@@ -208,9 +208,9 @@ def images(
     if np.ndim(x) != 4 or np.shape(x)[1:] != shape:
         wanted = ", ".join(map(str, shape))
         raise ValueError(f"{name}: expected images of shape [b, {wanted}], got {np.shape(x)}")
-    some(name, x)
+    min_rows(name, x)
     finite(name, x)
-    if known(x) and math.isfinite(high):
+    if is_concrete(x) and math.isfinite(high):
         slack, table = 1e-3 * (high - low), _float64(x)
         if not (low - slack <= table.min() and table.max() <= high + slack):
             raise ValueError(
@@ -258,7 +258,7 @@ def vectors(name: str, x: Any, size: int) -> None:
     floating(name, x)
     if np.ndim(x) != 2 or np.shape(x)[1] != size:
         raise ValueError(f"{name}: expected vectors of shape [b, {size}], got {np.shape(x)}")
-    some(name, x)
+    min_rows(name, x)
     finite(name, x)
 
 
@@ -282,10 +282,10 @@ def _refuse(name: str, x: Any, good: Any, expected: str) -> None:
         table = np.asarray(x)
         where = np.unravel_index(np.argmin(good), np.shape(good)) if np.ndim(good) else ()
         found = f"{float(table[where]):g}" if table.dtype.kind not in "iu" else str(table[where])
-        raise ValueError(f"{name}: expected {expected}, got {found}{place(where)}")
+        raise ValueError(f"{name}: expected {expected}, got {found}{at_index(where)}")
 
 
-def place(where: tuple[Any, ...]) -> str:
+def at_index(where: tuple[Any, ...]) -> str:
     """`` at 3``, `` at (0, 2)``, or nothing for a scalar."""
     index = tuple(int(i) for i in where)
     return f" at {index[0] if len(index) == 1 else index}" if index else ""

@@ -59,7 +59,7 @@ def toss(logit, x):
 P = gaussian.FullGaussian(jnp.zeros((5, 3)), jnp.linalg.cholesky(positive(KEY, 5, 3, 3).astype(np.float32)))
 CHAINS = jax.random.dirichlet(KEY, jnp.ones(3), (5, 3))
 BATCHED = {
-    "orthogonal": (lambda: jax.vmap(lambda key: mlp.Tanh(2).init(key, jnp.zeros((1, 4))))(jax.random.split(KEY, 5))),
+    "orthogonal": (lambda: jax.vmap(lambda key: mlp.MLP(2).init(key, jnp.zeros((1, 4))))(jax.random.split(KEY, 5))),
     "kl": lambda: gaussian.kl(P, P),
     "kl under vmap": lambda: jax.vmap(gaussian.kl)(P, P),
     "its gradient": lambda: jax.grad(lambda p: gaussian.kl(p, P).sum())(P),

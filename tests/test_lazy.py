@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-PACKAGES = ["genjax.theory", "genjax.metrics", "genjax.envs"]
+PACKAGES = ["genjax.nn", "genjax.theory", "genjax.metrics", "genjax.envs"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -16,7 +16,7 @@ from genjax import data, envs, random
 from genjax.envs import tables
 from genjax.models import actor_critic
 from genjax.nn import mlp
-from genjax.theory import decisions
+from genjax.theory import mdp
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
 from train.run import config, loop, optimizers, plots, process, reads, sources
@@ -94,8 +94,8 @@ def model(settings: Config, axis_name: str | None = None) -> actor_critic.ActorC
     """The model that the settings describe."""
     env = envs.ENVIRONMENTS[settings.env]()
     return actor_critic.build(
-        mlp.Tanh(env.num_actions, settings.hidden, 0.01),
-        mlp.Tanh(1, settings.hidden, 1.0),
+        mlp.MLP(env.num_actions, settings.hidden, 0.01),
+        mlp.MLP(1, settings.hidden, 1.0),
         env,
         num_envs=settings.batch_size,
         num_steps=settings.rollout,
@@ -181,8 +181,8 @@ def _figures(settings: Config, ours: actor_critic.ActorCritic):
             frames = [plane.draw(seen[i]) for i in chosen]
             plots.lines(folder / "rollout.png", frames, [str(i) for i in chosen], plane.size)
         else:
-            chances, values = map(np.asarray, judge(params, jnp.eye(env.num_observations)))
-            exact = decisions.value_iteration(TABLES[settings.env](), settings.discount)[0]
+            chances, values = map(np.asarray, judge(params, jnp.eye(env.observation_dim)))
+            exact = mdp.value_iteration(TABLES[settings.env](), settings.discount)[0]
             with plots.figure(folder / "latest.png", 1, 2) as ((left, right),):
                 left.bar(range(len(exact)), values, alpha=0.7, label="learned")
                 left.plot(range(len(exact)), exact, "o", color=plots.COLOURS[1], label="of the best policy, exact")
@@ -194,10 +194,10 @@ def _figures(settings: Config, ours: actor_critic.ActorCritic):
     return write_figures
 
 
-TABLES: dict[str, Callable[[], decisions.Decisions]] = {
-    "chain": tables.chain_tables,
-    "grid": tables.grid_tables,
-    **{f"ladder{rung}": functools.partial(tables.ladder_tables, rung) for rung in range(1, 6)},
+TABLES: dict[str, Callable[[], mdp.MDP]] = {
+    "chain": tables.chain_mdp,
+    "grid": tables.grid_mdp,
+    **{f"ladder{rung}": functools.partial(tables.ladder_mdp, rung) for rung in range(1, 6)},
 }
 
 

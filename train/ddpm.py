@@ -124,14 +124,14 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None
         times,
         shape,
         objective=_objective(settings, times),
-        read=diffusion.with_fraction(read) if learned else read,
+        to_prediction=diffusion.with_learned_variance(read) if learned else read,
         sampler=sampler or functools.partial(diffusion.ancestral, variance=variance(settings), clip=clip(settings)),
         num_classes=settings.classes,
-        label_dropout=settings.label_dropout if settings.classes else 0.0,
+        p_uncond=settings.label_dropout if settings.classes else 0.0,
         guide=None
         if not settings.classes or settings.guidance == 1
         else functools.partial(
-            diffusion.classifier_free_batched, weight=settings.guidance, channels=shape[-1] if learned else None
+            diffusion.classifier_free_batched, guidance_scale=settings.guidance, channels=shape[-1] if learned else None
         ),
     )
     return ddpm.loss_aware(ours, settings.timesteps) if settings.times == "loss_aware" else ours
@@ -227,7 +227,7 @@ def schedule(settings: Config) -> diffusion.Schedule:
         "cosine": lambda: diffusion.cosine_schedule(settings.timesteps),
         "sigmoid": lambda: diffusion.sigmoid_schedule(settings.timesteps),
     }[settings.noise]()
-    return diffusion.zero_terminal(plain) if settings.zero_terminal else plain
+    return diffusion.rescale_zero_terminal_snr(plain) if settings.zero_terminal else plain
 
 
 def network(settings: Config, channels: int, height: int) -> nn.Module:

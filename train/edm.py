@@ -63,9 +63,9 @@ def model(
     return edm.build(
         networks.unet_of(settings, shape[-1], shape[0]),
         shape,
-        deviation=settings.deviation,
-        mean=settings.mean,
-        spread=settings.spread,
+        sigma_data=settings.deviation,
+        p_mean=settings.mean,
+        p_std=settings.spread,
         grid=grid(settings, num_steps),
         sampler=sampler,
     )
@@ -99,7 +99,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
 def _figures(settings: Config, ours: edm.EDM):
     stages = plots.stages(settings.timesteps)
     key, num = jax.random.key(settings.seed), settings.num_samples
-    size = jnp.sqrt(1 + grid(settings).noise[stages] ** 2)[:, None, None, None, None]  # of x, about
+    size = jnp.sqrt(1 + grid(settings).sigma[stages] ** 2)[:, None, None, None, None]  # of x, about
 
     @jax.jit
     def draw(params: Params) -> tuple[jax.Array, jax.Array]:

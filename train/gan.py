@@ -99,7 +99,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
         num = images.shape[0]
         made = ours.sample(sample_keys, params, num, batch["label"] if settings.classes else None)
         metrics = ours.loss(loss_keys, params, {**batch, "image": images})[1]
-        return distances.energy(images.reshape(num, -1), made.reshape(num, -1)), metrics
+        return distances.energy_distance(images.reshape(num, -1), made.reshape(num, -1)), metrics
 
     optimizer, learning_rate = _optimizer(settings)
     return Task(

@@ -210,7 +210,7 @@ def _chain(settings: Sample, run: ddpm.Config):
             times = diffusion.karras_times(schedule, count)
         elif settings.spacing == "best":
             assert errors is not None
-            times = likelihood.sub_schedule(schedule, errors, count)
+            times = likelihood.optimal_timesteps(schedule, errors, count)
         else:
             times = diffusion.timesteps(schedule.num_steps, count, settings.spacing or "trailing")
         if settings.sampler == "ancestral":
@@ -244,9 +244,9 @@ def _errors(settings: Sample, run: ddpm.Config) -> np.ndarray | None:
 def _on_grid(settings: Sample, clip: Any = True) -> vdm.Chain:
     """``(denoise, grid) -> sample``, as the flags say."""
     chains: dict[str, Callable[..., diffusion.Sample]] = {
-        "ancestral": functools.partial(diffusion.implicit, eta=1.0),
-        "ddim": functools.partial(diffusion.implicit, eta=settings.eta),
-        "euler": diffusion.implicit,
+        "ancestral": functools.partial(diffusion.ddim_on_grid, eta=1.0),
+        "ddim": functools.partial(diffusion.ddim_on_grid, eta=settings.eta),
+        "euler": diffusion.ddim_on_grid,
         "heun": diffusion.heun,
         "dpm_solver": diffusion.dpm_solver,
         "dpm_solver_sde": diffusion.dpm_solver_sde,

@@ -110,7 +110,7 @@ def divergence(path: pathlib.Path, key: jax.Array) -> None:
 def coin_likelihood(path: pathlib.Path, key: jax.Array) -> None:
     """The likelihood of 30 heads in 100, its maximum and interval; and how often such intervals cover."""
     toss = lambda logit, x: jnp.where(x, jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit))
-    interval = jax.jit(jax.vmap(lambda x: jnp.stack(likelihood.interval(likelihood.fit(toss, 0.0, x)))))
+    interval = jax.jit(jax.vmap(lambda x: jnp.stack(likelihood.confidence_interval(likelihood.fit(toss, 0.0, x)))))
     lower, upper = jax.nn.sigmoid(interval(jnp.arange(100)[None] < 30)[0])
     theta = np.linspace(0.01, 0.99, 981)
     log_likelihood = 30 * np.log(theta) + 70 * np.log1p(-theta)

@@ -67,11 +67,11 @@ Chain = Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample]
 def model(settings: Config, shape: tuple[int, int, int], sampler: Chain | None = None, num_steps: int = 0) -> vdm.VDM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
     networks.check_halvings("--channel-mults", len(settings.channel_mults) - 1, shape)
-    shapes = {"learned": vdm.Schedule, "line": Line}
+    shapes = {"learned": vdm.NoiseSchedule, "line": Line}
     return vdm.build(
         networks.unet_of(settings, shape[-1], shape[0]),
         shape,
-        schedule=shapes[settings.schedule_shape](first=settings.first, last=settings.last),
+        schedule=shapes[settings.schedule_shape](settings.first, settings.last),
         num_levels=settings.levels,
         sampler=sampler,
         num_steps=num_steps or settings.timesteps,

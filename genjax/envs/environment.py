@@ -40,7 +40,7 @@ class Environment(NamedTuple):
       reset: ``(key) -> state``.
       step: the kernel ``(key, state, action) -> (state, Step)``; outside ``jit`` it refuses actions that there are not.
       observe: ``(state) -> [o]``.
-      num_actions, num_observations: of the action and the observation.
+      num_actions, observation_dim: of the action and the observation.
       max_steps: after which an episode is truncated.
     """
 
@@ -48,7 +48,7 @@ class Environment(NamedTuple):
     step: Callable[[Key, Any, Action], tuple[Any, Step]]
     observe: Callable[[Any], Observation]
     num_actions: int
-    num_observations: int
+    observation_dim: int
     max_steps: int
 
 

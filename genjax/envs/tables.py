@@ -1,4 +1,4 @@
-"""Environments given by tables, whose values are known exactly (``genjax.theory.decisions``)."""
+"""Environments given by tables, whose values are known exactly (``genjax.theory.mdp``)."""
 
 import jax
 import jax.numpy as jnp
@@ -7,14 +7,14 @@ from jaxtyping import Array, Int
 
 from genjax import checks
 from genjax.envs.environment import Action, Environment, Step, check_action
-from genjax.theory import decisions
-from genjax.theory.decisions import Decisions
+from genjax.theory import mdp
+from genjax.theory.mdp import MDP
 from genjax.types import Key
 
 State = Int[Array, ""]
 
 
-def tabular(tables: Decisions, *, max_steps: int = 100) -> Environment:
+def tabular(tables: MDP, *, max_steps: int = 100) -> Environment:
     """The environment of a decision process: the state is a number, observed one-hot.
 
     Args:
@@ -24,7 +24,7 @@ def tabular(tables: Decisions, *, max_steps: int = 100) -> Environment:
     Raises:
       ValueError: ``tables`` is no decision process, or ``max_steps`` is below 1.
     """
-    decisions.check(tables)
+    mdp.check(tables)
     checks.count("max_steps", max_steps)
     transition, reward = jnp.asarray(tables.transition), jnp.asarray(tables.reward)
     start, terminal = jnp.asarray(tables.start), jnp.asarray(tables.terminal)
@@ -48,10 +48,10 @@ def chain(length: int = 5, slip: float | int = 0.1) -> Environment:
 
     An action goes the other way with probability ``slip``. After Strens 2000's chain.
     """
-    return tabular(chain_tables(length, slip))
+    return tabular(chain_mdp(length, slip))
 
 
-def chain_tables(length: int = 5, slip: float | int = 0.1) -> Decisions:
+def chain_mdp(length: int = 5, slip: float | int = 0.1) -> MDP:
     """Of ``chain``.
 
     Raises:
@@ -68,15 +68,15 @@ def chain_tables(length: int = 5, slip: float | int = 0.1) -> Decisions:
         transition[state, 1, left] += slip
     reward = np.zeros((length, 2))
     reward[0, 0], reward[-1, 1] = 0.1, 1.0
-    return Decisions(transition, reward, np.eye(length)[0], np.zeros(length, bool))
+    return MDP(transition, reward, np.eye(length)[0], np.zeros(length, bool))
 
 
 def grid(side: int = 5) -> Environment:
     """From one corner to the other; up, right, down, left; -1 for each step, and walls that one bumps into."""
-    return tabular(grid_tables(side))
+    return tabular(grid_mdp(side))
 
 
-def grid_tables(side: int = 5) -> Decisions:
+def grid_mdp(side: int = 5) -> MDP:
     """Of ``grid``; the state is row · side + column, and the goal the last.
 
     Raises:
@@ -91,7 +91,7 @@ def grid_tables(side: int = 5) -> Decisions:
             to = np.clip([row + down, column + right], 0, side - 1)
             transition[state, action, to[0] * side + to[1]] = 1
     terminal = np.arange(num) == num - 1
-    return Decisions(transition, np.full((num, 4), -1.0), np.eye(num)[0], terminal)
+    return MDP(transition, np.full((num, 4), -1.0), np.eye(num)[0], terminal)
 
 
 def ladder(rung: int) -> Environment:
@@ -104,10 +104,10 @@ def ladder(rung: int) -> Environment:
     Raises:
       ValueError: no such rung.
     """
-    return tabular(ladder_tables(rung), max_steps=10)
+    return tabular(ladder_mdp(rung), max_steps=10)
 
 
-def ladder_tables(rung: int) -> Decisions:
+def ladder_mdp(rung: int) -> MDP:
     """Of ``ladder``."""
     checks.count("rung", rung, -1)
     if not 1 <= rung <= 5:
@@ -115,10 +115,10 @@ def ladder_tables(rung: int) -> Decisions:
     if rung == 3:  # start, middle, end
         transition = np.zeros((3, 1, 3))
         transition[0, 0, 1] = transition[1, 0, 2] = transition[2, 0, 2] = 1
-        return Decisions(transition, np.array([[0.0], [1.0], [0.0]]), np.eye(3)[0], np.array([False, False, True]))
+        return MDP(transition, np.array([[0.0], [1.0], [0.0]]), np.eye(3)[0], np.array([False, False, True]))
     rewards = np.array({1: [[1.0]], 2: [[1.0], [-1.0]], 4: [[0.0, 1.0]], 5: [[1.0, -1.0], [-1.0, 1.0]]}[rung])
     starts, actions = rewards.shape
     transition = np.zeros((starts + 1, actions, starts + 1))
     transition[:, :, -1] = 1
     start = np.append(np.full(starts, 1 / starts), 0)
-    return Decisions(transition, np.append(rewards, np.zeros((1, actions)), 0), start, np.arange(starts + 1) == starts)
+    return MDP(transition, np.append(rewards, np.zeros((1, actions)), 0), start, np.arange(starts + 1) == starts)

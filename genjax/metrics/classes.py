@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from genjax import checks
-from genjax.metrics.distances import Points, sets
-from genjax.metrics.neighbours import distances
+from genjax.metrics.distances import Points, point_sets
+from genjax.metrics.neighbours import pairwise_distances
 from genjax.theory import information, simplex
 
 
@@ -52,8 +52,8 @@ def modes(points: Points, centres: Points, radius: Any) -> tuple[Int[np.ndarray,
     Raises:
       ValueError: no points or centres [_ d] of one length, numbers that are not finite, or a radius below 0.
     """
-    points, centres = sets(points=points, centres=centres)
+    points, centres = point_sets(points=points, centres=centres)
     checks.within("radius", radius, 0)
-    distance = distances(points, centres)
+    distance = pairwise_distances(points, centres)
     near = distance.min(1) <= radius
     return distance.argmin(1)[near], float(near.mean())

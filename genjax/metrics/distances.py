@@ -22,7 +22,7 @@ LEAST = 10  # points, for an error bar
 CHUNK = 1000  # points whose kernels with others are held at a time
 
 
-def frechet(a: Points, b: Points) -> float:
+def frechet_distance(a: Points, b: Points) -> float:
     """|μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a^½ Σ_b Σ_a^½)^½): the Fréchet distance of two Gaussians, squared.
 
     With Inception features it is called FID (Heusel et al. 2017, eq. 6); it falls as 1/n, so sets must be equally large
@@ -31,15 +31,15 @@ def frechet(a: Points, b: Points) -> float:
     neither near laws nor singular ones lose their digits.
 
     >>> x = np.array([[-1.0], [1.0]])
-    >>> round(frechet(x, 3 * x + 2), 9)  # means 0 and 2, variances 2 and 18: 4 + (3 √2 - √2)²
+    >>> round(frechet_distance(x, 3 * x + 2), 9)  # means 0 and 2, variances 2 and 18: 4 + (3 √2 - √2)²
     12.0
 
     Raises:
       ValueError: fewer than 2 points, another number of features, or numbers that are not finite or whose squares are
         not.
     """
-    a, b = sets(2, a=a, b=b)
-    scale = unit(a, b)
+    a, b = point_sets(2, a=a, b=b)
+    scale = power_of_two(a, b)
     a, b = a / scale - a[0] / scale, b / scale - a[0] / scale
     first, second = _factor(a), _factor(b)
     left, _, right = np.linalg.svd(second @ first.T)
@@ -48,7 +48,7 @@ def frechet(a: Points, b: Points) -> float:
     return _finite(float(np.sum(mean**2) + np.sum((first - rotation @ second) ** 2)) * scale * scale)
 
 
-def kernel(key: Key, a: Points, b: Points, *, num_blocks: Any = 100, size: Any = 1000) -> Estimate:
+def kernel_distance(key: Key, a: Points, b: Points, *, num_blocks: Any = 100, size: Any = 1000) -> Estimate:
     """The squared kernel distance of kernel (x·y / d + 1)³, without bias, with its standard error over fresh sets.
 
     Called KID with Inception features (Bińkowski et al. 2018, §4). Standardise features beforehand: it has their scale.
@@ -73,7 +73,7 @@ def kernel(key: Key, a: Points, b: Points, *, num_blocks: Any = 100, size: Any =
     most = math.isqrt(num_blocks * size * size)
     a, b = (
         x if len(x) <= most else x[np.sort(np.asarray(jax.random.permutation(part, len(x)))[:most])]
-        for x, part in zip(sets(2, a=a, b=b), jax.random.split(key), strict=True)
+        for x, part in zip(point_sets(2, a=a, b=b), jax.random.split(key), strict=True)
     )
     if (least := min(len(a), len(b))) < LEAST:
         raise ValueError(
@@ -88,12 +88,12 @@ def kernel(key: Key, a: Points, b: Points, *, num_blocks: Any = 100, size: Any =
     return found
 
 
-def energy(a: Points, b: Points) -> Scalar:
+def energy_distance(a: Points, b: Points) -> Scalar:
     """2 E|x - y| - E|x - x'| - E|y - y'| ≥ 0 of the two empirical laws (Székely & Rizzo 2013, eq. 5); jittable.
 
     Its gradient takes |x - y| to be flat where two points coincide.
 
-    >>> float(energy(jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [1.0]])))
+    >>> float(energy_distance(jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [1.0]])))
     0.0
 
     Raises:
@@ -115,18 +115,18 @@ def standardise(reference: Points, *others: Points) -> tuple[Float[np.ndarray, "
         are not finite.
     """
     named = {"reference": reference, **{f"others[{i}]": x for i, x in enumerate(others)}}
-    checks.some("reference", reference, 2)
-    origin, *rest = sets(**named)
+    checks.min_rows("reference", reference, 2)
+    origin, *rest = point_sets(**named)
     centre = origin[0] + np.mean(origin - origin[0], 0)
     spread = (origin - centre).std(0)
     least = spread.max(initial=0) / 100
     return tuple((x - centre) / np.maximum(spread, least if least > 0 else 1) for x in rest)
 
 
-def sets(least: int = 1, **named: Any) -> list[Float[np.ndarray, "_ _"]]:
+def point_sets(least: int = 1, **named: Any) -> list[Float[np.ndarray, "_ _"]]:
     """Sets of points in one space, in float64.
 
-    >>> sets(a=np.zeros((2, 3)), b=np.zeros((2, 4)))
+    >>> point_sets(a=np.zeros((2, 3)), b=np.zeros((2, 4)))
     Traceback (most recent call last):
     ValueError: b: expected points of 3 features, as a has; got 4
 
@@ -209,7 +209,7 @@ def _unbiased(
 
 def _differing(x: Any) -> Any:
     """The same numbers in a type whose differences neither wrap nor round: in float64 where they are known."""
-    if checks.known(x) and not (isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)):
+    if checks.is_concrete(x) and not (isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)):
         return np.asarray(x, np.float64)
     floating = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
     return floating.astype(jnp.promote_types(floating.dtype, jnp.float32))
@@ -225,7 +225,7 @@ def _mean_distance(x: Any, y: Any) -> Scalar:
     return unit * jnp.mean(jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0))
 
 
-def unit(*points: np.ndarray) -> float:
+def power_of_two(*points: np.ndarray) -> float:
     """The power of 2 next to the largest number: to divide by it is exact."""
     return math.ldexp(1.0, math.frexp(max(float(np.abs(x).max()) for x in points))[1] - 1)
 

@@ -78,7 +78,7 @@ def advantages(
     for name, number in (("discount", discount), ("gae_lambda", gae_lambda)):
         checks.within(name, number, 0, 1)
     for name, numbers in (("reward", reward), ("value", value), ("next_value", next_value)):
-        checks.some(name, numbers)
+        checks.min_rows(name, numbers)
         checks.finite(name, numbers)
     delta = reward + discount * jnp.where(terminated, 0, next_value) - value
 
@@ -143,32 +143,32 @@ def build(
     for name, share in (("discount", discount), ("gae_lambda", gae_lambda)):
         checks.within(name, share, 0, 1)
     for name, weight in (("ent_coef", ent_coef), ("vf_coef", vf_coef)):
-        checks.weight(name, weight)
+        checks.nonnegative(name, weight)
     if clip_eps is not None:
         checks.positive("clip_eps", clip_eps)
 
     def seen(observations: Any) -> None:
         checks.floating("observations", observations)
         checks.finite("observations", observations)
-        if np.shape(observations)[-1:] != (env.num_observations,):
+        if np.shape(observations)[-1:] != (env.observation_dim,):
             raise ValueError(
-                f"observations: expected {env.num_observations} numbers each, got the shape {np.shape(observations)}"
+                f"observations: expected {env.observation_dim} numbers each, got the shape {np.shape(observations)}"
             )
 
     def logits(params: Params, observations: Observations) -> Float[Array, "*batch a"]:
         seen(observations)
-        flat = observations.reshape(-1, env.num_observations)
+        flat = observations.reshape(-1, env.observation_dim)
         out = jnp.asarray(policy.apply({"params": params["policy"]}, flat))
         return out.reshape(*observations.shape[:-1], env.num_actions)
 
     def values(params: Params, observations: Observations) -> Float[Array, "*batch"]:
         seen(observations)
-        flat = observations.reshape(-1, env.num_observations)
+        flat = observations.reshape(-1, env.observation_dim)
         return jnp.asarray(value.apply({"params": params["value"]}, flat)).reshape(observations.shape[:-1])
 
     def init(key: Key) -> Params:
         policy_key, value_key = jax.random.split(key)
-        nothing = jnp.zeros((1, env.num_observations))
+        nothing = jnp.zeros((1, env.observation_dim))
         return {
             "policy": policy.init(policy_key, nothing)["params"],
             "value": value.init(value_key, nothing)["params"],
@@ -208,7 +208,7 @@ def build(
 
     def loss(key: Key, params: Params, batch: Batch):
         chances = jax.nn.log_softmax(logits(params, batch["observation"]))
-        checks.some("batch", batch["action"])
+        checks.min_rows("batch", batch["action"])
         checks.integers("action", batch["action"], 0, env.num_actions)
         for name in ("log_prob", "advantage", "target"):
             checks.finite(name, batch[name])
@@ -234,7 +234,7 @@ def build(
         return jax.vmap(one)(keys)
 
     shapes = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
-    nothing = jax.ShapeDtypeStruct((1, env.num_observations), jnp.float32)
+    nothing = jax.ShapeDtypeStruct((1, env.observation_dim), jnp.float32)
     for network, part, width in ((policy, "policy", env.num_actions), (value, "value", 1)):
         out = jax.eval_shape(lambda p, x, network=network: network.apply({"params": p}, x), shapes[part], nothing)
         if out.shape != (1, width):

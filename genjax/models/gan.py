@@ -52,7 +52,7 @@ def value(real: Logits, fake: Logits) -> Scalar:
       ValueError: no logits, or logits that are not of floating point.
     """
     for name, logits in (("real", real), ("fake", fake)):
-        checks.some(name, logits)
+        checks.min_rows(name, logits)
         checks.floating(name, logits)
     return jnp.mean(jax.nn.log_sigmoid(real)) + jnp.mean(jax.nn.log_sigmoid(-fake))
 
@@ -70,8 +70,8 @@ def optimal_discriminator(p: Table, q: Table) -> Table:
     Raises:
       ValueError: a number is negative or not finite.
     """
-    checks.weight("p", p)
-    checks.weight("q", q)
+    checks.nonnegative("p", p)
+    checks.nonnegative("q", q)
     xp = jnp if isinstance(p, jax.Array) or isinstance(q, jax.Array) else np
     half = p / 2 + q / 2  # p + q may pass the largest number
     return xp.where(half > 0, p / 2, 1) / xp.where(half > 0, half, 2)
@@ -176,8 +176,8 @@ def build(
     """
     checks.count("latent_dim", latent_dim)
     checks.counts("shape", shape, length=3)
-    checks.weight("gp_weight", gp_weight)
-    checks.weight("r1_weight", r1_weight)
+    checks.nonnegative("gp_weight", gp_weight)
+    checks.nonnegative("r1_weight", r1_weight)
     num_classes = getattr(generator, "num_classes", 0)
 
     def labels_of(batch: Batch) -> Labels | None:

@@ -111,7 +111,7 @@ def ema_codebook(
         ``epsilon`` negative.
     """
     _check_size(size)
-    checks.weight("epsilon", epsilon)
+    checks.nonnegative("epsilon", epsilon)
     checks.count("num_vectors", num_vectors)
     least = epsilon / num_vectors
     if not 0 < decay < 1:
@@ -131,7 +131,7 @@ def ema_codebook(
         return params["sum"] / share[:, None]
 
     def loss(params: Params, z: Float[Array, "n d"], indices: Int[Array, " n"]) -> Scalar:
-        checks.some("indices", indices)
+        checks.min_rows("indices", indices)
         num = indices.shape[0]
         target = {
             "share": quantizer.usage(indices, size),
@@ -194,7 +194,7 @@ def build(
       ValueError: the networks' outputs do not fit, or ``commitment`` is negative or not finite.
     """
     checks.counts("shape", shape, length=3)
-    checks.weight("commitment", commitment)
+    checks.nonnegative("commitment", commitment)
     outputs = (*shape[:2], likelihood.num_outputs(shape[2]))
     num_pixels = shape[0] * shape[1] * shape[2]
 
@@ -223,7 +223,7 @@ def build(
         checks.integers("indices", indices, 0, vectors.shape[0])
         if np.shape(indices)[1:] != size:
             raise ValueError(f"indices: expected maps of shape {size}, got {np.shape(indices)[1:]}")
-        checks.some("indices", indices)
+        checks.min_rows("indices", indices)
         return vectors[jnp.asarray(indices)]
 
     def decode(params: Params, indices: Any) -> Images:

@@ -28,7 +28,7 @@ def distribute(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
       devices: this machine's; all of them by default. On several machines the axis spans all of them.
     """
     devices = jax.local_devices() if devices is None else list(devices)
-    checks.some("devices", devices)
+    checks.min_rows("devices", devices)
     mapped = jax.pmap(
         lambda _, key, state, data: run(key, state, data),
         axis_name=AXIS,

@@ -255,7 +255,7 @@ def test_terms_give_optimal_variances_and_the_best_times(plain, monkeypatch):
     folder, terms = plain
     errors = np.array(json.loads(pathlib.Path(terms).read_text())["by_time"]["squared_error"])
     whole = ddpm.schedule(ddpm.Config(timesteps=8, noise="cosine"))
-    best = likelihood.sub_schedule(whole, errors, 4)[::-1]
+    best = likelihood.optimal_timesteps(whole, errors, 4)[::-1]
     drawn = [
         sample.draw(sample.Sample(folder, num=2, steps=steps, spacing=spacing, terms=terms))
         for steps, spacing in ((0, ""), (4, "best"))

@@ -64,7 +64,7 @@ def _of_steps(
         bound_keys, spread_keys, probe_keys = random.split(keys, 3)
         images = pixels.from_level(pixels.to_level(data.scale(part["image"]), num_levels), num_levels)
         denoise, schedule = process(params, part["label"] if labelled else None)
-        found = likelihood.bound(
+        found = likelihood.vlb(
             denoise, schedule, bound_keys, images, variance=variance, num_levels=num_levels, clip=clip
         )
         row = {"vlb": -found.total, "prior": -found.prior, "steps": -found.steps[:, 1:].sum(1)}
@@ -72,7 +72,7 @@ def _of_steps(
         row |= {"nats": found.steps, "squared_error": found.squared_error / np.prod(images.shape[1:])}
         if settings.flow:
             spread, log_width = likelihood.dequantise(spread_keys, images, num_levels)
-            row["flow"] = likelihood.flow(denoise, schedule, probe_keys, spread) + log_width
+            row["flow"] = likelihood.ode_log_likelihood(denoise, schedule, probe_keys, spread) + log_width
         return row
 
     return score

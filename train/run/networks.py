@@ -56,9 +56,9 @@ def unet_of(settings: config.UNetRun, channels: int, height: int, **more: Any) -
     """The U-Net that the settings describe, for images of that height, which puts out so many channels."""
     return unet.UNet(
         channels=settings.width,
-        multipliers=settings.channel_mults,
-        blocks=settings.num_res_blocks,
-        attention=tuple(sorted(set(settings.attention_resolutions) & heights(settings, height))),
+        channel_mults=settings.channel_mults,
+        num_res_blocks=settings.num_res_blocks,
+        attention_resolutions=tuple(sorted(set(settings.attention_resolutions) & heights(settings, height))),
         dropout=settings.dropout,
         groups=min(32, max(settings.width // 4, 1)),
         image_channels=channels,

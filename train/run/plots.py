@@ -202,9 +202,9 @@ def compare(folder: pathlib.Path, lineup: Any, found: dict[str, np.ndarray]) -> 
 
 
 def roc(path: pathlib.Path, curve: Any, strange: int) -> None:
-    """Draw a receiver operating characteristic (``metrics.roc.Curve``) of telling a class from the others."""
+    """Draw a receiver operating characteristic (``metrics.roc.ROC``) of telling a class from the others."""
     with figure(path, size=(5, 5)) as ((panel,),):
-        panel.plot(curve.false_positive, curve.true_positive, lw=1.8, label=f"area {curve.area:.3f}")
+        panel.plot(curve.fpr, curve.tpr, lw=1.8, label=f"area {curve.auc:.3f}")
         panel.plot([0, 1], [0, 1], color="#888888", ls="--", lw=1, label="by chance")
         panel.set(
             xlabel="others taken for strange", ylabel=f"share of class {strange} found", title="By reconstruction error"

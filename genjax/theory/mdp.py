@@ -16,7 +16,7 @@ Values = Float[np.ndarray, " s"]
 ActionValues = Float[np.ndarray, "s a"]
 
 
-class Decisions(NamedTuple):
+class MDP(NamedTuple):
     """A finite decision process.
 
     Fields:
@@ -32,7 +32,7 @@ class Decisions(NamedTuple):
     terminal: Any
 
 
-def check(tables: Decisions) -> None:
+def check(tables: MDP) -> None:
     """Refuse tables that are no decision process.
 
     Raises:
@@ -52,7 +52,7 @@ def check(tables: Decisions) -> None:
         raise ValueError(f"terminal: expected truth values, got {dtype}")
 
 
-def action_values(tables: Decisions, values: Any, discount: float | int) -> ActionValues:
+def action_values(tables: MDP, values: Any, discount: float | int) -> ActionValues:
     """Q(s, a) = r(s, a) + γ Σ P(s'|s, a) V(s') (Sutton & Barto 2018, eq. 3.20); V and Q are 0 where an episode ends.
 
     Raises:
@@ -65,7 +65,7 @@ def action_values(tables: Decisions, values: Any, discount: float | int) -> Acti
     return reward + discount * transition @ np.where(terminal, 0, np.asarray(values, np.float64))
 
 
-def policy_values(tables: Decisions, policy: Any, discount: float | int) -> Values:
+def policy_values(tables: MDP, policy: Any, discount: float | int) -> Values:
     """V of a policy π(a|s) [s a], by solving its linear equations (eq. 3.14); 0 in states that end an episode.
 
     Raises:
@@ -81,14 +81,14 @@ def policy_values(tables: Decisions, policy: Any, discount: float | int) -> Valu
 
 
 def value_iteration(
-    tables: Decisions, discount: float | int, *, tolerance: float | int = 1e-12
+    tables: MDP, discount: float | int, *, tolerance: float | int = 1e-12
 ) -> tuple[Values, Int[np.ndarray, " s"]]:
     """V of the best policy, and its actions, the first of equals: by improving a policy (Howard 1960; §4.3).
 
     Each policy's values are those of its linear equations, to rounding / (1 - γ), so no discount is too near to 1. With
     γ = 1 the first policy is one that ends, or that stays for ever where nothing is lost or won.
 
-    >>> coin = Decisions(np.ones((1, 2, 1)), np.array([[0.0, 1.0]]), np.ones(1), np.zeros(1, bool))
+    >>> coin = MDP(np.ones((1, 2, 1)), np.array([[0.0, 1.0]]), np.ones(1), np.zeros(1, bool))
     >>> value_iteration(coin, 0.5)
     (array([2.]), array([1]))
 
@@ -116,7 +116,7 @@ def value_iteration(
     raise ValueError(f"tolerance: {tolerance:g} is below the rounding of these values; take a larger one")
 
 
-def _read(tables: Decisions, discount: float | int) -> tuple[Float[np.ndarray, "s a s"], ActionValues, Any]:
+def _read(tables: MDP, discount: float | int) -> tuple[Float[np.ndarray, "s a s"], ActionValues, Any]:
     """Float64 tables: rows sum to 1, and a state that ends an episode leads nowhere and earns nothing."""
     check(tables)
     if not 0 <= discount <= 1:
