@@ -38,7 +38,7 @@ RUNS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("edm", "digits", "", {"times": 500, "flow": True}),
     ("pixelcnn", "digits", "", {}),
     ("pixelrnn", "digits", "", {}),
-    ("vae", "digits", "likelihood=logistic levels=17 latents=8", {"samples": 500}),
+    ("vae", "digits", "likelihood=logistic levels=17 latent_dim=8", {"samples": 500}),
     ("vqvae", "digits", "likelihood=logistic levels=17", {}),
     ("pixelcnn", "codes", "", {}),
 )

@@ -83,7 +83,7 @@ ROWS = {
         ),
         Row(
             "small: gated, 7 layers of 16 with kernels of 5, softmax over 256 levels", "pixelcnn",
-            ("--config", "mnist", *SMALL, "--features", "16", "--layers", "7", "--kernel", "5"), 2_000, 0, 0,
+            ("--config", "mnist", *SMALL, "--features", "16", "--layers", "7", "--kernel-size", "5"), 2_000, 0, 0,
             GREY,
         ),
     ),

@@ -151,8 +151,8 @@ EXPERIMENTS = (
     Experiment("drawn-digits", "drawn --config digits --workdir {}", drawn),
     Experiment(
         "drawn-steady",
-        "drawn --config digits --name steady --models gan --variants '' r1=0 ema_decay=0 game=minimax game=hinge "
-        "'r1=0 spectral' --workdir {}",
+        "drawn --config digits --name steady --models gan --variants '' r1_weight=0 ema_decay=0 loss=minimax "
+        "loss=hinge 'r1_weight=0 spectral_norm' --workdir {}",
         drawn,
     ),
     Experiment("returns", "returns --workdir {}", actor_critic),

@@ -33,7 +33,7 @@ from genjax.diffusion import editing, edm, grids, guidance, objectives, predicti
 from genjax.diffusion import likelihood as bounds
 from genjax.envs import ENVIRONMENTS
 from genjax.metrics import classes, distances, neighbours, roc
-from genjax.models import actor_critic, autoencoder, autoregressive, ddpm, gan, vae, vqvae
+from genjax.models import actor_critic, autoencoder, autoregressive, ddpm, gan, policy_gradient, vae, vqvae
 from genjax.models import edm as edm_model
 from genjax.models import vdm as vdm_model
 from genjax.nn import mlp, pixelcnn, unet
@@ -107,10 +107,14 @@ APART = {
     "models.contracts": "asks about networks: the tests of every model",
     "models.gan.optimizer": "takes functions: tests/models/test_gan.py",
     "models.vqvae.optimizer": "takes functions: tests/models/test_vqvae.py",
-    "models.actor_critic.probability_ratio": "inside the loss: tests/models/test_actor_critic.py",
+    "models.policy_gradient.probability_ratio": "inside the loss: tests/models/test_actor_critic.py",
     "models.gan.build": "takes networks: tests/models/test_gan.py",
     "models.vqvae.build": "takes networks: tests/models/test_vqvae.py",
-    "models.actor_critic.optimizer": "takes functions: tests/models/test_actor_critic.py",
+    "models.policy_gradient.policy_loss": "inside the loss: tests/models/test_actor_critic.py",
+    "models.policy_gradient.value_loss": "inside the loss: tests/models/test_actor_critic.py",
+    "models.policy_gradient.standardise": "inside a batch: tests/models/test_actor_critic.py",
+    "models.actor_critic.learning_batch": "takes functions: tests/models/test_actor_critic.py",
+    "models.rollouts": "takes functions: tests/models/test_actor_critic.py",
 }
 """Modules and functions that take no numbers, and where they are tested."""
 
@@ -688,8 +692,8 @@ def models() -> None:
     series = {"reward": POINTS[:, 0], "value": POINTS[:, 1], "next_value": POINTS[:, 2]}
     ends = np.zeros(12, bool)
     add(
-        "models.actor_critic.advantages",
-        lambda discount, gae_lambda, **k: actor_critic.advantages(
+        "models.policy_gradient.advantages",
+        lambda discount, gae_lambda, **k: policy_gradient.advantages(
             **{n: jnp.asarray(v) for n, v in k.items()},
             terminated=jnp.asarray(ends),
             truncated=jnp.asarray(ends),

@@ -26,28 +26,28 @@ COLUMNS = 16
 class Config(config.ImageRun):
     """Train an autoencoder."""
 
-    code: int = 20
+    latent_dim: int = 20
     """Numbers in the code of an image."""
-    code_activation: Literal["relu", "linear"] = "relu"
+    latent_activation: Literal["relu", "linear"] = "relu"
     """relu as in the notes, where about half of the numbers of a code are 0; linear uses all of them."""
     network: Literal["dense", "conv"] = "dense"
     """Dense layers as in the notes, or strided convolutions."""
     hidden: tuple[int, ...] = (256,)
     """Widths of the dense layers from image to code; the decoder has them the other way round."""
-    filters: tuple[int, ...] = (32, 64)
+    conv_channels: tuple[int, ...] = (32, 64)
     """Channels of the convolutions, each of which halves the image; conv only."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"filters": reads.needs(network="conv")}
+    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"conv_channels": reads.needs(network="conv")}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
-        return super().problems() + config.at_least(self, {"code": 1, "hidden": 1, "filters": 1})
+        return super().problems() + config.at_least(self, {"latent_dim": 1, "hidden": 1, "conv_channels": 1})
 
 
 def model(settings: Config, shape: tuple[int, int, int]) -> autoencoder.Autoencoder:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    activation = nn.relu if settings.code_activation == "relu" else None
-    encoder, decoder = networks.encoder_decoder(settings, settings.code, shape, activation=activation)
+    activation = nn.relu if settings.latent_activation == "relu" else None
+    encoder, decoder = networks.encoder_decoder(settings, settings.latent_dim, shape, activation=activation)
     return autoencoder.build(encoder, decoder, shape)
 
 

@@ -21,22 +21,22 @@ from train.run.task import Task
 class Config(config.ImageRun):
     """Train a small convolutional classifier."""
 
-    classes: int = 10
+    num_classes: int = 10
     """Of the labels."""
-    filters: tuple[int, ...] = (16, 32)
+    conv_channels: tuple[int, ...] = (16, 32)
     """Channels of the convolutions, each of which halves the image."""
     features: int = 64
     """Of the layer before the logits."""
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
-        return super().problems() + config.at_least(self, {"classes": 2, "filters": 1, "features": 1})
+        return super().problems() + config.at_least(self, {"num_classes": 2, "conv_channels": 1, "features": 1})
 
 
 def model(settings: Config, shape: tuple[int, int, int]) -> classifier.Classifier:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    networks.check_halvings("--filters", len(settings.filters), shape)
-    return classifier.build(classifier.Network(settings.classes, settings.filters, settings.features), shape)
+    networks.check_halvings("--conv-channels", len(settings.conv_channels), shape)
+    return classifier.build(classifier.Network(settings.num_classes, settings.conv_channels, settings.features), shape)
 
 
 def build(settings: Config, shape: tuple[int, int, int]) -> Task:
@@ -59,7 +59,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
 def _check(settings: Config, dataset: data.Dataset) -> None:
     if "label" not in dataset.train:
         raise config.UsageError(f"--data {settings.data}: {dataset.name} has no labels, which a classifier learns from")
-    networks.check_labels(settings.classes, dataset)
+    networks.check_labels(settings.num_classes, dataset)
 
 
 def _figures(settings: Config, ours: classifier.Classifier):

@@ -21,18 +21,18 @@ from train.run.task import Task
 class Config(config.UNetRun):
     """Train a diffusion model that is told σ (Karras et al. 2022)."""
 
-    deviation: float = 0.5
+    sigma_data: float = 0.5
     """Standard deviation of the pixels in [-1, 1]: what the network sees and says is scaled by it."""
-    mean: float = -1.2
+    p_mean: float = -1.2
     """Of log σ in training."""
-    spread: float = 1.2
+    p_std: float = 1.2
     """Standard deviation of log σ in training."""
 
     timesteps: int = 18
     """Steps of the chain that draws: Heun's method, two evaluations a step."""
-    low: float = 0.002
+    sigma_min: float = 0.002
     """σ where the chain ends, before its step to none."""
-    high: float = 80.0
+    sigma_max: float = 80.0
     """σ where it begins."""
 
     READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention_resolutions": networks.OCCURS}
@@ -40,10 +40,10 @@ class Config(config.UNetRun):
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
         found = super().problems() + config.at_least(self, {"timesteps": 1})
-        if not self.deviation > 0 or not self.spread > 0:
-            found.append(f"deviation, spread: expected positive numbers, got {self.deviation} and {self.spread}")
-        if not 0 < self.low < self.high:
-            found.append(f"low, high: expected 0 < low < high, got {self.low} and {self.high}")
+        if not self.sigma_data > 0 or not self.p_std > 0:
+            found.append(f"sigma_data, p_std: expected positive numbers, got {self.sigma_data} and {self.p_std}")
+        if not 0 < self.sigma_min < self.sigma_max:
+            found.append(f"sigma_min, sigma_max: expected 0 < min < max, got {self.sigma_min} and {self.sigma_max}")
         return found
 
 
@@ -52,7 +52,7 @@ Chain = Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample]
 
 def grid(settings: Config, num_steps: int = 0) -> diffusion.Grid:
     """The σ that a chain of so many steps visits, by default as many as the settings say."""
-    return diffusion.karras(num_steps or settings.timesteps, settings.low, settings.high)
+    return diffusion.karras(num_steps or settings.timesteps, settings.sigma_min, settings.sigma_max)
 
 
 def model(
@@ -63,9 +63,9 @@ def model(
     return edm.build(
         networks.unet_of(settings, shape[-1], shape[0]),
         shape,
-        sigma_data=settings.deviation,
-        p_mean=settings.mean,
-        p_std=settings.spread,
+        sigma_data=settings.sigma_data,
+        p_mean=settings.p_mean,
+        p_std=settings.p_std,
         grid=grid(settings, num_steps),
         sampler=sampler,
     )

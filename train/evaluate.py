@@ -77,7 +77,7 @@ class Evaluate:
         "flow": reads.of_runs("ddpm", "edm"),
         "labels": (
             *reads.of_runs("ddpm"),
-            reads.Condition(lambda asked: bool(asked.classes), "of a run that was trained with --classes"),
+            reads.Condition(lambda asked: bool(asked.num_classes), "of a run that was trained with --num-classes"),
         ),
         "data_dir": sources.OF_DATA_DIR,
     }
@@ -145,7 +145,7 @@ def _scores(settings: Evaluate, run: load.Record) -> dict[str, Any]:
         "samples": settings.samples,
         "dimensions": math.prod(shape),
     }
-    if getattr(told, "classes", 0):
+    if getattr(told, "num_classes", 0):
         row["labels"] = "given" if settings.labels else "not given"
     for name, value in found.items():
         row[name] = {

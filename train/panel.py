@@ -71,7 +71,7 @@ def of_classifier(workdir: str, data_dir: str) -> tuple[Eyes, Any]:
         return features, logits.argmax(1)
 
     title = f"of a classifier of {told.data}, {told.features} of them, trained for {told.steps} steps"
-    return Eyes(title, "Fréchet classifier distance", see, told.classes, run.shape, run), told
+    return Eyes(title, "Fréchet classifier distance", see, told.num_classes, run.shape, run), told
 
 
 def of_inception(weights: str) -> Eyes:

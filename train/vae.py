@@ -24,15 +24,15 @@ from train.run.task import Task
 class Config(config.ImageRun):
     """Train a variational autoencoder (Kingma & Welling 2014)."""
 
-    latents: int = 2
+    latent_dim: int = 2
     """Dimensions of z."""
     network: Literal["dense", "conv"] = "dense"
     """Dense layers as in the notes, or strided convolutions."""
     hidden: tuple[int, ...] = (256,)
     """Widths of the dense layers from image to latents; the decoder has them the other way round."""
-    filters: tuple[int, ...] = (32, 64)
+    conv_channels: tuple[int, ...] = (32, 64)
     """Channels of the convolutions, each of which halves the image; conv only."""
-    classes: int = 0
+    num_classes: int = 0
     """Give the label, one of so many classes, to both networks; 0 makes a model without labels."""
     likelihood: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli"
     """p(x|z) of a pixel: bernoulli for binary ones (of grey ones, the notes' cross-entropy), gaussian of a fixed
@@ -53,7 +53,7 @@ class Config(config.ImageRun):
     """Images drawn for the pictures of a report."""
 
     READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "filters": reads.needs(network="conv"),
+        "conv_channels": reads.needs(network="conv"),
         "levels": reads.needs(likelihood="logistic"),
         "std": reads.needs(likelihood="gaussian"),
         "binarization": reads.needs(likelihood="bernoulli"),
@@ -63,8 +63,8 @@ class Config(config.ImageRun):
         """Everything wrong with the values."""
         found = super().problems() + config.at_least(
             self,
-            dict.fromkeys(("latents", "hidden", "filters", "num_samples"), 1)
-            | dict.fromkeys(("classes", "beta", "beta_warmup", "free_bits"), 0)
+            dict.fromkeys(("latent_dim", "hidden", "conv_channels", "num_samples"), 1)
+            | dict.fromkeys(("num_classes", "beta", "beta_warmup", "free_bits"), 0)
             | {"levels": 2},
         )
         if not self.std > 0:
@@ -78,7 +78,9 @@ def model(settings: Config, shape: tuple[int, int, int]) -> vae.VAE:
     """The model that the settings describe, for images of a shape (h, w, c)."""
     likelihood = networks.likelihood(settings)
     outputs = (*shape[:2], likelihood.num_outputs(shape[2]))
-    encoder, decoder = networks.encoder_decoder(settings, 2 * settings.latents, outputs, num_classes=settings.classes)
+    encoder, decoder = networks.encoder_decoder(
+        settings, 2 * settings.latent_dim, outputs, num_classes=settings.num_classes
+    )
     return vae.build(encoder, decoder, likelihood, shape, beta=settings.beta, free_bits=settings.free_bits)
 
 
@@ -110,7 +112,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
 
 
 def _check(settings: Config, dataset: data.Dataset) -> None:
-    networks.check_labels(settings.classes, dataset)
+    networks.check_labels(settings.num_classes, dataset)
     if settings.likelihood == "logistic":
         networks.check_levels(settings, settings.levels, dataset)
 
@@ -118,7 +120,7 @@ def _check(settings: Config, dataset: data.Dataset) -> None:
 def _figures(settings: Config, ours: vae.VAE):
     key = jax.random.key(settings.seed)
     num = settings.num_samples
-    labels = jnp.arange(num) % settings.classes if settings.classes else None
+    labels = jnp.arange(num) % settings.num_classes if settings.num_classes else None
     draw = jax.jit(lambda params: ours.sample(key, params, num, labels))
     encode = jax.jit(lambda params, batch: ours.encode(params, *_inputs(settings, key, batch)))
     decoded = jax.jit(ours.decode)
@@ -130,7 +132,7 @@ def _figures(settings: Config, ours: vae.VAE):
         plots.save(folder / "latest.png", sheet)
         rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
         some = {name: array[:16] for name, array in rows.items()}
-        q, given = encode(params, some), some.get("label") if settings.classes else None
+        q, given = encode(params, some), some.get("label") if settings.num_classes else None
         again = decode(params, q.mean, given)
         both = np.concatenate([some["image"], again])
         plots.save(folder / f"{step:07d}-reconstruction.png", plots.tile(both, len(again)), width=900)
@@ -140,7 +142,7 @@ def _figures(settings: Config, ours: vae.VAE):
             theirs = None if given is None else jnp.tile(given[0 : 2 * pairs : 2], 10)
             path = decode(params, line.reshape(-1, line.shape[-1]), theirs)
             plots.save(folder / "interpolation.png", plots.strip(path.reshape(10, pairs, *path.shape[1:])))
-        if settings.latents == 2 and not settings.classes:
+        if settings.latent_dim == 2 and not settings.num_classes:
             plots.save(folder / "manifold.png", _manifold(decode, params), width=900)
             many = {
                 name: array[:5000] for name, array in (rows if len(rows["image"]) >= 1000 else dataset.train).items()
@@ -159,7 +161,7 @@ def _manifold(decode, params: Params) -> np.ndarray:
 
 def _inputs(settings: Config, key: Key, batch: Batch):
     """Images and labels as the encoder takes them."""
-    return sources.images(settings, key, batch)[1], batch["label"] if settings.classes else None
+    return sources.images(settings, key, batch)[1], batch["label"] if settings.num_classes else None
 
 
 def _rate_distortion(folder: pathlib.Path, lineup: sweep.Members, found: dict[str, np.ndarray]) -> None:

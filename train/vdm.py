@@ -26,11 +26,11 @@ class Config(config.UNetRun):
 
     levels: int = 256
     """How many values a pixel can take."""
-    schedule_shape: Literal["learned", "line"] = "learned"
+    gamma_schedule: Literal["learned", "line"] = "learned"
     """γ(t) = -log SNR between its two learned ends: learned for the least variance of the loss, or a line."""
-    first: float = -13.3
+    gamma_min: float = -13.3
     """γ(0) before training: how little noise there is at the beginning."""
-    last: float = 5.0
+    gamma_max: float = 5.0
     """γ(1) before training: how little of the image is left at the end."""
 
     fourier: tuple[int, ...] = (7, 8)
@@ -43,8 +43,8 @@ class Config(config.UNetRun):
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
         found = super().problems() + config.at_least(self, {"levels": 2, "timesteps": 1})
-        if not self.first < self.last:
-            found.append(f"first, last: expected first < last, got {self.first} and {self.last}")
+        if not self.gamma_min < self.gamma_max:
+            found.append(f"gamma_min, gamma_max: expected min < max, got {self.gamma_min} and {self.gamma_max}")
         return found
 
 
@@ -71,7 +71,7 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Chain | None =
     return vdm.build(
         networks.unet_of(settings, shape[-1], shape[0]),
         shape,
-        schedule=shapes[settings.schedule_shape](settings.first, settings.last),
+        schedule=shapes[settings.gamma_schedule](settings.gamma_min, settings.gamma_max),
         num_levels=settings.levels,
         sampler=sampler,
         num_steps=num_steps or settings.timesteps,

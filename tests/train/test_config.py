@@ -80,9 +80,9 @@ def test_what_is_written_is_read_back(tmp_path_factory, lr, steps, channel_mults
         ("steps = 1\nsteps = 2", ["mine.toml", "not a configuration"]),
         ("steps = ", ["mine.toml", "not a configuration"]),
         ("timesteps = 0", ["timesteps", "0"]),
-        ("first_beta = 0.0", ["first_beta"]),
-        ("last_beta = 1.0", ["last_beta"]),
-        ("first_beta = 0.5\nlast_beta = 0.1", ["first_beta"]),
+        ("beta_start = 0.0", ["beta_start"]),
+        ("beta_end = 1.0", ["beta_end"]),
+        ("beta_start = 0.5\nbeta_end = 0.1", ["beta_start"]),
         ("lr = -1.0", ["lr"]),
         ("lr = nan", ["lr", "nan"]),
         ("ema_decay = 1.0", ["ema_decay"]),
@@ -95,7 +95,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, lr, steps, channel_mults
         ("restart = true", ["restart", "type --restart"]),
         ('config = "mnist"', ["config", "type --config"]),
         ("mean = nan", ["mean: no such setting"]),
-        ("guidance = nan", ["guidance", "a finite number", "nan"]),
+        ("guidance_scale = nan", ["guidance_scale", "a finite number", "nan"]),
         ("lr = inf", ["lr", "a finite number", "inf"]),
         ("timesteps = 1_000_000_000_000", ["timesteps", "at most 1000000"]),
         ("size = 1_000_000", ["size", "at most 8192"]),
@@ -174,14 +174,14 @@ def test_home_is_expanded_wherever_a_path_stands(tmp_path, monkeypatch):
 
 def test_runs_of_other_settings_have_folders_of_their_own():
     folder = lambda *argv: config.parse(vae.Config, "vae", argv).workdir
-    assert folder() == folder("--latents", "2", "--steps", "9", "--lr", "1") == "runs/vae-digits"
+    assert folder() == folder("--latent-dim", "2", "--steps", "9", "--lr", "1") == "runs/vae-digits"
     assert folder("--num-seeds", "8") == "runs/vae-digits-num_seeds=8"
-    sweep = ("--latents", "8", "--num-seeds", "3", "--sweep", "beta=0.05,0.1,0.2,0.5,1,2,3")
-    assert folder(*sweep) == "runs/vae-digits-num_seeds=3-sweep=beta=0.05,0.1,0.2,0.5,1,2,3-latents=8"
+    sweep = ("--latent-dim", "8", "--num-seeds", "3", "--sweep", "beta=0.05,0.1,0.2,0.5,1,2,3")
+    assert folder(*sweep) == "runs/vae-digits-num_seeds=3-sweep=beta=0.05,0.1,0.2,0.5,1,2,3-latent_dim=8"
     assert folder("--data", "tfds:mnist") == "runs/vae-digits-data=tfds,mnist"
     assert folder("--schedule", "cosine", "--steps", "9") == "runs/vae-digits-steps=9-schedule=cosine"  # it ends there
-    with pytest.raises(config.UsageError, match="--override-resume: say by --workdir .* with other latents"):
-        folder("--latents", "3", "--override-resume")
+    with pytest.raises(config.UsageError, match="--override-resume: say by --workdir .* with other latent_dim"):
+        folder("--latent-dim", "3", "--override-resume")
     long = [folder("--data", f"folder:{'very/' * 90}{name}/pictures") for name in "ab"]
     assert long[0] != long[1] and all(len(name) < 250 and name.count("/") == 1 for name in long)
     assert all(set(name) <= set(string.ascii_letters + string.digits + "/._,=+-") for name in long)

@@ -33,7 +33,11 @@ def lines(workdir):
 SCRIPTS = {
     "ae": (ae, ae.Config(), {}),
     "vae": (vae, vae.Config(), {"beta": 3.0}),
-    "vqvae": (vqvae, vqvae.Config(codebook=8, features=4, filters=(8,), blocks=0), {"commitment": 0.5}),
+    "vqvae": (
+        vqvae,
+        vqvae.Config(codebook_size=8, embedding_dim=4, conv_channels=(8,), num_res_blocks=0),
+        {"commitment_cost": 0.5},
+    ),
     "pixelcnn": (pixelcnn, pixelcnn.Config(levels=17, features=4, layers=2, head=8), {}),
     "ddpm": (ddpm, ddpm.Config(timesteps=10, network="simple", width=8, channel_mults=(1, 2)), {}),
     "vdm": (vdm, vdm.Config(lr=1e-4, levels=17, width=8, channel_mults=(1,), num_res_blocks=1), {}),
@@ -143,7 +147,7 @@ def test_a_number_that_cannot_vary_within_a_program_is_refused_before_anything(s
 
 def test_a_number_that_numpy_computes_with_is_refused_too(tmp_path):
     """In a process of its own: the type checks of the tests would refuse it first."""
-    argv = ["--noise", "linear", "--sweep", "last_beta=0.01,0.02", "--workdir", str(tmp_path / "run")]
+    argv = ["--beta-schedule", "linear", "--sweep", "beta_end=0.01,0.02", "--workdir", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, "-m", "train.ddpm", *argv], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "--sweep last_beta: this number decides which program is run" in done.stderr
     assert not (tmp_path / "run").exists()

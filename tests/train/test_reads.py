@@ -21,7 +21,7 @@ SCRIPTS = {
 OF_LOOP = {field.name for field in dataclasses.fields(config.Run)} - {"lr", "warmup", "schedule", "grad_clip"}
 ELSEWHERE = {"config", "override_resume", "traceback"}
 """Read by ``config.parse``, by ``record`` where a run goes on, and by ``runtime.main``."""
-LOOKED_AT = {"flip", "binarization", "classes", "size", "channels"}
+LOOKED_AT = {"flip", "binarization", "num_classes", "size", "channels"}
 """What readers of images and labels look at for every run, also where it is refused beforehand."""
 UNET = {"width": 4, "channel_mults": (1, 2), "num_res_blocks": 1, "num_samples": 1, "timesteps": 4}
 DIFFUSERS = {
@@ -35,7 +35,7 @@ DIFFUSERS = {
 }  # fmt: skip
 RUNS = [
     ("ddpm", UNET),
-    ("ddpm", {**UNET, "noise": "cosine", "weighting": "vlb", "classes": 10}),
+    ("ddpm", {**UNET, "beta_schedule": "cosine", "weighting": "vlb", "num_classes": 10}),
     ("ddpm", {**UNET, "width": 8, "network": "simple", "variance": "learned"}),
     ("ddpm", {**UNET, **DIFFUSERS}),
     ("vdm", UNET),
@@ -44,15 +44,15 @@ RUNS = [
     ("ae", {"network": "conv", "exclude_class": 3}),
     ("vae", {}),
     ("vae", {"likelihood": "gaussian", "network": "conv"}),
-    ("vae", {"likelihood": "logistic", "levels": 17, "classes": 10}),
-    ("vqvae", {"codebook": 4}),
-    ("vqvae", {"codebook": 4, "learn": "gradient", "likelihood": "logistic", "levels": 17}),
+    ("vae", {"likelihood": "logistic", "levels": 17, "num_classes": 10}),
+    ("vqvae", {"codebook_size": 4}),
+    ("vqvae", {"codebook_size": 4, "codebook_update": "gradient", "likelihood": "logistic", "levels": 17}),
     ("pixelcnn", {"levels": 17}),
     ("pixelcnn", {"likelihood": "mixture", "stacks": "plain"}),
     ("pixelcnn", {"likelihood": "bernoulli", "binarization": "dynamic"}),
     ("pixelrnn", {"levels": 17, "layers": 1}),
     ("gan", {}),
-    ("gan", {"data": "ring", "classes": 8, "filters": ()}),
+    ("gan", {"data": "ring", "num_classes": 8, "conv_channels": ()}),
     ("classifier", {}),
     ("actor_critic", {}),
     ("actor_critic", {"algorithm": "ppo"}),
@@ -139,7 +139,9 @@ def asked(script, **changes):
 
 
 def idle(command, run):
-    view = type("View", (), {"classes": 0, "variance": "", **vars(run.settings), **vars(command), "script": run.script})
+    view = type(
+        "View", (), {"num_classes": 0, "variance": "", **vars(run.settings), **vars(command), "script": run.script}
+    )
     return set(reads.without_effect(reads.conditions(type(command)), view, names(command)))
 
 
@@ -147,7 +149,7 @@ def idle(command, run):
     ("run", "changes"),
     [
         (asked("ddpm"), {}),
-        (asked("ddpm", classes=3), {"sampler": "ddim", "steps": 2}),
+        (asked("ddpm", num_classes=3), {"sampler": "ddim", "steps": 2}),
         (asked("ddpm", variance="learned"), {"sampler": "pndm", "steps": 4}),
         pytest.param(asked("vdm"), {}, marks=pytest.mark.slow),
         (asked("edm"), {"sampler": "ddim"}),
@@ -178,7 +180,7 @@ def test_what_scoring_does_not_read_is_refused(script):
     jax.eval_shape(lambda keys: score(model.init(keys[0]), keys, rows), keys)
     everywhere = {"workdir", "num", "seed", "member", "checkpoint", "data_dir", "out", "traceback"}
     assert names(settings) - everywhere - seen == idle(settings, run) - everywhere
-    assert "labels" not in idle(settings, asked("ddpm", classes=3))
+    assert "labels" not in idle(settings, asked("ddpm", num_classes=3))
 
 
 @pytest.mark.parametrize("argv", [["--std", "0.25"], ["--std=0.25"], ["--no-flip", "--std", "1"]])
@@ -193,8 +195,8 @@ def test_a_flag_is_refused_in_all_its_forms_and_at_its_default(argv):
 @pytest.mark.parametrize(
     ("script", "argv", "words"),
     [
-        ("ddpm", "--first_beta 1e-4 --noise cosine", "--first-beta: .* with --noise linear"),
-        ("ddpm", "--label-dropout 0.1", "--label-dropout: .* with --classes"),
+        ("ddpm", "--beta_start 1e-4 --beta-schedule cosine", "--beta-start: .* with --beta-schedule linear"),
+        ("ddpm", "--p-uncond 0.1", "--p-uncond: .* with --num-classes"),
         (
             "ddpm",
             "--network simple --num-res-blocks 1 --dropout .1",
@@ -206,7 +208,7 @@ def test_a_flag_is_refused_in_all_its_forms_and_at_its_default(argv):
         ("vae", "--sweep beta=1,2 --beta 3", "--beta: --sweep beta says its values"),
         ("vae", "--restart --override-resume", "--override-resume: .* without --restart"),
         ("gan", "--config ring --flip", "--flip: has no effect"),
-        ("actor_critic", "--clip-range .1", "--clip-range: .* with --algorithm ppo"),
+        ("actor_critic", "--clip-eps .1", "--clip-eps: .* with --algorithm ppo"),
         ("pixelcnn", "--config codes --exclude-class 3", "--exclude-class: has no effect"),
     ],
 )

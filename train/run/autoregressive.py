@@ -96,7 +96,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
 
 def classes(settings: Config) -> int:
     """Of the labels that the model depends on; 0 for none."""
-    return getattr(settings, "classes", 0)
+    return getattr(settings, "num_classes", 0)
 
 
 def load(settings: Config) -> data.Dataset:

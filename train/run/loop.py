@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from genjax import data
+from genjax import data, random
+from genjax.random import Stream
 from genjax.training import parallel, state, steps
 from genjax.types import Key, Params
 from train.checkpoint import steps as saved_steps
@@ -21,8 +22,6 @@ from train.checkpoint import store
 from train.checkpoint.lock import resolve
 from train.run import claims, config, distributed, drawing, logging, plots, process, signals, sources, sweep, usage
 from train.run.task import Build, Task
-
-_INIT_STREAM, _HELDOUT_STREAM = 0xFFFFFFFE, 0xFFFFFFFD  # beside those of training/steps.py
 
 
 @usage.of_library()
@@ -172,7 +171,7 @@ def _check_finite(metrics: dict[str, np.ndarray], done: int, lineup: sweep.Membe
 def _start(task_of: Callable[[Any], Task], lineup: sweep.Members):
     def start(key: Key, value: Any) -> state.TrainState:
         task = task_of(value)
-        return state.create(task.init(jax.random.fold_in(key, _INIT_STREAM)), task.optimizer)
+        return state.create(task.init(random.stream(key, Stream.INIT)), task.optimizer)
 
     return lineup.lift(start, ())
 
@@ -193,7 +192,7 @@ def _evaluate(task_of: Callable[[Any], Task], lineup: sweep.Members):
     def evaluate(key: Key, value: Any, params: Params, rows):
         task = task_of(value)
         score = steps.evaluate(task.evaluate, lineup.settings.batch_size)
-        return score(jax.random.fold_in(key, _HELDOUT_STREAM), params, rows)
+        return score(random.stream(key, Stream.HELDOUT), params, rows)
 
     return lineup.lift(evaluate, (0, None))
 

@@ -1,4 +1,4 @@
-"""Folders of runs by what they are runs of: ``runs/vae-digits-latents=8``."""
+"""Folders of runs by what they are runs of: ``runs/vae-digits-latent_dim=8``."""
 
 import hashlib
 import pathlib
@@ -15,8 +15,8 @@ def workdir(script: str, config: str, differs: Mapping[str, Any]) -> str:
 
     >>> workdir("vae", "digits", {})
     'runs/vae-digits'
-    >>> workdir("vae", "digits", {"latents": 8, "spectral": True, "hidden": (64, 64), "data": "tfds:mnist"})
-    'runs/vae-digits-latents=8-spectral-hidden=64,64-data=tfds,mnist'
+    >>> workdir("vae", "digits", {"latent_dim": 8, "spectral_norm": True, "hidden": (64, 64), "data": "tfds:mnist"})
+    'runs/vae-digits-latent_dim=8-spectral_norm-hidden=64,64-data=tfds,mnist'
 
     Args:
       script: that trains it.

@@ -44,10 +44,10 @@ def encoder_decoder(
     """
     down, up = settings.hidden, settings.hidden[::-1]
     if settings.network == "conv":
-        check_halvings("--filters", len(settings.filters), outputs)
+        check_halvings("--conv-channels", len(settings.conv_channels), outputs)
         return (
-            convnet.Encoder(features, settings.filters, down, num_classes, activation),
-            convnet.Decoder(outputs, settings.filters, up, num_classes),
+            convnet.Encoder(features, settings.conv_channels, down, num_classes, activation),
+            convnet.Decoder(outputs, settings.conv_channels, up, num_classes),
         )
     return mlp.Encoder(features, down, num_classes, activation), mlp.Decoder(outputs, up, num_classes)
 
@@ -128,13 +128,13 @@ def check_labels(classes: int, dataset: data.Dataset) -> None:
     if not classes:
         return
     if "label" not in dataset.train:
-        raise config.UsageError(f"classes {classes}: {dataset.name} has no labels; use --classes 0")
+        raise config.UsageError(f"num_classes {classes}: {dataset.name} has no labels; use --num-classes 0")
     for split in (dataset.train, dataset.heldout):
         labels = split["label"]
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             raise config.UsageError(
-                f"classes {classes}: {dataset.name} has labels from {labels.min()} to {labels.max()}; "
-                f"expected 0 to {classes - 1}; use --classes {labels.max() + 1}"
+                f"num_classes {classes}: {dataset.name} has labels from {labels.min()} to {labels.max()}; "
+                f"expected 0 to {classes - 1}; use --num-classes {labels.max() + 1}"
             )
 
 

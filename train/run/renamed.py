@@ -8,12 +8,39 @@ from typing import Any
 
 _UNET = {"multipliers": "channel_mults", "blocks": "num_res_blocks", "attention": "attention_resolutions"}
 
+_CLASSES = {"classes": "num_classes"}
+_CONV = {"filters": "conv_channels"}
+
 RENAMED: dict[str, dict[str, str]] = {
     "*": {"clip": "grad_clip", "ema": "ema_decay", "without": "exclude_class"},
-    "ddpm": {**_UNET},
-    "edm": {**_UNET},
-    "vdm": {**_UNET},
-}
+    "actor_critic": {
+        "rollout": "rollout_length", "trace": "gae_lambda", "entropy": "ent_coef", "clip_range": "clip_eps",
+        "epochs": "num_epochs", "minibatch": "minibatch_size", "episodes": "eval_episodes",
+    },
+    "ae": {"code": "latent_dim", "code_activation": "latent_activation", **_CONV},
+    "classifier": {**_CLASSES, **_CONV},
+    "ddpm": {
+        "noise": "beta_schedule", "first_beta": "beta_start", "last_beta": "beta_end",
+        "zero_terminal": "rescale_zero_terminal_snr", "predict": "prediction_type", "times": "timestep_sampling",
+        "label_dropout": "p_uncond", "guidance": "guidance_scale", **_CLASSES, **_UNET,
+    },
+    "edm": {
+        "deviation": "sigma_data", "mean": "p_mean", "spread": "p_std", "low": "sigma_min", "high": "sigma_max",
+        **_UNET,
+    },
+    "gan": {
+        "game": "loss", "latents": "latent_dim", "spectral": "spectral_norm", "slope": "gp_weight", "r1": "r1_weight",
+        "critic_steps": "n_critic", "momentum": "beta1", **_CLASSES, **_CONV,
+    },
+    "pixelcnn": {"kernel": "kernel_size", **_CLASSES},
+    "sample": {"guidance": "guidance_scale"},
+    "vae": {"latents": "latent_dim", **_CLASSES, **_CONV},
+    "vdm": {"first": "gamma_min", "last": "gamma_max", "schedule_shape": "gamma_schedule", **_UNET},
+    "vqvae": {
+        "codebook": "codebook_size", "features": "embedding_dim", "learn": "codebook_update", "decay": "codebook_decay",
+        "dead": "dead_code_threshold", "commitment": "commitment_cost", "blocks": "num_res_blocks", **_CONV,
+    },
+}  # fmt: skip
 """New name of every renamed setting, by the command that reads it; ``"*"`` stands for all commands."""
 
 RENAMED_VALUES: dict[str, dict[str, dict[str, str]]] = {}

@@ -25,10 +25,10 @@ PATHS = ("config", "workdir", "data_dir", "out", "terms", "classifier", "incepti
 
 MOST = {
     "seed": 2**32 - 1, "timesteps": 10**6, "size": 8192, "batch_size": 10**6, "num_samples": 10**4, "num_seeds": 10**4,
-    "num": 10**6, "samples": 10**6, "times": 10**5, "levels": 2**16, "width": 8192, "channel_mults": 256, "blocks": 100,
-    "num_res_blocks": 100, "layers": 1000, "kernel": 255, "fourier": 30, "features": 2**16, "head": 2**16,
-    "hidden": 2**20, "filters": 2**16, "components": 1000, "latents": 2**20, "code": 2**20, "codebook": 2**20,
-    "classes": 2**20, "rollout": 10**6, "episodes": 10**6,
+    "num": 10**6, "samples": 10**6, "times": 10**5, "levels": 2**16, "width": 8192, "channel_mults": 256,
+    "num_res_blocks": 100, "layers": 1000, "kernel_size": 255, "fourier": 30, "features": 2**16, "head": 2**16,
+    "hidden": 2**20, "conv_channels": 2**16, "components": 1000, "latent_dim": 2**20, "codebook_size": 2**20,
+    "embedding_dim": 2**16, "num_classes": 2**20, "rollout_length": 10**6, "eval_episodes": 10**6,
 }  # fmt: skip
 """The largest values of whole numbers, by name; beyond them is a slip of the hand, and no machine has the memory."""
 
@@ -136,7 +136,7 @@ def refuse_idle(settings: Any, run: Any, typed: Collection[str], data: str = "")
     Raises:
       UsageError: names it, and says which runs read it.
     """
-    told = {name: getattr(run.settings, name, None) for name in ("classes", "data", "variance")}
+    told = {name: getattr(run.settings, name, None) for name in ("num_classes", "data", "variance")}
     told |= {"data": data} if data else {}
     asked = types.SimpleNamespace(**{**told, **vars(settings), "script": run.script})
     given = {*typed, *reads.changed(settings, type(settings)(settings.workdir))}
