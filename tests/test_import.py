@@ -58,8 +58,12 @@ import genjax
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 assert new == {"genjax"}, new
 assert "theory" in dir(genjax) and genjax.__version__ and "jax" not in sys.modules
-genjax.theory.information.entropy
-assert "jax" in sys.modules and "flax" not in sys.modules
+assert callable(genjax.theory.information.entropy)
+assert "jax" in sys.modules and not {"flax", "genjax.theory.markov", "genjax.models"} & {*sys.modules}
+from genjax.theory import *
+assert information is genjax.theory.information and markov is sys.modules["genjax.theory.markov"]
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
