@@ -275,8 +275,8 @@ def theory() -> None:
         discount=0.9,
     )
     add(
-        "theory.mdp.value_iteration",
-        lambda reward, discount: mdp.value_iteration(tables(reward), discount),
+        "theory.mdp.policy_iteration",
+        lambda reward, discount: mdp.policy_iteration(tables(reward), discount),
         reward=reward,
         discount=0.9,
     )
@@ -342,14 +342,14 @@ def _pixel_law(law: Callable[..., pixels.Likelihood], outputs: Any, images: Any,
 
 def metrics() -> None:
     """``genjax.metrics``."""
-    add("metrics.classes.balance", classes.balance, classes=np.array([0, 1, 1, 2]), wanted=P)
+    add("metrics.classes.balance", classes.balance, classes=np.array([0, 1, 1, 2]), target=P)
     add("metrics.classes.modes", classes.modes, points=POINTS, centres=OTHERS[:3], radius=2.0)
     for name in ("frechet_distance", "energy_distance"):
         add(f"metrics.distances.{name}", getattr(distances, name), a=POINTS, b=OTHERS)
     add("metrics.distances.kernel_distance", functools.partial(distances.kernel_distance, KEY), a=POINTS, b=OTHERS)
     add("metrics.distances.standardise", distances.standardise, reference=POINTS)
-    add("metrics.neighbours.prdc", neighbours.prdc, real=POINTS, made=OTHERS, k=3)
-    add("metrics.neighbours.memorization", neighbours.memorization, train=POINTS, heldout=OTHERS, made=OTHERS[:4])
+    add("metrics.neighbours.prdc", neighbours.prdc, real=POINTS, generated=OTHERS, k=3)
+    add("metrics.neighbours.memorization", neighbours.memorization, train=POINTS, heldout=OTHERS, generated=OTHERS[:4])
     add("metrics.neighbours.nearest_distances", neighbours.nearest_distances, points=POINTS, others=OTHERS)
     add("metrics.neighbours.kth_neighbour_distances", neighbours.kth_neighbour_distances, points=POINTS, k=3)
     add("metrics.neighbours.pairwise_distances", neighbours.pairwise_distances, a=POINTS, b=OTHERS)
