@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
         row.pop("by_time", None)
     path = quality.HERE / "results" / f"ledger-{settings.name}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    logging.say(table := evaluate.ledger(rows))
+    logging.log(table := evaluate.ledger(rows))
     quality.write_table(f"ledger {settings.name}", table)
 
 

@@ -53,13 +53,13 @@ def measure(suite: str, size: str, device: str, settings: harness.Settings) -> I
     """Measure the cases of a suite, one after the other."""
     module = importlib.import_module(f"benchmarks.suites.{suite}")
     for case in module.cases(module.SIZES[size], device):
-        logging.say(f"{suite}: {case.name}")
+        logging.log(f"{suite}: {case.name}")
         result = harness.measure(case, settings)
         for row in result["rows"]:
             busy = "" if row["quiet"] else "  (busy)"
-            logging.say(f"  {report.time(row['seconds']):>9}  {row['times']:7.2f}x  {row['name']}{busy}")
+            logging.log(f"  {report.time(row['seconds']):>9}  {row['times']:7.2f}x  {row['name']}{busy}")
         for name, reason in result["failed"].items():
-            logging.say(f"  failed: {name}: {reason}")
+            logging.log(f"  failed: {name}: {reason}")
         yield result
 
 
@@ -84,7 +84,7 @@ def _one(settings: Speed, suite: str, folder: pathlib.Path, argv: Sequence[str])
     device = jax.default_backend()
     size = settings.size or device
     for name, packages in peers.absent().items():
-        logging.say(f"left out: {name}, because {' and '.join(packages)} is not installed")
+        logging.log(f"left out: {name}, because {' and '.join(packages)} is not installed")
     about, before = provenance.record(argv, workload.SEED), time.perf_counter()
     chosen = harness.Settings(settings.repeats, settings.seconds, settings.without)
     results: list[dict[str, Any]] = []

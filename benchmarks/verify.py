@@ -282,7 +282,7 @@ def main(argv: Sequence[str]) -> None:
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page(found), encoding="utf-8")
         held = sum(row["held"] for row in rows)
-        logging.say(f"{name}: {held} of {len(rows)} held, {found[name]['minutes']} minutes")
+        logging.log(f"{name}: {held} of {len(rows)} held, {found[name]['minutes']} minutes")
 
 
 def _machine() -> dict[str, Any]:

@@ -99,11 +99,12 @@ STARTS = """
 import sys
 import jax
 from train import actor_critic
-from train.run import loop, sweep
+from train.run import sweep
+from train.run.programs import Programs
 settings = actor_critic.Config(num_seeds=10, hidden=(64, 64, 64))
-lineup = sweep.of(settings)
+ensemble = sweep.ensemble(settings)
 task = actor_critic.build(settings, (1, 1, 1))
-start = jax.jit(lambda: loop._start(lambda value: task, lineup)(*lineup.who))
+start = jax.jit(lambda: Programs(lambda value: task, ensemble).start(*ensemble.keys_and_values))
 for _ in range(100):
     jax.block_until_ready(start())
 """

@@ -55,13 +55,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     name = words[0] if words else "--help"
     if name in ("--help", "-h"):
-        return terminal.tell(overview(program))
+        return terminal.write_line(overview(program))
     if name == "--version":
-        return terminal.tell(f"{program} {genjax.__version__}")
+        return terminal.write_line(f"{program} {genjax.__version__}")
     if name not in (known := commands()):
         close = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
-        terminal.tell(f"{program}: no command {name!r}; {hint}", sys.stderr)
+        terminal.write_line(f"{program}: no command {name!r}; {hint}", sys.stderr)
         sys.exit(2)
     sys.argv = [f"{program} {name}", *words[1:]]
     from train.run import process

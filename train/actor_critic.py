@@ -19,7 +19,7 @@ from genjax.nn import mlp
 from genjax.theory import mdp
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train.run import config, loop, optimizers, plots, process, reads, sources
+from train.run import conditions, config, loop, optimizers, plots, process, sources
 from train.run.task import Task
 
 FRAMES = 10
@@ -61,8 +61,8 @@ class Config(config.Run):
     eval_episodes: int = 32
     """Played for a report."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        name: reads.needs(algorithm="ppo") for name in ("clip_eps", "num_epochs", "minibatch_size")
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        name: conditions.needs(algorithm="ppo") for name in ("clip_eps", "num_epochs", "minibatch_size")
     }
 
     def problems(self) -> list[str]:
@@ -182,7 +182,7 @@ def _figures(settings: Config, ours: actor_critic.ActorCritic):
             plots.lines(folder / "rollout.png", frames, [str(i) for i in chosen], plane.size)
         else:
             chances, values = map(np.asarray, judge(params, jnp.eye(env.observation_dim)))
-            exact = mdp.value_iteration(TABLES[settings.env](), settings.discount)[0]
+            exact = mdp.policy_iteration(TABLES[settings.env](), settings.discount)[0]
             with plots.figure(folder / "latest.png", 1, 2) as ((left, right),):
                 left.bar(range(len(exact)), values, alpha=0.7, label="learned")
                 left.plot(range(len(exact)), exact, "o", color=plots.COLOURS[1], label="of the best policy, exact")

@@ -16,7 +16,7 @@ from genjax.metrics import roc
 from genjax.models import autoencoder
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run import conditions, config, loop, networks, optimizers, plots, process, sources
 from train.run.task import Task
 
 COLUMNS = 16
@@ -37,7 +37,7 @@ class Config(config.ImageRun):
     conv_channels: tuple[int, ...] = (32, 64)
     """Channels of the convolutions, each of which halves the image; conv only."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"conv_channels": reads.needs(network="conv")}
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"conv_channels": conditions.needs(network="conv")}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""

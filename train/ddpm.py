@@ -18,7 +18,7 @@ from genjax.models import ddpm
 from genjax.nn import diffusers_unet, unet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run import conditions, config, loop, networks, optimizers, plots, process, sources
 from train.run.task import Task
 
 
@@ -70,21 +70,21 @@ class Config(config.UNetRun):
     x0_range: float = 1.0
     """Largest size of a number of x̂_0 in the reverse chain, to which it is clipped; 0 does not clip."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "beta_start": reads.needs(beta_schedule="linear"),
-        "beta_end": reads.needs(beta_schedule="linear"),
-        "loss": reads.needs(weighting=("simple", "min_snr")),
-        "width": reads.needs(network=("unet", "simple")),
-        "channel_mults": reads.needs(network=("unet", "simple")),
-        "num_res_blocks": reads.needs(network="unet"),
-        "attention_resolutions": reads.needs(network="unet") + networks.OCCURS,
-        "dropout": reads.needs(network="unet"),
-        "fourier": reads.needs(network="unet"),
-        "num_classes": reads.needs(network="unet"),
-        "norm": reads.needs(network="simple"),
-        "unet_config": reads.needs(network="diffusers"),
-        "p_uncond": reads.needs(num_classes=True),
-        "guidance_scale": reads.needs(num_classes=True),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "beta_start": conditions.needs(beta_schedule="linear"),
+        "beta_end": conditions.needs(beta_schedule="linear"),
+        "loss": conditions.needs(weighting=("simple", "min_snr")),
+        "width": conditions.needs(network=("unet", "simple")),
+        "channel_mults": conditions.needs(network=("unet", "simple")),
+        "num_res_blocks": conditions.needs(network="unet"),
+        "attention_resolutions": conditions.needs(network="unet") + networks.OCCURS,
+        "dropout": conditions.needs(network="unet"),
+        "fourier": conditions.needs(network="unet"),
+        "num_classes": conditions.needs(network="unet"),
+        "norm": conditions.needs(network="simple"),
+        "unet_config": conditions.needs(network="diffusers"),
+        "p_uncond": conditions.needs(num_classes=True),
+        "guidance_scale": conditions.needs(num_classes=True),
     }
 
     def problems(self) -> list[str]:

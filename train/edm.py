@@ -13,7 +13,7 @@ from genjax import data, diffusion
 from genjax.models import edm
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run import conditions, config, loop, networks, optimizers, plots, process, sources
 from train.run.task import Task
 
 
@@ -35,7 +35,7 @@ class Config(config.UNetRun):
     sigma_max: float = 80.0
     """σ where it begins."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention_resolutions": networks.OCCURS}
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"attention_resolutions": networks.OCCURS}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import flax.linen as nn
 
 from genjax.nn import pixelcnn
-from train.run import autoregressive, config, loop, process, reads
+from train.run import autoregressive, conditions, config, loop, process
 from train.run.autoregressive import build, model
 
 __all__ = ["Config", "build", "main", "model"]
@@ -30,7 +30,7 @@ class Config(autoregressive.Config):
     num_classes: int = 0
     """Give the label, one of so many classes, to every layer; gated only; 0 makes a model without labels."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"num_classes": reads.needs(stacks="gated")}
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"num_classes": conditions.needs(stacks="gated")}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""

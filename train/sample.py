@@ -14,9 +14,9 @@ import numpy as np
 from genjax import diffusion, random
 from genjax.diffusion import likelihood
 from train import ddpm, edm, gan, pixelcnn, pixelrnn, vae, vdm
-from train.run import autoregressive, codes, config, documents, files, load, logging, plots, process, reads, usage
+from train.run import autoregressive, codes, conditions, config, documents, files, load, logging, plots, process, usage
 
-CHAINS = reads.of_runs("ddpm", "vdm", "edm")
+CHAINS = conditions.of_runs("ddpm", "vdm", "edm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,34 +61,36 @@ class Sample:
     traceback: bool = False
     """Show where in the code an error arose."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
         "sampler": CHAINS,
         "steps": CHAINS,
-        "eta": CHAINS + reads.needs(sampler="ddim"),
+        "eta": CHAINS + conditions.needs(sampler="ddim"),
         "spacing": (
-            *reads.of_runs("ddpm"),
-            reads.Condition(
+            *conditions.of_runs("ddpm"),
+            conditions.Condition(
                 lambda asked: bool(asked.steps) or asked.sampler not in ("", "ancestral"),
                 "with --steps, or with a --sampler other than ancestral",
             ),
         ),
         "terms": (
-            *reads.of_runs("ddpm"),
-            reads.Condition(
+            *conditions.of_runs("ddpm"),
+            conditions.Condition(
                 lambda asked: asked.spacing == "best" or asked.sampler in ("", "ancestral"),
                 "with --sampler ancestral or --spacing best",
             ),
-            reads.Condition(
+            conditions.Condition(
                 lambda asked: asked.spacing == "best" or asked.variance != "learned",
                 "of a run whose network does not say the variances itself, or with --spacing best",
             ),
         ),
         "guidance_scale": (
-            *reads.of_runs("ddpm"),
-            reads.Condition(lambda asked: bool(asked.num_classes), "of a run that was trained with --num-classes"),
+            *conditions.of_runs("ddpm"),
+            conditions.Condition(lambda asked: bool(asked.num_classes), "of a run that was trained with --num-classes"),
         ),
-        "temperature": reads.of_runs("pixelcnn", "pixelrnn"),
-        "columns": (reads.Condition(lambda asked: not asked.out.lower().endswith(".npz"), "with --out of a .png"),),
+        "temperature": conditions.of_runs("pixelcnn", "pixelrnn"),
+        "columns": (
+            conditions.Condition(lambda asked: not asked.out.lower().endswith(".npz"), "with --out of a .png"),
+        ),
     }
 
 
@@ -180,7 +182,7 @@ def main(argv: Sequence[str]) -> None:
         else:
             columns = settings.columns or -(-len(images) // max(1, round(len(images) ** 0.5)))
             plots.save(out, plots.tile(images, columns))
-    logging.say(f"{len(images)} images in {settings.out}")
+    logging.log(f"{len(images)} images in {settings.out}")
 
 
 def _chain(settings: Sample, run: ddpm.Config):

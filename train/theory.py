@@ -251,15 +251,15 @@ def main(argv: Sequence[str]) -> None:
         )
     table = numbers()
     width = max(len(name) for name, _, _ in table)
-    logging.say(f"{'':{width}}  {'the notes':>14}  here")
+    logging.log(f"{'':{width}}  {'the notes':>14}  here")
     for name, printed, ours in table:
-        logging.say(f"{name:{width}}  {printed:>14}  {ours:.6g}")
+        logging.log(f"{name:{width}}  {printed:>14}  {ours:.6g}")
     text = json.dumps([{"what": name, "notes": printed, "here": str(ours)} for name, printed, ours in table], indent=1)
     with documents.writing(folder / "numbers.json"):
         files.replace(folder / "numbers.json", text + "\n")
     for i, (name, draw) in enumerate(FIGURES.items()):
         draw(folder / f"{name}.png", jax.random.fold_in(jax.random.key(settings.seed), i))
-        logging.say(f"{folder / name}.png")
+        logging.log(f"{folder / name}.png")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from genjax import data
 from genjax.models import vae
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train.run import config, loop, networks, optimizers, plots, process, reads, sources, sweep
+from train.run import conditions, config, loop, networks, optimizers, plots, process, sources, sweep
 from train.run.task import Task
 
 
@@ -52,11 +52,11 @@ class Config(config.ImageRun):
     num_samples: int = 64
     """Images drawn for the pictures of a report."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "conv_channels": reads.needs(network="conv"),
-        "levels": reads.needs(likelihood="logistic"),
-        "std": reads.needs(likelihood="gaussian"),
-        "binarization": reads.needs(likelihood="bernoulli"),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "conv_channels": conditions.needs(network="conv"),
+        "levels": conditions.needs(likelihood="logistic"),
+        "std": conditions.needs(likelihood="gaussian"),
+        "binarization": conditions.needs(likelihood="bernoulli"),
     }
 
     def problems(self) -> list[str]:
@@ -164,15 +164,15 @@ def _inputs(settings: Config, key: Key, batch: Batch):
     return sources.images(settings, key, batch)[1], batch["label"] if settings.num_classes else None
 
 
-def _rate_distortion(folder: pathlib.Path, lineup: sweep.Members, found: dict[str, np.ndarray]) -> None:
-    plots.compare(folder, lineup, found)
-    if lineup.name == "beta" and lineup.values is not None:
+def _rate_distortion(folder: pathlib.Path, ensemble: sweep.Ensemble, found: dict[str, np.ndarray]) -> None:
+    plots.compare(folder, ensemble, found)
+    if ensemble.name == "beta" and ensemble.values is not None:
         with plots.figure(folder / "rate-distortion.png", size=(6.2, 4.6)) as ((panel,),):
             panel.plot(found["rate"], found["distortion"], "o", alpha=0.5)
-            mean = lambda name: [found[name][lineup.values == beta].mean() for beta in np.unique(lineup.values)]
+            mean = lambda name: [found[name][ensemble.values == beta].mean() for beta in np.unique(ensemble.values)]
             rates, distortions = mean("rate"), mean("distortion")
             panel.plot(rates, distortions, lw=1.2)
-            for beta, *place in zip(np.unique(lineup.values), rates, distortions, strict=True):
+            for beta, *place in zip(np.unique(ensemble.values), rates, distortions, strict=True):
                 panel.annotate(f"β = {beta:g}", place, (7, 5), textcoords="offset points")
             panel.margins(x=0.18)
             panel.set(xlabel="rate D(q‖p), nats", ylabel="distortion E[-log p(x|z)], nats", title="Held-out images")

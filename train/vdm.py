@@ -16,7 +16,7 @@ from genjax.models import vdm
 from genjax.theory import pixels
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run import conditions, config, loop, networks, optimizers, plots, process, sources
 from train.run.task import Task
 
 
@@ -38,7 +38,7 @@ class Config(config.UNetRun):
     timesteps: int = 250
     """Steps of the chain that draws."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention_resolutions": networks.OCCURS}
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"attention_resolutions": networks.OCCURS}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""

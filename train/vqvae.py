@@ -14,7 +14,7 @@ from genjax.models import vqvae
 from genjax.nn import convnet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train.run import config, loop, networks, optimizers, plots, process, reads, sources
+from train.run import conditions, config, loop, networks, optimizers, plots, process, sources
 from train.run.task import Task
 
 COLUMNS = 16
@@ -47,11 +47,11 @@ class Config(config.ImageRun):
     std: float = 0.25
     """Standard deviation of a pixel, where pixels reach from -1 to 1; gaussian only."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "levels": reads.needs(likelihood="logistic"),
-        "std": reads.needs(likelihood="gaussian"),
-        "codebook_decay": reads.needs(codebook_update="ema"),
-        "dead_code_threshold": reads.needs(codebook_update="ema"),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "levels": conditions.needs(likelihood="logistic"),
+        "std": conditions.needs(likelihood="gaussian"),
+        "codebook_decay": conditions.needs(codebook_update="ema"),
+        "dead_code_threshold": conditions.needs(codebook_update="ema"),
     }
 
     def problems(self) -> list[str]:
@@ -113,7 +113,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
 
     return Task(
         init=ours.init,
-        optimizer=vqvae.optimizer(adam),
+        optimizer=ours.optimizer(adam),
         learning_rate=learning_rate,
         sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=loss,

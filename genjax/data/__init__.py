@@ -13,6 +13,7 @@ from genjax.data.fitting import fit
 from genjax.data.folders import folder
 from genjax.data.preprocess import binarize, flip, scale, to_uint8
 from genjax.data.synthetic import ring
+from genjax.lazy import attach
 
 __all__ = [
     "DataError",
@@ -30,3 +31,5 @@ __all__ = [
     "tfds",
     "to_uint8",
 ]
+
+__dir__ = attach(__name__, __all__)[1]

@@ -14,7 +14,7 @@ TINY = (*TINY.split(), "--eval-episodes", "3")
 
 
 def lines(workdir):
-    clean = lambda line: {name: value for name, value in line.items() if name not in logging.CLOCKS}
+    clean = lambda line: {name: value for name, value in line.items() if name not in logging.CLOCK_FIELDS}
     return [clean(json.loads(line)) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from genjax import data
 from train import actor_critic, ae, classifier, ddpm, edm, gan, judge, pixelcnn, pixelrnn, sample, vae, vdm, vqvae
-from train.run import config, documents, logging, sources
+from train.run import config, documents, record, sources
 
 SCRIPTS = {
     script.__name__.removeprefix("train."): script
@@ -223,7 +223,7 @@ def test_a_word_that_is_no_flag_is_refused_and_nothing_destructive_is_proposed(w
 def test_changes_are_sorted_into_allowed_and_refused():
     old = dataclasses.asdict(ddpm.Config())
     new = dataclasses.asdict(ddpm.Config(lr=0.5, seed=3, channel_mults=(1, 4)))
-    allowed, refused = config.changes(json.loads(json.dumps(old)), new, config.FREE)
+    allowed, refused = config.changes(json.loads(json.dumps(old)), new, config.CHANGEABLE)
     assert allowed == ["lr: 0.001 -> 0.5"]
     assert refused == ["channel_mults: [1, 2, 2] -> (1, 4)", "seed: 0 -> 3"]
 
@@ -234,6 +234,6 @@ def test_a_run_older_than_a_setting_goes_on(tmp_path):
     del then["num_seeds"], then["exclude_class"]
     described = {"run_id": "x", "script": "ddpm", "config": then, "data": {"fingerprint": "y"}, "starts": []}
     written(tmp_path, json.dumps(described), "config.json")
-    logging.check(tmp_path, ddpm.Config(), "ddpm")
+    record.check(tmp_path, ddpm.Config(), "ddpm")
     with pytest.raises(config.UsageError, match="num_seeds: 1 -> 2"):
-        logging.check(tmp_path, ddpm.Config(num_seeds=2), "ddpm")
+        record.check(tmp_path, ddpm.Config(num_seeds=2), "ddpm")

@@ -99,7 +99,7 @@ def digest(workdir, step=60):
 def lines(workdir):
     """metrics.jsonl without the clock."""
     return [
-        {name: value for name, value in json.loads(line).items() if name not in logging.CLOCKS}
+        {name: value for name, value in json.loads(line).items() if name not in logging.CLOCK_FIELDS}
         for line in (workdir / "metrics.jsonl").read_text().splitlines()
     ]
 
@@ -292,10 +292,12 @@ def test_a_damaged_checkpoint_is_passed_over(unbroken, run, tmp_path):
 
 def little_run(workdir, figures, **settings):
     """Three reports in three steps, of a little autoencoder, with these pictures: ``figures(step)``."""
-    draw = lambda folder, step, params, dataset: figures(step)
-    build = lambda told, shape: ae.build(told, shape)._replace(figures=draw)
-    told = ae.Config(workdir=str(workdir), steps=3, every=1, steps_per_call=1, batch_size=16, hidden=(4,), **settings)
-    loop.run("ae", told, build)
+    write_figures = lambda folder, step, params, dataset: figures(step)
+    build = lambda settings, shape: ae.build(settings, shape)._replace(write_figures=write_figures)
+    options = ae.Config(
+        workdir=str(workdir), steps=3, every=1, steps_per_call=1, batch_size=16, hidden=(4,), **settings
+    )
+    loop.run("ae", options, build)
 
 
 def test_pictures_that_fail_or_last_cost_no_checkpoint_and_keep_no_signal_waiting(tmp_path, capfd, monkeypatch):

@@ -57,20 +57,20 @@ def test_every_member_of_every_model_is_the_run_alone(name):
     base = dataclasses.replace(
         settings, batch_size=16, num_seeds=2, sweep=f"{swept}={getattr(settings, swept)},{change[swept]}"
     )
-    lineup = run_sweep.of(base)
+    ensemble = run_sweep.ensemble(base)
     rows = {"image": np.random.default_rng(0).integers(0, 256, (64, *shape), np.uint8)}
 
     def end(key, value):
-        task = script.build(lineup.with_value(value), shape)
+        task = script.build(ensemble.with_value(value), shape)
         step = steps.gradient_step(task.loss, task.optimizer)
         start = state.create(task.init(key), task.optimizer)
         draw = steps.rows(16)
         return steps.repeat(step, draw, 12)(key, start, rows)[0].params
 
-    together = jax.jit(lambda: lineup.lift(end, ())(lineup.keys, lineup.values))()
+    together = jax.jit(lambda: ensemble.lift(end, ())(ensemble.keys, ensemble.values))()
     for i in (0, 3):
-        value = float(lineup.values[i])
-        alone = jax.jit(lambda i=i, value=value: end(jax.random.key(int(lineup.seeds[i])), value))()
+        value = float(ensemble.values[i])
+        alone = jax.jit(lambda i=i, value=value: end(jax.random.key(int(ensemble.seeds[i])), value))()
         for a, b in zip(*map(jax.tree.leaves, (jax.tree.map(lambda x, i=i: x[i], together), alone)), strict=True):
             assert np.allclose(a, b, atol=1e-5 if name != "ddpm" else 1e-4), (name, i)
     first, last = (jax.tree.leaves(together)[0][i] for i in (0, 3))
@@ -126,7 +126,7 @@ def test_members_resume_to_the_same_lines(swept, tmp_path, train):
 )
 def test_a_sweep_that_cannot_be_is_refused(sweep, message):
     with pytest.raises(config.UsageError, match=message):
-        run_sweep.of(vae.Config(sweep=sweep))
+        run_sweep.ensemble(vae.Config(sweep=sweep))
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def test_a_number_that_numpy_computes_with_is_refused_too(tmp_path):
 
 @pytest.mark.parametrize("name", ["free_bits", "beta", "lr"])
 def test_a_number_that_can_vary_passes_the_trial(name):
-    lineup = run_sweep.of(vae.Config(sweep=f"{name}=0.1,0.2", beta_warmup=5))
-    loop._fit(vae.build, lineup, (8, 8, 1))
+    ensemble = run_sweep.ensemble(vae.Config(sweep=f"{name}=0.1,0.2", beta_warmup=5))
+    loop._programs(vae.build, ensemble, (8, 8, 1))
 
 
 def test_a_member_is_scored_with_its_own_value_of_what_was_swept(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from genjax import data
 from train import actor_critic, ae, classifier, ddpm, edm, evaluate, gan, pixelcnn, pixelrnn, sample, vae, vdm, vqvae
-from train.run import config, likelihoods, load, loop, reads, sources, sweep
+from train.run import conditions, config, likelihoods, load, loop, sources, sweep
 
 SHAPE = (8, 8, 1)
 SCRIPTS = {
@@ -77,7 +77,7 @@ def names(settings):
 
 
 def refused(settings):
-    return set(reads.without_effect(reads.conditions(type(settings)), settings, names(settings)))
+    return set(conditions.without_effect(conditions.table(type(settings)), settings, names(settings)))
 
 
 @pytest.mark.parametrize(("script", "changes"), RUNS)
@@ -135,14 +135,14 @@ def asked(script, **changes):
     """A run that left nothing but its settings."""
     tiny = {"ddpm": UNET, "vdm": UNET, "edm": UNET, "pixelcnn": {"levels": 17, "features": 2, "layers": 1}}
     settings = dataclasses.replace(SCRIPTS[script].Config(), **{**tiny.get(script, {}), **changes})
-    return load.Record(pathlib.Path("runs/x"), script, settings, SHAPE, sweep.of(settings), 0)
+    return load.Record(pathlib.Path("runs/x"), script, settings, SHAPE, sweep.ensemble(settings), 0)
 
 
 def idle(command, run):
     view = type(
         "View", (), {"num_classes": 0, "variance": "", **vars(run.settings), **vars(command), "script": run.script}
     )
-    return set(reads.without_effect(reads.conditions(type(command)), view, names(command)))
+    return set(conditions.without_effect(conditions.table(type(command)), view, names(command)))
 
 
 @pytest.mark.parametrize(

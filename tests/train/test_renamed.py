@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from train import ddpm, vdm
-from train.run import config, logging, renamed
+from train.run import config, record, renamed
 
 OLD = {"ema": 0.9, "clip": 1.0, "without": 3, "multipliers": [1, 2], "blocks": 1, "attention": [4]}
 NEW = ddpm.Config(
@@ -28,9 +28,9 @@ def test_a_file_with_old_names_means_what_it_meant(tmp_path):
 def test_a_record_with_old_names_goes_on_and_is_no_other_run(tmp_path):
     described = {"run_id": "x", "script": "ddpm", "config": OLD | {"sweep": ""}, "data": {"fingerprint": "y"}}
     (tmp_path / "config.json").write_text(json.dumps(described | {"starts": []}))
-    logging.check(tmp_path, NEW, "ddpm")
+    record.check(tmp_path, NEW, "ddpm")
     with pytest.raises(config.UsageError, match=r"ema_decay: 0\.9 -> 0\.5"):
-        logging.check(tmp_path, ddpm.Config(**{**vars(NEW), "ema_decay": 0.5}), "ddpm")
+        record.check(tmp_path, ddpm.Config(**{**vars(NEW), "ema_decay": 0.5}), "ddpm")
 
 
 def test_a_sweep_of_an_old_name_is_one_of_the_new_name():
@@ -64,4 +64,4 @@ def test_records_of_before_the_renames_are_read_and_compared_as_today(script, tm
     path = tmp_path / "config.json"
     path.write_text(json.dumps(described | {"starts": []}))
     assert config.read(schema, script, str(path)) == schema(config=str(path))
-    logging.check(tmp_path, schema(), script)
+    record.check(tmp_path, schema(), script)

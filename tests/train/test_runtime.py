@@ -92,7 +92,7 @@ def test_who_imports_train_keeps_the_handlers():
 
 TELL = (
     "from train.run import terminal; terminal.prepare(); "
-    "terminal.tell('a ± b'); terminal.tell('±'); terminal.tell('end')"
+    "terminal.write_line('a ± b'); terminal.write_line('±'); terminal.write_line('end')"
 )
 
 

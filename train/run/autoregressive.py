@@ -15,7 +15,7 @@ from genjax import data
 from genjax.models import autoregressive
 from genjax.training import parallel, steps
 from genjax.types import Batch, Images, Params
-from train.run import codes, config, networks, optimizers, plots, reads, sources
+from train.run import codes, conditions, config, networks, optimizers, plots, sources
 from train.run.task import Task
 
 COLUMNS = 10  # completed images
@@ -42,10 +42,10 @@ class Config(config.ImageRun, abc.ABC):
     """Images drawn for the pictures of a report."""
 
     kinds: ClassVar[tuple[str, ...]] = ("codes",)
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "levels": reads.needs(likelihood=("categorical", "mixture")),
-        "components": reads.needs(likelihood="mixture"),
-        "binarization": reads.needs(likelihood="bernoulli"),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "levels": conditions.needs(likelihood=("categorical", "mixture")),
+        "components": conditions.needs(likelihood="mixture"),
+        "binarization": conditions.needs(likelihood="bernoulli"),
     }
 
     def problems(self) -> list[str]:

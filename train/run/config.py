@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from train.run import data_forms, naming, reads, startup, usage
+from train.run import conditions, data_forms, default_workdir, startup, usage
 from train.run.configfile import CONFIGS, is_record, read
 from train.run.usage import UsageError, at_least
 
 __all__ = [
     "CONFIGS",
-    "FREE",
+    "CHANGEABLE",
     "ImageRun",
     "Run",
     "UNetRun",
@@ -79,7 +79,7 @@ class Run:
     traceback: bool = False
     """Show where in the code an error arose."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"override_resume": reads.needs(restart=False)}
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"override_resume": conditions.needs(restart=False)}
     """When a setting is read that is not always; see ``reads``."""
 
     def problems(self) -> list[str]:
@@ -118,8 +118,10 @@ class ImageRun(Run):
     """A class that training never sees; the held-out split keeps it. -1 for none."""
 
     kinds: ClassVar[tuple[str, ...]] = ()  # of data that the model takes beside images; see sources.MORE
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        name: (reads.Condition(functools.partial(data_forms.heeds, name), f"with --data {data_forms.heeding(name)}"),)
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        name: (
+            conditions.Condition(functools.partial(data_forms.heeds, name), f"with --data {data_forms.heeding(name)}"),
+        )
         for name in ("data_dir", "size", "channels", "on_bad_image", "flip", "exclude_class")
     }
 
@@ -162,17 +164,19 @@ class UNetRun(ImageRun):
         return found
 
 
-# What a resumed run may be asked to do differently; anything else would not be the same run.
-FREE = {"config", "workdir", "restart", "override_resume", "data_dir", "on_bad_image", "steps", "every", "log_every",
-        "steps_per_call", "lr", "grad_clip", "devices", "distributed", "traceback"}  # fmt: skip
+CHANGEABLE = {
+    "config", "workdir", "restart", "override_resume", "data_dir", "on_bad_image", "steps", "every", "log_every",
+    "steps_per_call", "lr", "grad_clip", "devices", "distributed", "traceback",
+}  # fmt: skip
+"""Settings that may change on resume; a change of any other setting makes another run."""
 
 C = TypeVar("C", bound=Run)
 S = TypeVar("S")
 
 
-def free(settings: Run) -> set[str]:
+def changeable(settings: Run) -> set[str]:
     """The settings that a resumed run may change: with a cosine, not the steps that it ends at."""
-    return FREE - ({"steps"} if settings.schedule == "cosine" else set())
+    return CHANGEABLE - ({"steps"} if settings.schedule == "cosine" else set())
 
 
 def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
@@ -195,13 +199,13 @@ def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
     _refuse_idle(settings, base, typed)
     if settings.workdir:
         return settings
-    own = reads.changed(settings, base) - free(settings)
+    own = conditions.changed(settings, base) - changeable(settings)
     if own and settings.override_resume:  # another run would begin, in a folder of its own
         raise UsageError(
             f"--override-resume: say by --workdir which run is to go on with other {', '.join(sorted(own))}"
         )
     differs = {name: value for name, value in vars(settings).items() if name in own}
-    return dataclasses.replace(settings, workdir=naming.workdir(script, settings.config, differs))
+    return dataclasses.replace(settings, workdir=default_workdir.default_workdir(script, settings.config, differs))
 
 
 def command(schema: type[S], script: str, argv: Sequence[str]) -> tuple[S, set[str]]:
@@ -221,19 +225,22 @@ def _said(schema: type[S], script: str, argv: Sequence[str], default: S | None =
     usage.check_flags(schema, script, argv)
     more: dict[str, Any] = {} if default is None else {"default": default}
     settings = tyro.cli(schema, prog=startup.program(script), description=schema.__doc__, args=argv, **more)
-    return usage.at_home(settings), reads.typed(schema, argv)
+    return usage.at_home(settings), conditions.typed(schema, argv)
 
 
 def _refuse_idle(settings: Run, base: Run, typed: set[str]) -> None:
     """Refuse what was typed and has no effect, and what a file says that has none, neither there nor with the flags."""
-    table = reads.conditions(type(settings))
+    table = conditions.table(type(settings))
     swept = settings.sweep.partition("=")[0].strip().replace("-", "_")
     if swept in typed:
-        raise UsageError(f"{reads.flag(swept)}: --sweep {swept} says its values; leave one of the two out")
+        raise UsageError(f"{conditions.flag(swept)}: --sweep {swept} says its values; leave one of the two out")
     usage.refuse(table, settings, typed)
     if not is_record(settings.config):
-        filed = reads.changed(base, type(base)(config=base.config)) - typed
-        idle = reads.without_effect(table, base, filed).keys() & reads.without_effect(table, settings, filed).keys()
+        filed = conditions.changed(base, type(base)(config=base.config)) - typed
+        idle = (
+            conditions.without_effect(table, base, filed).keys()
+            & conditions.without_effect(table, settings, filed).keys()
+        )
         usage.refuse(table, settings, idle, f"{settings.config}: ")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from genjax import data
 from genjax.nn import convnet, mlp, unet
 from genjax.theory import pixels
-from train.run import config, logging, reads, sources
+from train.run import conditions, config, logging, sources
 
 
 def likelihood(settings: Any) -> pixels.Likelihood:
@@ -104,14 +104,14 @@ def tell_attention(settings: config.UNetRun, dataset: data.Dataset) -> None:
     height = dataset.train["image"].shape[1]
     if missing := sorted(set(settings.attention_resolutions) - heights(settings, height)):
         there = ", ".join(map(str, sorted(heights(settings, height), reverse=True)))
-        logging.say(
+        logging.log(
             f"attention at height {', '.join(map(str, missing))}: images of height {height} come to {there} only, so "
             "there is none of it; --attention-resolutions says where"
         )
 
 
 OCCURS = (
-    reads.Condition(
+    conditions.Condition(
         _occurs,
         "at heights that the U-Net has: that of the images, halved once for each of --channel-mults after the first",
     ),

@@ -11,7 +11,7 @@ import numpy as np
 from genjax import data, random
 from genjax.theory import pixels
 from genjax.types import Batch, Images, Key, Loss, Params
-from train.run import data_forms, reads
+from train.run import conditions, data_forms
 from train.run.config import UsageError
 
 FORMS = "digits, tfds:NAME, folder:PATH or npz:PATH[#KEY]"
@@ -29,7 +29,7 @@ FLAGS = {
 """What the library advises, and what a command takes for it."""
 
 OF_DATA_DIR = (
-    reads.Condition(
+    conditions.Condition(
         functools.partial(data_forms.heeds, "data_dir"), f"of a run with --data {data_forms.heeding('data_dir')}"
     ),
 )
@@ -200,12 +200,18 @@ class Source(NamedTuple):
       shape: ``(settings) -> (h, w, c)`` of the images, or None where only the data tell.
       load: ``(settings) -> Dataset``.
       fingerprint: ``(settings, dataset) -> str``: equal for the same data, wherever they lie.
+      has_images: False where the rows of the data are no images; a recipe is then built for the shape None.
     """
 
     check: Callable[[Any], None]
     shape: Callable[[Any], tuple[int, int, int] | None]
     load: Callable[[Any], data.Dataset]
     fingerprint: Callable[[Any, data.Dataset], str] = lambda settings, dataset: data.fingerprint(dataset)
+    has_images: bool = True
+
+    def shape_of(self, dataset: data.Dataset) -> tuple[int, int, int] | None:
+        """The shape (h, w, c) of the images of a data set; None where its rows are no images."""
+        return tuple(dataset.train["image"].shape[1:]) if self.has_images else None
 
 
 IMAGES = Source(check, shape, load)

@@ -1,7 +1,7 @@
 """The contract between a recipe and the training loop."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,12 +44,17 @@ class Task(NamedTuple):
     wrap_step: Callable[[Kernel], Kernel] = lambda step: step
     curves: tuple[str, ...] = ("loss",)
     figures_at_start: bool = False
-    compare: Callable[[pathlib.Path, sweep.Members, dict[str, np.ndarray]], None] = plots.compare
+    compare: Callable[[pathlib.Path, sweep.Ensemble, dict[str, np.ndarray]], None] = plots.compare
     carry: Callable[[Key], Any] | None = None
 
 
-Build = Callable[[Any, Any], Task]
-"""``(settings, shape) -> Task``, shape being (h, w, c) of the images, or None where the data are no images.
+Shape = tuple[int, int, int] | None
+"""(h, w, c) of the images of a data set; None where its rows are no images."""
 
-Raises ``ValueError`` for settings that do not fit the shape.
-"""
+Build = Callable[[Any, Any], Task]
+"""``(settings, shape) -> Task``; raises ``ValueError`` for settings that do not fit the shape."""
+
+
+def num_rows(split: Mapping[str, np.ndarray]) -> int:
+    """The number of rows of a split of a data set, whatever its arrays are."""
+    return len(next(iter(split.values())))

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import genjax
-from train.run import reads, renamed
+from train.run import conditions, renamed
 
 
 class UsageError(Exception):
@@ -72,10 +72,10 @@ def check_flags(schema: type, script: str, argv: Sequence[str]) -> None:
             continue
         new = renamed.new_names(script).get(name.removeprefix("no_"))
         if new in names:
-            found.append(f"{word}: renamed; use {reads.flag(new)}")
+            found.append(f"{word}: renamed; use {conditions.flag(new)}")
         else:
             meant = closest(name, names)
-            found.append(f"{word}: no such flag" + (f"; did you mean {reads.flag(meant)}?" if meant else ""))
+            found.append(f"{word}: no such flag" + (f"; did you mean {conditions.flag(meant)}?" if meant else ""))
     if found:
         raise UsageError("\n".join([*found, "--help lists them all"]))
 
@@ -108,11 +108,11 @@ def extremes(settings: Any) -> list[str]:
     return found
 
 
-def refuse(table: dict[str, reads.Conditions], settings: Any, given: Collection[str], place: str = "") -> None:
+def refuse(table: dict[str, conditions.Conditions], settings: Any, given: Collection[str], place: str = "") -> None:
     """Refuse settings that were given and that nothing reads.
 
     Args:
-      table: of ``reads.conditions``.
+      table: of ``conditions.table``.
       settings: all of them, with whatever else the table looks at.
       given: names.
       place: where they were given, for the message; on the command line by default.
@@ -120,8 +120,8 @@ def refuse(table: dict[str, reads.Conditions], settings: Any, given: Collection[
     Raises:
       UsageError: names them all, and says what reads them.
     """
-    if idle := reads.without_effect(table, settings, sorted(given)):
-        raise UsageError("\n".join(f"{place}{reads.flag(name)}: {why}" for name, why in idle.items()))
+    if idle := conditions.without_effect(table, settings, sorted(given)):
+        raise UsageError("\n".join(f"{place}{conditions.flag(name)}: {why}" for name, why in idle.items()))
 
 
 def refuse_idle(settings: Any, run: Any, typed: Collection[str], data: str = "") -> None:
@@ -139,8 +139,8 @@ def refuse_idle(settings: Any, run: Any, typed: Collection[str], data: str = "")
     told = {name: getattr(run.settings, name, None) for name in ("num_classes", "data", "variance")}
     told |= {"data": data} if data else {}
     asked = types.SimpleNamespace(**{**told, **vars(settings), "script": run.script})
-    given = {*typed, *reads.changed(settings, type(settings)(settings.workdir))}
-    refuse(reads.conditions(type(settings)), asked, given)
+    given = {*typed, *conditions.changed(settings, type(settings)(settings.workdir))}
+    refuse(conditions.table(type(settings)), asked, given)
 
 
 def at_home(settings: S) -> S:
