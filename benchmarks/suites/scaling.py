@@ -1,4 +1,4 @@
-"""How the cost grows: with the batch, the resolution, T, the seeds trained at once, and the devices."""
+"""Scaling of the cost: with the batch, the resolution, T, the seeds trained at once, and the devices."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
