@@ -68,7 +68,7 @@ def redraw(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, s
     blocks = truth.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4), keepdims=True)
     rough = jnp.broadcast_to(blocks, (b, h // 2, 2, w // 2, 2, c)).reshape(truth.shape)
     rows, errors = [truth, rough], {"before": float(jnp.mean((rough - truth) ** 2))}
-    sampler = functools.partial(diffusion.implicit, denoise, eta=1.0)
+    sampler = functools.partial(diffusion.ddim_on_grid, denoise, eta=1.0)
     for strength in settings.strengths:
         rows.append(jax.jit(diffusion.sdedit(sampler, grid, strength))(KEY, rough))
         errors[f"strength {strength:g}"] = float(jnp.mean((rows[-1] - truth) ** 2))
@@ -78,7 +78,7 @@ def redraw(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, s
 def mix(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, settings: Editing) -> Band:
     """Between the first digits and the ones after: images brought back, and how near the ends come to them."""
     there = jax.jit(diffusion.invert(denoise, grid, iterations=settings.iterations))
-    back = jax.jit(diffusion.implicit(denoise, grid, clip=False))
+    back = jax.jit(diffusion.ddim_on_grid(denoise, grid, clip=False))
     noise = there(KEY, truth)
     pairs = settings.num // 3
     shares = np.linspace(0, 1, settings.num)

@@ -93,9 +93,9 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
     target, truth = end(train), end(test)
 
     def error(gaps: jax.Array, x: jax.Array, wanted: jax.Array) -> jax.Array:
-        return jnp.mean((diffusion.implicit(denoise, grid(gaps), clip=False)(jax.random.key(0), x) - wanted) ** 2)
+        return jnp.mean((diffusion.ddim_on_grid(denoise, grid(gaps), clip=False)(jax.random.key(0), x) - wanted) ** 2)
 
-    noise = diffusion.karras(settings.places, 0.02, 20.0).noise[:-1]
+    noise = diffusion.karras(settings.places, 0.02, 20.0).sigma[:-1]
     gaps = jnp.log(jnp.asarray(-np.diff(np.log(noise)), jnp.float32))
     adam = optax.adam(0.03)
 
@@ -112,7 +112,7 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
         "karras": float(error(gaps, test, truth)),
         "tuned": float(error(tuned, test, truth)),
         "karras_noise": noise.tolist(),
-        "tuned_noise": np.asarray(grid(tuned).noise)[:-1].tolist(),
+        "tuned_noise": np.asarray(grid(tuned).sigma)[:-1].tolist(),
     }
 
 
@@ -121,7 +121,7 @@ def solve(run: load.Record, params: Any, images: np.ndarray, settings: Gradients
     model = ddpm.model(run.settings, run.shape)
     schedule = ddpm.schedule(run.settings)
     grid = diffusion.on_times(schedule, diffusion.timesteps(schedule.num_steps, settings.chain, "trailing"))
-    draw = lambda x: diffusion.implicit(model.denoise(params), grid)(jax.random.key(0), x, segment=5)
+    draw = lambda x: diffusion.ddim_on_grid(model.denoise(params), grid)(jax.random.key(0), x, segment=5)
     truth = data.scale(jnp.asarray(images))
     seen = jnp.zeros(run.shape).at[: run.shape[0] // 2].set(1)
 

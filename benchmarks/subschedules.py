@@ -51,21 +51,21 @@ def main(argv: Sequence[str]) -> None:
     images = lambda rows: pixels.from_level(pixels.to_level(data.scale(jnp.asarray(rows["image"])), LEVELS), LEVELS)
     key = jax.random.key(settings.seed)
 
-    def bound(times: np.ndarray, x: jax.Array) -> likelihood.Bound:
+    def bound(times: np.ndarray, x: jax.Array) -> likelihood.VLB:
         few = diffusion.respace(denoise, schedule, times)
-        return jax.jit(lambda x: likelihood.bound(*few, key, x, num_levels=LEVELS))(x)
+        return jax.jit(lambda x: likelihood.vlb(*few, key, x, num_levels=LEVELS))(x)
 
     errors = bound(np.arange(schedule.num_steps)[::-1], images(digits.train)[:500]).squared_error.mean(0)
     rows: list[dict[str, Any]] = []
     for count in settings.steps:
         even = diffusion.timesteps(schedule.num_steps, count, "linspace")
-        best = likelihood.sub_schedule(schedule, np.asarray(errors), count)
+        best = likelihood.optimal_timesteps(schedule, np.asarray(errors), count)
         row: dict[str, Any] = {"steps": count, "times": best.tolist()}
         for name, times in (("even", even), ("best", best)):
             total = bound(times, images(digits.heldout)).total
             row[name] = float(information.bits_per_dim(total.mean(), int(np.prod(run.shape))))
         rows.append(row)
-        logging.say(f"{count:4} steps: {row['even']:.3f} bits per dim at even times, {row['best']:.3f} at the best")
+        logging.log(f"{count:4} steps: {row['even']:.3f} bits per dim at even times, {row['best']:.3f} at the best")
     path = quality.HERE / "results" / "subschedules.json"
     path.write_text(json.dumps(rows) + "\n", encoding="utf-8")
     quality.write_table("subschedules", table(rows))

@@ -46,9 +46,9 @@ def ho(size: UNetSize, *, dtype: Any = None) -> unet.UNet:
     """The network of Ho et al. 2020 at this size: one block a level, attention at half the height."""
     return unet.UNet(
         channels=size.width,
-        multipliers=size.multipliers,
-        blocks=1 if size.width < 64 else 2,
-        attention=(size.side // 2,),
+        channel_mults=size.multipliers,
+        num_res_blocks=1 if size.width < 64 else 2,
+        attention_resolutions=(size.side // 2,),
         dropout=0.0,
         groups=min(32, size.width // 4),
         image_channels=size.channels,

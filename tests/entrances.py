@@ -39,7 +39,6 @@ from genjax.models import vdm as vdm_model
 from genjax.nn import mlp, pixelcnn, unet
 from genjax.theory import (
     bayes,
-    decisions,
     estimates,
     exponential_normal,
     families,
@@ -48,6 +47,7 @@ from genjax.theory import (
     likelihood,
     markov,
     mcmc,
+    mdp,
     pixels,
     simplex,
 )
@@ -78,30 +78,30 @@ APART = {
     "theory.series": "the arithmetic of information: tests/theory/test_information.py",
     "theory.tails": "the arithmetic of gaussian and families: tests/theory/test_gaussian.py",
     "theory.transitions": "what markov calls: tests/theory/test_markov.py",
-    "theory.simplex.table": "the check itself",
+    "theory.simplex.distribution": "the check itself",
     "theory.simplex.pair": "the check itself",
     "theory.simplex.same_outcomes": "the check itself",
-    "theory.simplex.check_lost": "the check itself",
+    "theory.simplex.check_underflow": "the check itself",
     "theory.simplex.check_logits": "the check itself",
-    "theory.simplex.floating": "the check itself",
-    "theory.simplex.rounding": "the check itself",
+    "theory.simplex.as_floating": "the check itself",
+    "theory.simplex.sum_tolerance": "the check itself",
     "theory.alphabets": "what huffman calls: tests/theory/test_huffman.py",
     "theory.levels.exp": "the arithmetic of pixels",
     "theory.levels.mean_level": "the arithmetic of pixels: tests/theory/test_pixels.py",
     "theory.levels.nearest": "the arithmetic of pixels",
-    "theory.levels.check_number": "the check itself",
-    "metrics.distances.sets": "the check itself",
-    "metrics.distances.unit": "inside the distances",
+    "theory.levels.check_num_levels": "the check itself",
+    "metrics.distances.point_sets": "the check itself",
+    "metrics.distances.power_of_two": "inside the distances",
     "theory.markov.simulate": "takes functions: tests/theory/test_markov.py",
     "theory.variational": "takes functions: tests/theory/test_variational.py",
     "theory.mcmc.metropolis_hastings": "takes functions: tests/theory/test_mcmc.py",
     "diffusion.chains": "takes functions: tests/diffusion/test_samplers.py",
     "diffusion.grids.check": "the check itself",
     "diffusion.grids.check_start": "the check itself",
-    "diffusion.grids.steep": "what solvers ask of a grid",
+    "diffusion.grids.is_steep": "what solvers ask of a grid",
     "diffusion.samplers.begin": "inside the samplers",
     "diffusion.samplers.telling": "inside the samplers",
-    "diffusion.samplers.look": "inside the samplers",
+    "diffusion.samplers.evaluate_denoiser": "inside the samplers",
     "diffusion.objectives.hybrid": "takes functions: tests/diffusion/test_objectives.py",
     "models.ddpm.optimizer": "takes functions: tests/models/test_ddpm.py",
     "models.contracts": "asks about networks: the tests of every model",
@@ -245,7 +245,7 @@ def theory() -> None:
         value=f32([0.3]),
         **both,
     )
-    for name in ("exp_minus_line", "log_cdf", "inverse_mills_ratio"):
+    for name in ("expm1_minus_x", "log_cdf", "inverse_mills_ratio"):
         add(f"theory.gaussian.{name}", getattr(gaussian, name), x=f32(-1.0, 0.0, 2.0))
     add("theory.gaussian.inverse_log_cdf", gaussian.inverse_log_cdf, log_p=f32(-0.1, -3.0))
     add("theory.likelihood.bernoulli", likelihood.bernoulli, successes=3, trials=10)
@@ -263,28 +263,28 @@ def theory() -> None:
         data=POINTS[:, 0],
     )
     end = likelihood.fit(log_prob, 0.0, jnp.asarray(POINTS[:, 0]))
-    add("theory.likelihood.interval", lambda level: likelihood.interval(end, level), level=0.95)
+    add("theory.likelihood.confidence_interval", lambda level: likelihood.confidence_interval(end, level), level=0.95)
     add("theory.likelihood.ratio_test", likelihood.ratio_test, restricted=-10.0, full=-8.0, num_restrictions=1)
-    tables = lambda reward: decisions.Decisions(np.ones((2, 2, 2)) / 2, reward, np.ones(2) / 2, np.zeros(2, bool))
+    tables = lambda reward: mdp.MDP(np.ones((2, 2, 2)) / 2, reward, np.ones(2) / 2, np.zeros(2, bool))
     reward = f32([[0.0, 1.0], [0.5, 0.2]])
-    add("theory.decisions.check", lambda reward: decisions.check(tables(reward)), reward=reward)
+    add("theory.mdp.check", lambda reward: mdp.check(tables(reward)), reward=reward)
     add(
-        "theory.decisions.action_values",
-        lambda reward, values, discount: decisions.action_values(tables(reward), values, discount),
+        "theory.mdp.action_values",
+        lambda reward, values, discount: mdp.action_values(tables(reward), values, discount),
         reward=reward,
         values=f32(0.0, 1.0),
         discount=0.9,
     )
     add(
-        "theory.decisions.policy_values",
-        lambda reward, policy, discount: decisions.policy_values(tables(reward), policy, discount),
+        "theory.mdp.policy_values",
+        lambda reward, policy, discount: mdp.policy_values(tables(reward), policy, discount),
         reward=reward,
         policy=f32([[0.5, 0.5], [0.2, 0.8]]),
         discount=0.9,
     )
     add(
-        "theory.decisions.value_iteration",
-        lambda reward, discount: decisions.value_iteration(tables(reward), discount),
+        "theory.mdp.policy_iteration",
+        lambda reward, discount: mdp.policy_iteration(tables(reward), discount),
         reward=reward,
         discount=0.9,
     )
@@ -299,11 +299,8 @@ def theory() -> None:
     add("theory.markov.evolve", markov.evolve, transition=CHAIN, start=f32(1.0, 0.0), steps=3)
     add("theory.markov.total_variation", markov.total_variation, p=P, q=Q)
     add("theory.markov.detailed_balance", markov.detailed_balance, transition=CHAIN, distribution=f32(0.75, 0.25))
-    log_density = lambda x: -jnp.sum(x**2) / 2
-    for name in ("start", "start_with_gradient"):
-        add(f"theory.mcmc.{name}", lambda x, name=name: getattr(mcmc, name)(log_density, x), x=f32(0.5, 1.0))
-    for name in ("metropolis", "langevin", "adjusted_langevin"):
-        add(f"theory.mcmc.{name}", functools.partial(_walked, name), x=f32(0.5, 1.0), step_size=0.5)
+    for name in ("random_walk_metropolis", "langevin", "mala"):
+        add(f"theory.mcmc.{name}", functools.partial(_mcmc_step, name), position=f32(0.5, 1.0), step_size=0.5)
     add("theory.mcmc.effective_sample_size", mcmc.effective_sample_size, chain=POINTS[:, 0])
     add("theory.levels.to_level", lambda images: pixels.to_level(jnp.asarray(images), 17), images=f32(-1.0, 0.0, 1.0))
     add("theory.levels.from_level", lambda level: pixels.from_level(jnp.asarray(level), 17), level=np.array([0, 3, 16]))
@@ -342,11 +339,9 @@ def _drawn_of(family: Callable[[int], families.Family], num_dims: int) -> Any:
     return z, built.log_prob(q, z)
 
 
-def _walked(name: str, x: Any, step_size: Any) -> Any:
-    log_density = lambda x: -jnp.sum(x**2) / 2
-    kernel = getattr(mcmc, name)(log_density, step_size)
-    first = {"metropolis": mcmc.start, "adjusted_langevin": mcmc.start_with_gradient}.get(name)
-    return kernel(KEY, first(log_density, x) if first else x, None)[0]
+def _mcmc_step(name: str, position: Any, step_size: Any) -> Any:
+    algorithm = getattr(mcmc, name)(lambda x: -jnp.sum(x**2) / 2, step_size)
+    return algorithm.step(KEY, algorithm.init(position), None)[0]
 
 
 def _pixel_law(law: Callable[..., pixels.Likelihood], outputs: Any, images: Any, **arguments: Any) -> Any:
@@ -355,18 +350,18 @@ def _pixel_law(law: Callable[..., pixels.Likelihood], outputs: Any, images: Any,
 
 def metrics() -> None:
     """``genjax.metrics``."""
-    add("metrics.classes.balance", classes.balance, classes=np.array([0, 1, 1, 2]), wanted=P)
+    add("metrics.classes.balance", classes.balance, classes=np.array([0, 1, 1, 2]), target=P)
     add("metrics.classes.modes", classes.modes, points=POINTS, centres=OTHERS[:3], radius=2.0)
-    for name in ("frechet", "energy"):
+    for name in ("frechet_distance", "energy_distance"):
         add(f"metrics.distances.{name}", getattr(distances, name), a=POINTS, b=OTHERS)
-    add("metrics.distances.kernel", functools.partial(distances.kernel, KEY), a=POINTS, b=OTHERS)
+    add("metrics.distances.kernel_distance", functools.partial(distances.kernel_distance, KEY), a=POINTS, b=OTHERS)
     add("metrics.distances.standardise", distances.standardise, reference=POINTS)
-    add("metrics.neighbours.manifold", neighbours.manifold, real=POINTS, made=OTHERS, k=3)
-    add("metrics.neighbours.copies", neighbours.copies, train=POINTS, heldout=OTHERS, made=OTHERS[:4])
-    add("metrics.neighbours.nearest", neighbours.nearest, points=POINTS, others=OTHERS)
-    add("metrics.neighbours.radii", neighbours.radii, points=POINTS, k=3)
-    add("metrics.neighbours.distances", neighbours.distances, a=POINTS, b=OTHERS)
-    add("metrics.roc.curve", roc.curve, scores=POINTS[:, 0], strange=np.arange(12) % 3 == 0)
+    add("metrics.neighbours.prdc", neighbours.prdc, real=POINTS, generated=OTHERS, k=3)
+    add("metrics.neighbours.memorization", neighbours.memorization, train=POINTS, heldout=OTHERS, generated=OTHERS[:4])
+    add("metrics.neighbours.nearest_distances", neighbours.nearest_distances, points=POINTS, others=OTHERS)
+    add("metrics.neighbours.kth_neighbour_distances", neighbours.kth_neighbour_distances, points=POINTS, k=3)
+    add("metrics.neighbours.pairwise_distances", neighbours.pairwise_distances, a=POINTS, b=OTHERS)
+    add("metrics.roc.curve", roc.curve, scores=POINTS[:, 0], positive=np.arange(12) % 3 == 0)
 
 
 T = 10
@@ -379,7 +374,7 @@ TIMES = np.array([2, 7], np.int32)
 
 def denoise(x: Any, t: Any) -> Any:
     """The exact one of N(0, 1)."""
-    return schedules.at(SCHEDULE.noise, t, x) * x
+    return schedules.at(SCHEDULE.sqrt_one_minus_alpha_bar, t, x) * x
 
 
 def steady(x: Any, t: Any) -> Any:
@@ -396,24 +391,24 @@ def process_and_samplers() -> None:
     }.items():
         add(f"diffusion.schedules.{name}", getattr(schedules, name), **arguments)
     add("diffusion.schedules.from_beta", schedules.from_beta, beta=np.linspace(0.05, 0.9, 8))
-    add("diffusion.schedules.zero_terminal", lambda: schedules.zero_terminal(SCHEDULE))
+    add("diffusion.schedules.rescale_zero_terminal_snr", lambda: schedules.rescale_zero_terminal_snr(SCHEDULE))
     add(
         "diffusion.schedules.at",
-        lambda t: schedules.at(SCHEDULE.signal, t, jnp.asarray(IMAGES)),
+        lambda t: schedules.at(SCHEDULE.sqrt_alpha_bar, t, jnp.asarray(IMAGES)),
         t=TIMES,
     )
     for name in ("logarithm", "root"):
         add(f"diffusion.schedules.{name}", getattr(schedules, name), table=np.array([0.5, 1.0, 2.0]))
     add("diffusion.grids.timesteps", lambda num_steps: grids.timesteps(T, num_steps, "trailing"), num_steps=5)
     add("diffusion.grids.on_times", lambda times: grids.on_times(SCHEDULE, times), times=np.array([9, 5, 2]))
-    add("diffusion.grids.karras", grids.karras, num_steps=5, low=0.002, high=80.0, rho=7.0)
+    add("diffusion.grids.karras", grids.karras, num_steps=5, sigma_min=0.002, sigma_max=80.0, rho=7.0)
     add(
         "diffusion.grids.karras_times",
         lambda num_steps, rho: grids.karras_times(SCHEDULE, num_steps, rho),
         num_steps=5,
         rho=7.0,
     )
-    for name in ("diffuse", "one_step"):
+    for name in ("diffuse", "q_step"):
         add(
             f"diffusion.process.{name}",
             lambda images, t, noise, name=name: getattr(process, name)(SCHEDULE, images, t, noise),
@@ -428,12 +423,12 @@ def process_and_samplers() -> None:
         x_t=NOISE,
         t=TIMES,
     )
-    for name in ("least_variance", "largest_variance"):
+    for name in ("posterior_variance_clipped", "fixed_large_variance"):
         add(f"diffusion.process.{name}", lambda name=name: getattr(process, name)(SCHEDULE))
     add(
         "diffusion.process.log_variance",
-        lambda fraction, t: process.log_variance(SCHEDULE, fraction, t),
-        fraction=np.abs(IMAGES),
+        lambda variance_interpolation, t: process.log_variance(SCHEDULE, variance_interpolation, t),
+        variance_interpolation=np.abs(IMAGES),
         t=TIMES,
     )
     for name, argument in {"from_noise": "noise", "from_x0": "x0", "from_v": "v", "from_score": "score"}.items():
@@ -445,8 +440,8 @@ def process_and_samplers() -> None:
             **{argument: NOISE, "x_t": IMAGES, "t": TIMES},
         )
     add(
-        "diffusion.predictions.read",
-        lambda output, x_t, t: predictions.read(SCHEDULE, output, x_t, t),
+        "diffusion.predictions.to_prediction",
+        lambda output, x_t, t: predictions.to_prediction(SCHEDULE, output, x_t, t),
         output=NOISE,
         x_t=IMAGES,
         t=TIMES,
@@ -460,8 +455,8 @@ def process_and_samplers() -> None:
             t=TIMES,
         )
     add(
-        "diffusion.predictions.with_fraction",
-        lambda output, x_t, t: predictions.with_fraction(predictions.from_noise)(SCHEDULE, output, x_t, t),
+        "diffusion.predictions.with_learned_variance",
+        lambda output, x_t, t: predictions.with_learned_variance(predictions.from_noise)(SCHEDULE, output, x_t, t),
         output=np.concatenate([NOISE, IMAGES], -1),
         x_t=IMAGES,
         t=TIMES,
@@ -469,7 +464,7 @@ def process_and_samplers() -> None:
     chains: dict[str, Callable[..., Any]] = {
         "samplers.ancestral": lambda clip=True: samplers.ancestral(denoise, SCHEDULE, clip=clip),
         "samplers.ddim": lambda **k: samplers.ddim(denoise, SCHEDULE, **{"num_steps": 5, **k}),
-        "samplers.implicit": lambda **k: samplers.implicit(denoise, GRID, **k),
+        "samplers.ddim_on_grid": lambda **k: samplers.ddim_on_grid(denoise, GRID, **k),
         "solvers.dpm_solver": lambda **k: D.dpm_solver(denoise, GRID),
         "solvers.dpm_solver_sde": lambda **k: D.dpm_solver_sde(denoise, GRID),
         "solvers.heun": lambda **k: D.heun(denoise, GRID, **k),
@@ -478,10 +473,10 @@ def process_and_samplers() -> None:
     }
     more = {
         "samplers.ddim": {"num_steps": 5, "eta": 0.5},
-        "samplers.implicit": {"eta": 0.5},
+        "samplers.ddim_on_grid": {"eta": 0.5},
         "pseudo.pndm": {"num_steps": 5},
     }
-    more |= {"solvers.heun": {"churn": 0.0, "churn_noise": 1.0}, "solvers.invert": {"iterations": 2}}
+    more |= {"solvers.heun": {"s_churn": 0.0, "s_noise": 1.0}, "solvers.invert": {"iterations": 2}}
     for name, chain in chains.items():
         add(f"diffusion.{name}", lambda x, chain=chain, **k: chain(**k)(KEY, x), x=NOISE, **more.get(name, {}))
     add(
@@ -492,10 +487,12 @@ def process_and_samplers() -> None:
     )
     add(
         "diffusion.samplers.variance_preserving",
-        lambda low: bounds.prior(samplers.variance_preserving(steady, grids.karras(5, low))[1], jnp.asarray(IMAGES)),
-        low=0.01,
+        lambda sigma_min: bounds.prior(
+            samplers.variance_preserving(steady, grids.karras(5, sigma_min))[1], jnp.asarray(IMAGES)
+        ),
+        sigma_min=0.01,
     )
-    add("diffusion.samplers.bound", lambda x0: samplers.bound(jnp.asarray(x0), True), x0=3 * IMAGES)
+    add("diffusion.samplers.clip_x0", lambda x0: samplers.clip_x0(jnp.asarray(x0), True), x0=3 * IMAGES)
     add(
         "diffusion.editing.repaint",
         lambda x, images, known, **k: editing.repaint(denoise, GRID, images, known, **k)(KEY, x),
@@ -505,10 +502,10 @@ def process_and_samplers() -> None:
         resample=2,
         jump=1,
     )
-    add("diffusion.editing.travel", editing.travel, num_steps=5, jump=2, resample=2)
+    add("diffusion.editing.resample_schedule", editing.resample_schedule, num_steps=5, jump=2, resample=2)
     add(
         "diffusion.editing.sdedit",
-        lambda images, strength: editing.sdedit(lambda grid: samplers.implicit(denoise, grid), GRID, strength)(
+        lambda images, strength: editing.sdedit(lambda grid: samplers.ddim_on_grid(denoise, grid), GRID, strength)(
             KEY, images
         ),
         images=IMAGES,
@@ -517,30 +514,30 @@ def process_and_samplers() -> None:
     add("diffusion.editing.slerp", editing.slerp, start=NOISE, end=IMAGES, share=0.3)
     add(
         "diffusion.edm.precondition",
-        lambda x, sigma, deviation: edm.precondition(steady, deviation)(x, sigma),
+        lambda x, sigma, sigma_data: edm.precondition(steady, sigma_data)(x, sigma),
         x=NOISE,
         sigma=f32(0.5, 2.0),
-        deviation=0.5,
+        sigma_data=0.5,
     )
-    add("diffusion.edm.weight", edm.weight, sigma=f32(0.5, 2.0), deviation=0.5)
+    add("diffusion.edm.weight", edm.weight, sigma=f32(0.5, 2.0), sigma_data=0.5)
     add(
         "diffusion.guidance.classifier_free",
-        lambda x, weight, rescale: guidance.classifier_free(denoise, steady, weight, rescale=rescale)(
+        lambda x, guidance_scale, rescale: guidance.classifier_free(denoise, steady, guidance_scale, rescale=rescale)(
             x, jnp.asarray(TIMES)
         ),
         x=NOISE,
-        weight=2.0,
+        guidance_scale=2.0,
         rescale=0.5,
     )
     network = lambda x, t, labels: x * (1 + labels[:, None, None, None])
     add(
         "diffusion.guidance.classifier_free_batched",
-        lambda x, labels, weight: guidance.classifier_free_batched(network, jnp.asarray(labels), 3, weight)(
-            x, jnp.asarray(TIMES)
-        ),
+        lambda x, labels, guidance_scale: guidance.classifier_free_batched(
+            network, jnp.asarray(labels), 3, guidance_scale
+        )(x, jnp.asarray(TIMES)),
         x=NOISE,
         labels=np.array([0, 2], np.int32),
-        weight=2.0,
+        guidance_scale=2.0,
     )
     add(
         "diffusion.guidance.threshold",
@@ -549,12 +546,16 @@ def process_and_samplers() -> None:
         percentile=99.0,
         smallest=1.0,
     )
-    add("diffusion.likelihood.bound", lambda images: bounds.bound(denoise, SCHEDULE, KEY, images), images=IMAGES)
-    add("diffusion.likelihood.flow", lambda images: bounds.flow(denoise, SCHEDULE, KEY, images), images=IMAGES)
+    add("diffusion.likelihood.vlb", lambda images: bounds.vlb(denoise, SCHEDULE, KEY, images), images=IMAGES)
+    add(
+        "diffusion.likelihood.ode_log_likelihood",
+        lambda images: bounds.ode_log_likelihood(denoise, SCHEDULE, KEY, images),
+        images=IMAGES,
+    )
     add("diffusion.likelihood.prior", lambda images: bounds.prior(SCHEDULE, images), images=IMAGES)
     add(
-        "diffusion.likelihood.term",
-        lambda noise, images, x_t, t: bounds.term(SCHEDULE, guess(noise), images, x_t, t),
+        "diffusion.likelihood.vlb_term",
+        lambda noise, images, x_t, t: bounds.vlb_term(SCHEDULE, guess(noise), images, x_t, t),
         noise=NOISE,
         images=IMAGES,
         x_t=IMAGES,
@@ -571,8 +572,8 @@ def process_and_samplers() -> None:
     )
     errors = np.linspace(0.01, 0.9, T)
     add(
-        "diffusion.optimal.sub_schedule",
-        lambda squared_error, num_steps: bounds.sub_schedule(SCHEDULE, squared_error, num_steps),
+        "diffusion.optimal.optimal_timesteps",
+        lambda squared_error, num_steps: bounds.optimal_timesteps(SCHEDULE, squared_error, num_steps),
         squared_error=errors,
         num_steps=5,
     )
@@ -603,17 +604,25 @@ def models() -> None:
     for name in ("l1", "l2", "huber"):
         add(f"models.ddpm.{name}", getattr(ddpm, name), prediction=NOISE, noise=IMAGES)
     add("models.ddpm.losses", functools.partial(_objective, lambda: objectives.simple(ddpm.l2)), images=IMAGES)
-    small = unet.UNet(channels=4, multipliers=(1, 1), blocks=1, attention=(), groups=2, image_channels=1, num_classes=3)
+    small = unet.UNet(
+        channels=4,
+        channel_mults=(1, 1),
+        num_res_blocks=1,
+        attention_resolutions=(),
+        groups=2,
+        image_channels=1,
+        num_classes=3,
+    )
     told = ddpm.build(small, SCHEDULE, SHAPE, num_classes=3)
     _model("models.ddpm.build", told, {"image": IMAGES, "label": LABELS})
     add(
         "models.ddpm.build",
         lambda **k: ddpm.build(small, SCHEDULE, SHAPE, **k) and 0.0,
         num_classes=3,
-        label_dropout=0.1,
+        p_uncond=0.1,
     )
     add("models.ddpm.loss_aware", lambda floor: ddpm.loss_aware(told, T, floor=floor) and 0.0, floor=0.001)
-    sizes = {"deviation": 0.5, "mean": -1.2, "spread": 1.2}
+    sizes = {"sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2}
     add(
         "models.edm.losses",
         lambda images, **k: edm_model.losses(steady, jax.random.split(KEY, 2), images, **k),
@@ -674,13 +683,13 @@ def models() -> None:
     add("models.classifier.build", lambda: 0.0)
     add("models.autoregressive.check_prefix", autoregressive.check_prefix, known=np.arange(4)[:, None] < np.full(4, 2))
     pixel = autoregressive.build(
-        pixelcnn.GatedPixelCNN(outputs=17, features=4, layers=1), pixels.categorical(17), SHAPE
+        pixelcnn.GatedPixelCNN(outputs=17, features=4, num_layers=1), pixels.categorical(17), SHAPE
     )
     add(
         "models.autoregressive.build",
         lambda temperature: (
             autoregressive.build(
-                pixelcnn.GatedPixelCNN(outputs=17, features=4, layers=1),
+                pixelcnn.GatedPixelCNN(outputs=17, features=4, num_layers=1),
                 pixels.categorical(17),
                 SHAPE,
                 temperature=temperature,
@@ -718,7 +727,7 @@ def models() -> None:
     }
     add(
         "models.actor_critic.build",
-        lambda **k: actor_critic.build(mlp.Tanh(env.num_actions, (4,)), mlp.Tanh(1, (4,)), env, **k) and 0.0,
+        lambda **k: actor_critic.build(mlp.MLP(env.num_actions, (4,)), mlp.MLP(1, (4,)), env, **k) and 0.0,
         **numbers,
         clip_eps=0.2,
     )

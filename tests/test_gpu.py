@@ -20,7 +20,7 @@ from genjax.training import parallel, state, steps
 pytestmark = pytest.mark.gpu
 KEY = jax.random.key(0)
 SHAPE = (16, 16, 3)
-NETWORK = unet.UNet(channels=32, multipliers=(1, 2), blocks=1, attention=(8,), dropout=0.0)
+NETWORK = unet.UNet(channels=32, channel_mults=(1, 2), num_res_blocks=1, attention_resolutions=(8,), dropout=0.0)
 SCHEDULE = diffusion.linear_schedule(50)
 
 

@@ -13,14 +13,14 @@ from genjax.types import Params
 
 def ho(params: Params, ours: unet.UNet, size: int, where: torch.device) -> torch.nn.Module:
     """``UNet2DModel`` with the shape and the weights of ours: ``network(x, t)`` of NCHW images."""
-    heights = [size >> level for level in range(len(ours.multipliers))]
-    kinds = ["Attn" if height in ours.attention else "" for height in heights]
+    heights = [size >> level for level in range(len(ours.channel_mults))]
+    kinds = ["Attn" if height in ours.attention_resolutions else "" for height in heights]
     network: Any = diffusers.UNet2DModel(
         sample_size=size,
         in_channels=ours.image_channels,
         out_channels=ours.image_channels,
-        layers_per_block=ours.blocks,
-        block_out_channels=tuple(ours.channels * multiplier for multiplier in ours.multipliers),
+        layers_per_block=ours.num_res_blocks,
+        block_out_channels=tuple(ours.channels * multiplier for multiplier in ours.channel_mults),
         down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
         up_block_types=tuple(f"{kind}UpBlock2D" for kind in kinds[::-1]),
         norm_num_groups=ours.groups,
@@ -34,7 +34,7 @@ def ho(params: Params, ours: unet.UNet, size: int, where: torch.device) -> torch
     notes.fill(network.time_embedding.linear_1, params["time_0"])
     notes.fill(network.time_embedding.linear_2, params["time_1"])
     notes.fill(network.conv_in, params["conv_in"])
-    levels = len(ours.multipliers)
+    levels = len(ours.channel_mults)
     for level in range(levels):
         down, up = network.down_blocks[level], network.up_blocks[levels - 1 - level]
         _level(down, params, f"down_{level}_")

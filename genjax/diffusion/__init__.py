@@ -4,44 +4,54 @@ Time counts from 0 to T - 1: x_t has passed t + 1 noising steps. x_T, where a re
 """
 
 from genjax.diffusion.editing import repaint, sdedit, slerp
-from genjax.diffusion.grids import Grid, Part, Spacing, StartWarning, karras, karras_times, on_times, timesteps
+from genjax.diffusion.grids import Grid, PartialGrid, Spacing, StartWarning, karras, karras_times, on_times, timesteps
 from genjax.diffusion.guidance import classifier_free, classifier_free_batched, threshold
 from genjax.diffusion.objectives import Objective, hybrid, min_snr, simple, vlb
 from genjax.diffusion.predictions import (
     Predict,
     Prediction,
-    Read,
+    ToPrediction,
     from_noise,
     from_score,
     from_v,
     from_x0,
-    read,
+    to_prediction,
     to_score,
     to_v,
-    with_fraction,
+    with_learned_variance,
 )
-from genjax.diffusion.process import Posterior, diffuse, one_step, posterior
-from genjax.diffusion.samplers import Denoise, Sample, ancestral, chain, ddim, implicit, respace, variance_preserving
+from genjax.diffusion.process import Posterior, diffuse, posterior, q_step
+from genjax.diffusion.samplers import (
+    Denoise,
+    Sample,
+    ancestral,
+    chain,
+    ddim,
+    ddim_on_grid,
+    respace,
+    variance_preserving,
+)
 from genjax.diffusion.schedules import (
     Schedule,
     at,
     cosine_schedule,
     from_beta,
     linear_schedule,
+    rescale_zero_terminal_snr,
     sigmoid_schedule,
-    zero_terminal,
 )
 from genjax.diffusion.solvers import dpm_solver, dpm_solver_sde, heun, invert, pndm
+from genjax.lazy import attach
 
 __all__ = [
     "Denoise",
     "Grid",
     "Objective",
-    "Part",
+    "PartialGrid",
     "Posterior",
     "Predict",
     "Prediction",
-    "Read",
+    "ToPrediction",
     "Sample",
     "Schedule",
     "Spacing",
@@ -63,17 +73,17 @@ __all__ = [
     "from_x0",
     "heun",
     "hybrid",
-    "implicit",
+    "ddim_on_grid",
     "invert",
     "karras",
     "karras_times",
     "linear_schedule",
     "min_snr",
     "on_times",
-    "one_step",
+    "q_step",
     "pndm",
     "posterior",
-    "read",
+    "to_prediction",
     "repaint",
     "respace",
     "sdedit",
@@ -86,6 +96,8 @@ __all__ = [
     "to_v",
     "variance_preserving",
     "vlb",
-    "with_fraction",
-    "zero_terminal",
+    "with_learned_variance",
+    "rescale_zero_terminal_snr",
 ]
+
+__dir__ = attach(__name__, __all__)[1]

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from genjax import checks, random
-from genjax.diffusion.grids import Grid, Part
-from genjax.diffusion.samplers import Clip, Denoise, Sample, begin, chain, look
+from genjax.diffusion.grids import Grid, PartialGrid
+from genjax.diffusion.samplers import Clip, Denoise, Sample, begin, chain, evaluate_denoiser
 from genjax.diffusion.schedules import root
 from genjax.types import Key
 
@@ -60,31 +60,31 @@ def repaint(
     denoise = begin(denoise, grid)
     checks.count("resample", resample)
     checks.count("jump", jump, 1, grid.num_steps)
-    came, now = travel(grid.num_steps, jump, resample)
+    came, now = resample_schedule(grid.num_steps, jump, resample)
     back, here, after = (Grid(*(table[i] for table in grid)) for i in (came, now, now + 1))
     still = came == now  # nothing is noised back; α may be 0 there
-    lift = np.where(still, 1, here.signal / np.where(still, 1, back.signal))
-    again = root((here.noise**2 - (lift * back.noise) ** 2).clip(0))
-    fade = here.signal / after.signal
-    variance = (after.noise / here.noise) ** 2 * (here.noise**2 - (fade * after.noise) ** 2)
-    steps = (lift, again), here, after, root((after.noise**2 - variance).clip(0)), root(variance)
+    lift = np.where(still, 1, here.alpha / np.where(still, 1, back.alpha))
+    again = root((here.sigma**2 - (lift * back.sigma) ** 2).clip(0))
+    fade = here.alpha / after.alpha
+    variance = (after.sigma / here.sigma) ** 2 * (here.sigma**2 - (fade * after.sigma) ** 2)
+    steps = (lift, again), here, after, root((after.sigma**2 - variance).clip(0)), root(variance)
 
     def kernel(keys, x, step):
         (lift, again), here, after, direction, deviation = step
         up, down, seen = (random.normal(k, x.shape[1:], x.dtype) for k in random.split(keys, 3))
         x = lift * x + again * up
-        guess = look(denoise, x, here.time, here.signal, here.noise, clip)
-        drawn = after.signal * guess.x0 + direction * guess.noise + deviation * down
-        told = (after.signal * images + after.noise * seen).astype(x.dtype)
+        guess = evaluate_denoiser(denoise, x, here.cond, here.alpha, here.sigma, clip)
+        drawn = after.alpha * guess.x0 + direction * guess.noise + deviation * down
+        told = (after.alpha * images + after.sigma * seen).astype(x.dtype)
         return jnp.where(share > 0, share * told + (1 - share) * drawn, drawn).astype(x.dtype), None
 
     return chain(kernel, steps)
 
 
-def travel(num_steps: int, jump: int, resample: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+def resample_schedule(num_steps: int, jump: int, resample: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """For each step of ``repaint``: the place the chain is at, and the noisier or same place it steps down from.
 
-    >>> [places.tolist() for places in travel(4, 2, 2)]
+    >>> [places.tolist() for places in resample_schedule(4, 2, 2)]
     [[0, 1, 2, 1, 2, 3], [0, 1, 0, 1, 2, 3]]
     """
     came, now = [], []
@@ -103,8 +103,8 @@ def sdedit(sampler: Callable[[Grid], Sample], grid: Grid, strength: float) -> Sa
     x = α x_0 + σ z at the place that leaves round(strength · K) steps to do. The result's x_T is the images.
 
     Args:
-      sampler: makes the chain on what is left of the grid, as ``lambda grid: implicit(denoise, grid)``. It gets a
-        ``grids.Part``, so nothing is said of where it begins.
+      sampler: makes the chain on what is left of the grid, as ``lambda grid: ddim_on_grid(denoise, grid)``. It gets a
+        ``grids.PartialGrid``, so nothing is said of where it begins.
       grid: of K steps.
       strength: 0 gives the images back; 1 keeps of them only what the first place does.
 
@@ -119,7 +119,7 @@ def sdedit(sampler: Callable[[Grid], Sample], grid: Grid, strength: float) -> Sa
             f"strength: {strength:g} of {grid.num_steps} steps is none, and the images would come back as they are; "
             f"give 0 for that, or at least {1 / grid.num_steps:.3g}, or a grid of more steps"
         )
-    rest = Part(*(table[grid.num_steps - left :] for table in grid))
+    rest = PartialGrid(*(table[grid.num_steps - left :] for table in grid))
     run = sampler(rest) if left else chain(lambda keys, x, step: (x, None), np.zeros(0))
 
     def sample(key: Key, x_T: ArrayLike, keep: Sequence[int] | None = None, *, segment: int | None = None):
@@ -127,7 +127,7 @@ def sdedit(sampler: Callable[[Grid], Sample], grid: Grid, strength: float) -> Sa
         x_T = jnp.asarray(x_T, jnp.promote_types(jnp.asarray(x_T).dtype, jnp.float32))
         noise_keys, chain_keys = random.split(random.example_keys(key, x_T.shape[0]), 2)
         noise = random.normal(noise_keys, x_T.shape[1:], x_T.dtype)
-        signal, deviation = (jnp.asarray(table[0], x_T.dtype) for table in (rest.signal, rest.noise))
+        signal, deviation = (jnp.asarray(table[0], x_T.dtype) for table in (rest.alpha, rest.sigma))
         return run(chain_keys, signal * x_T + deviation * noise if left else x_T, keep, segment=segment)
 
     return sample

@@ -8,7 +8,7 @@ import numpy as np
 from genjax import checks
 from genjax.diffusion import grids, samplers
 from genjax.diffusion.samplers import Clip, Denoise, Sample
-from genjax.diffusion.schedules import FAINT, Schedule
+from genjax.diffusion.schedules import MIN_ALPHA, Schedule
 
 
 def pndm(
@@ -53,9 +53,9 @@ def pndm(
     def kernel(keys, state, step):
         (x, base, past, kept), row = state, step
         time, unit, signal, noise, stay, change, weights, use, keep, push, land = row
-        guess = samplers.look(denoise, unit * x, time, signal, noise, clip or False)
+        guess = samplers.evaluate_denoiser(denoise, unit * x, time, signal, noise, clip or False)
         if clip is None:
-            x0 = jnp.where(stay, guess.x0, samplers.bound(guess.x0, True))
+            x0 = jnp.where(stay, guess.x0, samplers.clip_x0(guess.x0, True))
             guess = guess._replace(x0=x0, noise=jnp.where(stay, guess.noise, (unit * x - signal * x0) / noise))
         found = guess.noise
         mixed = weights[0] * found + jnp.tensordot(weights[1:], past, 1) + use * kept
@@ -84,9 +84,12 @@ def _pseudo(schedule: Schedule, grid: grids.Grid, start: str):
     """One row for each evaluation: where, and the unit that x is counted in there, σ̄'s change from the base (σ̄ itself
     from x̂_0, where the base does not stay), weights of ε and its past, of what is kept, how much is kept, whether ε
     joins the past, and whether the step is done; and the units of the places, α but 1 where it is 0."""
-    times, signals = np.asarray(grid.time), np.asarray(grid.signal, np.float64)
-    spread, table = (np.asarray(places.spread) for places in (grid, grids.Grid(times, schedule.signal, schedule.noise)))
-    units, steep = np.where(signals < FAINT, 1, signals), grids.steep(spread[:-1], spread[1:])
+    times, signals = np.asarray(grid.cond), np.asarray(grid.alpha, np.float64)
+    spread, table = (
+        np.asarray(places.sigma_bar)
+        for places in (grid, grids.Grid(times, schedule.sqrt_alpha_bar, schedule.sqrt_one_minus_alpha_bar))
+    )
+    units, steep = np.where(signals < MIN_ALPHA, 1, signals), grids.is_steep(spread[:-1], spread[1:])
     rows = []
 
     def row(time, at, change, weights, use=0.0, keep=0.0, push=False, land=False, stay=True):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from genjax import checks, random
 from genjax.diffusion import grids, predictions, process
 from genjax.diffusion.chains import Sample, chain
-from genjax.diffusion.schedules import FAINT, Schedule, Table, at, root
+from genjax.diffusion.schedules import MIN_ALPHA, Schedule, Table, at, root
 
 Arrays = Float[Array, "b ..."]
 Times = Int[Array, " b"] | Float[Array, " b"]
@@ -49,15 +49,15 @@ def ancestral(
       StartWarning: where much of the image is left at time T - 1; see ``grids.check_start``.
     """
     deviation = root(_variances(schedule, variance))
-    grids.check_start(schedule.signal[-1], schedule.noise[-1], schedule.num_steps - 1)
+    grids.check_start(schedule.sqrt_alpha_bar[-1], schedule.sqrt_one_minus_alpha_bar[-1], schedule.num_steps - 1)
 
     def kernel(keys, x, t):
         times = jnp.broadcast_to(t, x.shape[:1])
-        guess = _as(x, predictions.read(schedule, denoise(x, times), x, times))
-        mean = process.posterior(schedule, bound(guess.x0, clip), x, t).mean
+        guess = _as(x, predictions.to_prediction(schedule, denoise(x, times), x, times))
+        mean = process.posterior(schedule, clip_x0(guess.x0, clip), x, t).mean
         spread = at(deviation, t, x)
-        if guess.fraction is not None:
-            spread = jnp.exp(0.5 * process.log_variance(schedule, guess.fraction, t))
+        if guess.variance_interpolation is not None:
+            spread = jnp.exp(0.5 * process.log_variance(schedule, guess.variance_interpolation, t))
         return mean + jnp.where(t > 0, spread, 0) * random.normal(keys, x.shape[1:], x.dtype), None
 
     return chain(kernel, np.arange(schedule.num_steps)[::-1])
@@ -72,7 +72,7 @@ def ddim(
     spacing: grids.Spacing = "trailing",
     clip: Clip = True,
 ) -> Sample:
-    """Denoising diffusion implicit models on a sub-grid of times (Song et al. 2021, eq. 12 and 16); see ``implicit``.
+    """Denoising diffusion ddim_on_grid models on a sub-grid of times (Song et al. 2021, eq. 12 and 16); see ``ddim_on_grid``.
 
     Args:
       denoise: ``(x_t, t) -> ε``, with t an int array [b].
@@ -86,10 +86,10 @@ def ddim(
       ValueError: ``num_steps`` outside [1, T], ``eta`` outside [0, 1], or an unknown spacing.
     """
     grid = grids.on_times(schedule, grids.timesteps(schedule.num_steps, num_steps, spacing))
-    return implicit(denoise, grid, eta=eta, clip=clip)
+    return ddim_on_grid(denoise, grid, eta=eta, clip=clip)
 
 
-def implicit(denoise: Denoise, grid: grids.Grid, *, eta: float = 0.0, clip: Clip = True) -> Sample:
+def ddim_on_grid(denoise: Denoise, grid: grids.Grid, *, eta: float = 0.0, clip: Clip = True) -> Sample:
     """DDIM on any grid; with η = 0 it is Euler's method for the probability flow dx̄/dσ̄ = ε. K evaluations.
 
     x_s = α_s x̂_0 + √(σ_s² - σ²) ε̂ + σ z,  σ² = η² σ_s²/σ_t² (σ_t² - σ_s² α_t²/α_s²) (Song et al. 2021, eq. 12 and 16)
@@ -108,15 +108,15 @@ def implicit(denoise: Denoise, grid: grids.Grid, *, eta: float = 0.0, clip: Clip
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected 0 (deterministic) to 1 (ancestral), got {eta:g}")
     denoise = begin(denoise, grid)
-    signal, noise = grid.signal[:-1], grid.noise[:-1]
-    after_signal, after_noise = grid.signal[1:], grid.noise[1:]
+    signal, noise = grid.alpha[:-1], grid.sigma[:-1]
+    after_signal, after_noise = grid.alpha[1:], grid.sigma[1:]
     variance = eta**2 * (after_noise / noise) ** 2 * (noise**2 - (after_noise * signal / after_signal) ** 2)
     direction = root(after_noise**2 - variance) if eta else after_noise
-    steps = grid.time[:-1], signal, noise, after_signal, direction, root(variance)
+    steps = grid.cond[:-1], signal, noise, after_signal, direction, root(variance)
 
     def kernel(keys, x, step):
         time, signal, noise, after, direction, deviation = step
-        guess = look(denoise, x, time, signal, noise, clip)
+        guess = evaluate_denoiser(denoise, x, time, signal, noise, clip)
         return after * guess.x0 + direction * guess.noise + deviation * random.normal(keys, x.shape[1:], x.dtype), None
 
     return chain(kernel, steps)
@@ -142,7 +142,7 @@ def respace(denoise: Denoise, schedule: Schedule, times: Int[np.ndarray, " _"]) 
     """
     grid = grids.on_times(schedule, times)
     rising = jnp.asarray(np.ascontiguousarray(np.asarray(times)[::-1]), jnp.int32)
-    return lambda x, t: denoise(x, rising[t]), _schedule(grid.signal[-2::-1] ** 2)
+    return lambda x, t: denoise(x, rising[t]), _schedule(grid.alpha[-2::-1] ** 2)
 
 
 def variance_preserving(denoise: Denoise, grid: grids.Grid) -> tuple[Denoise, Schedule]:
@@ -151,7 +151,7 @@ def variance_preserving(denoise: Denoise, grid: grids.Grid) -> tuple[Denoise, Sc
     Time 0 is the last place where there is noise, x_t = x/√(α² + σ²), and ε is the same (Karras et al. 2022, eq. 4).
 
     >>> from genjax import diffusion
-    >>> denoise, schedule = variance_preserving(lambda x, sigma: x / sigma, diffusion.karras(3, low=1.0, high=7.0))
+    >>> denoise, schedule = variance_preserving(lambda x, sigma: x / sigma, diffusion.karras(3, sigma_min=1.0, sigma_max=7.0))
     >>> schedule.alpha_bar.round(2).tolist()
     [0.5, 0.11, 0.02]
 
@@ -159,7 +159,7 @@ def variance_preserving(denoise: Denoise, grid: grids.Grid) -> tuple[Denoise, Sc
       denoise: told the ``time`` of the grid.
       grid: of K steps.
     """
-    signal, noise, time = (place[-2::-1] for place in (grid.signal, grid.noise, grid.time))
+    signal, noise, time = (place[-2::-1] for place in (grid.alpha, grid.sigma, grid.cond))
     power = signal**2 + noise**2
     scaled = lambda x, t: denoise(x * at(root(power), t, x), jnp.asarray(time, x.dtype)[t])
     return scaled, _schedule(signal**2 / power)
@@ -181,14 +181,14 @@ def begin(denoise: Denoise, grid: grids.Grid) -> Denoise:
       StartWarning: where much of the image is left at the first place; see ``grids.check_start``.
     """
     grids.check(grid)
-    if not isinstance(grid, grids.Part):
-        grids.check_start(grid.signal[0], grid.noise[0], grid.time[0])
+    if not isinstance(grid, grids.PartialGrid):
+        grids.check_start(grid.alpha[0], grid.sigma[0], grid.cond[0])
     return telling(denoise, grid)
 
 
 def telling(denoise: Denoise, grid: grids.Grid) -> Denoise:
     """The denoiser, which must not say ε alone where a place of the grid leaves nothing of the image."""
-    if not checks.known(grid) or np.asarray(grid.signal).min() >= FAINT:
+    if not checks.is_concrete(grid) or np.asarray(grid.alpha).min() >= MIN_ALPHA:
         return denoise
 
     def whole(x: Arrays, time: Times) -> predictions.Prediction:
@@ -202,7 +202,7 @@ def telling(denoise: Denoise, grid: grids.Grid) -> Denoise:
     return whole
 
 
-def look(
+def evaluate_denoiser(
     denoise: Denoise, x: Arrays, time: jax.Array, signal: jax.Array, noise: jax.Array, clip: Clip
 ) -> predictions.Prediction:
     """What the network sees at a place of a grid; where x̂_0 is bounded, with the noise that goes with it."""
@@ -212,7 +212,7 @@ def look(
     found = _as(x, found)
     if clip is False:
         return found
-    x0 = bound(found.x0, clip)
+    x0 = clip_x0(found.x0, clip)
     return found._replace(x0=x0, noise=(x - signal * x0) / noise)
 
 
@@ -221,7 +221,7 @@ def _as(x: Arrays, found: predictions.Prediction) -> predictions.Prediction:
     return jax.tree.map(lambda part: jnp.asarray(part, x.dtype), found)
 
 
-def bound(x0: Arrays, clip: Clip) -> Arrays:
+def clip_x0(x0: Arrays, clip: Clip) -> Arrays:
     """x̂_0 in [-1, 1], as it is, or as a function bounds it.
 
     Raises:

@@ -1,6 +1,6 @@
 """Solvers of the probability flow and its noisy relative, of higher order than DDIM; each is one scan on a grid.
 
-With x̄ = x/α and σ̄ = σ/α the flow is dx̄/dσ̄ = ε(x̄): Euler's method on it is ``samplers.implicit``. With λ = log α/σ it is
+With x̄ = x/α and σ̄ = σ/α the flow is dx̄/dσ̄ = ε(x̄): Euler's method on it is ``samplers.ddim_on_grid``. With λ = log α/σ it is
 linear but for x̂_0, which is what DPM-Solver++ integrates exactly. The network is evaluated once in every step of the
 scan, several times in a step of some solvers.
 
@@ -20,11 +20,11 @@ from genjax import checks, random
 from genjax.diffusion import grids, samplers
 from genjax.diffusion.pseudo import pndm
 from genjax.diffusion.samplers import Clip, Denoise, Sample
-from genjax.diffusion.schedules import FAINT, Table, root
+from genjax.diffusion.schedules import MIN_ALPHA, Table, root
 
 __all__ = ["dpm_solver", "dpm_solver_sde", "heun", "invert", "pndm"]
 Arrays = Float[Array, "b ..."]
-LONGER = 2.0
+MAX_STEP_RATIO = 2.0
 """How many times as long as the step before a step may be, in λ, to look back on it."""
 
 
@@ -82,7 +82,7 @@ def _multistep(grid: grids.Grid, power: int) -> _Steps:
     jumps = ratio <= 0  # from where nothing of the image is left, or to where all of it is
     h = -xp.log(xp.where(jumps, 1, ratio))
     before = xp.concatenate([xp.ones(1), xp.where(jumps, 1, h)[:-1]])
-    seen = xp.concatenate([xp.zeros(1), xp.where(jumps, 0, 1)[:-1]]) * (h <= LONGER * before)
+    seen = xp.concatenate([xp.zeros(1), xp.where(jumps, 0, 1)[:-1]]) * (h <= MAX_STEP_RATIO * before)
     left = 1 - ratio**power
     shrink = noise[1:] / noise[:-1] * ratio ** (power - 1)
     return _Steps(shrink, signal[1:] * left, seen * h / (2 * before), noise[1:] * root(left))
@@ -91,12 +91,12 @@ def _multistep(grid: grids.Grid, power: int) -> _Steps:
 def _two_step(denoise: Denoise, grid: grids.Grid, steps: _Steps, clip: Clip) -> Sample:
     def kernel(keys, state, step):
         (x, before), (time, signal, noise, table) = state, step
-        x0 = samplers.look(denoise, x, time, signal, noise, clip).x0
+        x0 = samplers.evaluate_denoiser(denoise, x, time, signal, noise, clip).x0
         better = x0 + table.weight * (x0 - before)
         z = random.normal(keys, x.shape[1:], x.dtype)
         return (table.shrink * x + table.gain * better + table.deviation * z, x0), None
 
-    inputs = grid.time[:-1], grid.signal[:-1], grid.noise[:-1], steps
+    inputs = grid.cond[:-1], grid.alpha[:-1], grid.sigma[:-1], steps
     return samplers.chain(kernel, inputs, begin=lambda x: (x, x), image=lambda state: state[0])
 
 
@@ -104,9 +104,10 @@ def heun(
     denoise: Denoise,
     grid: grids.Grid,
     *,
-    churn: float = 0.0,
-    churn_range: tuple[float, float] = (0.0, float("inf")),
-    churn_noise: float = 1.0,
+    s_churn: float = 0.0,
+    s_tmin: float = 0.0,
+    s_tmax: float = float("inf"),
+    s_noise: float = 1.0,
     clip: Clip = True,
 ) -> Sample:
     """Heun's method with churn (Karras et al. 2022, Algorithm 2): of second order, 2K - 1 evaluations.
@@ -120,43 +121,48 @@ def heun(
     Args:
       denoise: ``(x, time) -> ε``, or a ``Prediction``.
       grid: of K steps. One that is traced is taken to end without noise.
-      churn: S_churn; 0 is deterministic. More wants a network that is told σ, as on ``grids.karras``.
-      churn_range: S_min and S_max.
-      churn_noise: S_noise, the deviation of the added noise.
+      s_churn: S_churn; 0 is deterministic. More wants a network that is told σ, as on ``grids.karras``.
+      s_tmin: the least σ̄ with churn.
+      s_tmax: the largest σ̄ with churn.
+      s_noise: S_noise, the deviation of the added noise.
       clip: clip x̂_0 to [-1, 1], or how else to bound it.
 
     Raises:
-      ValueError: ``churn`` < 0, or churn on a grid whose network is told something else than σ, or a range whose ends
-        are the wrong way round, or ``churn_noise`` < 0; or see ``samplers.begin``.
+      ValueError: ``s_churn`` < 0, or churn on a grid whose network is told something else than σ, or a range whose ends
+        are the wrong way round, or ``s_noise`` < 0; or see ``samplers.begin``.
     """
-    if not churn >= 0:
-        raise ValueError(f"churn: expected 0 (deterministic) or more, got {churn:g}")
-    if not churn_range[0] <= churn_range[1] or not 0 <= churn_noise < math.inf:
-        raise ValueError(f"churn_range, churn_noise: expected low <= high and >= 0, got {churn_range}, {churn_noise:g}")
+    if not s_churn >= 0:
+        raise ValueError(f"s_churn: expected 0 (deterministic) or more, got {s_churn:g}")
+    if not s_tmin <= s_tmax or not 0 <= s_noise < math.inf:
+        raise ValueError(
+            f"s_tmin, s_tmax, s_noise: expected s_tmin <= s_tmax and s_noise >= 0, got {s_tmin:g}, {s_tmax:g} and {s_noise:g}"
+        )
     denoise = samplers.begin(denoise, grid)
-    if churn and (_tables(grid)[0] is jnp or not np.array_equal(grid.time, grid.spread)):
-        raise ValueError("churn: expected a grid whose network is told σ, as karras(); leave churn at 0 on whole times")
+    if s_churn and (_tables(grid)[0] is jnp or not np.array_equal(grid.cond, grid.sigma_bar)):
+        raise ValueError(
+            "s_churn: expected a grid whose network is told σ, as karras(); leave s_churn at 0 on whole times"
+        )
     xp, (time, signal, noise) = _tables(grid)
-    spread = grids.Grid(time, signal, noise).spread
-    inside = (spread >= churn_range[0]) & (spread <= churn_range[1])
-    raised = xp.where(inside, spread * (1 + min(churn / grid.num_steps, 2**0.5 - 1)), spread)
-    added = churn_noise * signal * (raised**2 - spread**2) ** 0.5 if churn else xp.zeros_like(signal)
+    spread = grids.Grid(time, signal, noise).sigma_bar
+    inside = (spread >= s_tmin) & (spread <= s_tmax)
+    raised = xp.where(inside, spread * (1 + min(s_churn / grid.num_steps, 2**0.5 - 1)), spread)
+    added = s_noise * signal * (raised**2 - spread**2) ** 0.5 if s_churn else xp.zeros_like(signal)
     before, after = raised[:-1], spread[1:]
-    plain = 0.5 * (after - xp.where(grids.steep(before, after), after, before)) * signal[1:]
-    turned = xp.where(grids.steep(before, after), -0.5 * noise[1:] * (1 - after / before), plain)
-    here = (raised if churn else time)[:-1], signal[:-1], (raised * signal if churn else noise)[:-1]
+    plain = 0.5 * (after - xp.where(grids.is_steep(before, after), after, before)) * signal[1:]
+    turned = xp.where(grids.is_steep(before, after), -0.5 * noise[1:] * (1 - after / before), plain)
+    here = (raised if s_churn else time)[:-1], signal[:-1], (raised * signal if s_churn else noise)[:-1]
     none = xp.zeros(grid.num_steps)
     first = *here, signal[1:], noise[1:], added[:-1], none, none
     second = time[1:], signal[1:], noise[1:], none, none, none, turned, none + 1
     both = (xp.stack([a, b], 1).reshape(-1) for a, b in zip(first, second, strict=True))
     clean = xp is jnp or not noise[-1]
     steps = [table[:-1] if clean else table for table in both]
-    steps[0] = steps[0].astype(grid.time.dtype)
+    steps[0] = steps[0].astype(grid.cond.dtype)
 
     def kernel(keys, state, step):
         (x, slope), (time, signal, noise, image, spread, added, gain, again) = state, step
         x = x + added * random.normal(keys, x.shape[1:], x.dtype)
-        guess = samplers.look(denoise, x, time, signal, noise, clip)
+        guess = samplers.evaluate_denoiser(denoise, x, time, signal, noise, clip)
         euler = image * guess.x0 + spread * guess.noise
         return (jnp.where(again, x + gain * (guess.noise - slope), euler), guess.noise), None
 
@@ -197,21 +203,21 @@ def invert(denoise: Denoise, grid: grids.Grid, *, iterations: int = 3) -> Sample
     denoise = samplers.telling(denoise, grid)
     back = slice(-2, None, -1)
     xp, (_, signal, noise) = _tables(grid)
-    spread = grids.Grid(grid.time, signal, noise).spread
-    noisy = grids.steep(spread[:-1], spread[1:])[::-1]
+    spread = grids.Grid(grid.cond, signal, noise).sigma_bar
+    noisy = grids.is_steep(spread[:-1], spread[1:])[::-1]
     (signal, noise), (came, left) = (signal[back], noise[back]), (signal[:0:-1], noise[:0:-1])
-    if xp is np and signal[-1] < FAINT and not left[-1] > 0:
+    if xp is np and signal[-1] < MIN_ALPHA and not left[-1] > 0:
         raise ValueError("grid: expected a place between the image and where nothing of it is left; it has none")
     kept = xp.where(noisy, noise / xp.where(noisy, left, 1), signal / came)
     of_image = xp.where(noisy, signal - kept * came, 0)
     of_noise = xp.where(noisy, 0, noise - kept * left)
     done = np.tile(np.arange(iterations) == iterations - 1, grid.num_steps)
-    tables = grid.time[back], signal, noise, kept, of_image, of_noise
+    tables = grid.cond[back], signal, noise, kept, of_image, of_noise
     steps = *(xp.repeat(table, iterations) for table in tables), done
 
     def kernel(keys, state, step):
         (x, base), (time, signal, noise, kept, of_image, of_noise, done) = state, step
-        guess = samplers.look(denoise, x, time, signal, noise, False)
+        guess = samplers.evaluate_denoiser(denoise, x, time, signal, noise, False)
         x = kept * base + of_image * guess.x0 + of_noise * guess.noise
         return (x, jnp.where(done, x, base)), None
 

@@ -174,12 +174,12 @@ def _check(setup: _Setup) -> None:
     checks.count("num_steps", setup.num_steps)
     checks.within("discount", setup.discount, 0, 1)
     checks.within("gae_lambda", setup.gae_lambda, 0, 1)
-    checks.weight("ent_coef", setup.ent_coef)
-    checks.weight("vf_coef", setup.vf_coef)
+    checks.nonnegative("ent_coef", setup.ent_coef)
+    checks.nonnegative("vf_coef", setup.vf_coef)
     if setup.clip_eps is not None:
         checks.positive("clip_eps", setup.clip_eps)
     checks.choice("start", setup.start, ("reset", "continue"))
-    observation = jax.ShapeDtypeStruct((1, setup.env.num_observations), jnp.float32)
+    observation = jax.ShapeDtypeStruct((1, setup.env.observation_dim), jnp.float32)
     for name, network, width in (("policy", setup.policy, setup.env.num_actions), ("value", setup.value, 1)):
         output = protocols.output_shape(name, network, observation)
         if output.shape != (1, width):
@@ -188,7 +188,7 @@ def _check(setup: _Setup) -> None:
 
 def _init(setup: _Setup, key: Key) -> Params:
     policy_key, value_key = jax.random.split(key)
-    observation = jnp.zeros((1, setup.env.num_observations))
+    observation = jnp.zeros((1, setup.env.observation_dim))
     return {
         "policy": setup.policy.init(policy_key, observation)["params"],
         "value": setup.value.init(value_key, observation)["params"],
@@ -210,7 +210,7 @@ def _flatten(setup: _Setup, observations: Any) -> Float[Array, "b o"]:
     """Observations along one axis, refused unless they are the environment's."""
     checks.floating("observations", observations)
     checks.finite("observations", observations)
-    num = setup.env.num_observations
+    num = setup.env.observation_dim
     if np.shape(observations)[-1:] != (num,):
         raise ValueError(f"observations: expected {num} numbers each, got the shape {np.shape(observations)}")
     return jnp.reshape(observations, (-1, num))
@@ -269,7 +269,7 @@ def _rollouts(setup: _Setup, stream: Key, state: Any) -> tuple[Transition, Any]:
 
 def _loss(setup: _Setup, key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
     log_policy = jax.nn.log_softmax(_logits(setup, params, batch["observation"]))
-    checks.some("batch", batch["action"])
+    checks.min_rows("batch", batch["action"])
     checks.integers("action", batch["action"], 0, setup.env.num_actions)
     for name in ("log_prob", "advantage", "target"):
         checks.finite(name, batch[name])

@@ -99,7 +99,7 @@ def ema_codebook(
         ``epsilon`` negative.
     """
     _check_size(size)
-    checks.weight("epsilon", epsilon)
+    checks.nonnegative("epsilon", epsilon)
     checks.count("num_vectors", num_vectors)
     if not 0 < decay < 1:
         raise ValueError(f"decay: expected a number in (0, 1), such as 0.99; got {decay:g}")
@@ -116,7 +116,7 @@ def ema_codebook(
         return smoothed_means(params, epsilon / num_vectors)
 
     def loss(params: Params, z: Vectors, indices: Entry) -> Scalar:
-        checks.some("indices", indices)
+        checks.min_rows("indices", indices)
         target = batch_means(z, indices, size)
         if dead_code_threshold:
             target = split_dead_codes(params, vectors(params), target, dead_code_threshold / size, decay)

@@ -78,7 +78,7 @@ def losses(
     keys: Key,
     images: ArrayLike,
     objective: diffusion.Objective,
-    place: ArrayLike | None = None,
+    u: ArrayLike | None = None,
 ) -> Float[Array, " b"]:
     """The objective of each image at one time, by default a random one (Ho et al. 2020, Algorithm 1).
 
@@ -88,21 +88,21 @@ def losses(
       keys: one per image [b].
       images: x_0.
       objective: of ``diffusion.objectives``.
-      place: in [0, 1], of the times among all T; 1 counts as the last.
+      u: in [0, 1], of the times among all T; 1 counts as the last.
 
     Raises:
       ValueError: no images, or images that are not of floating point or not finite; or places outside [0, 1].
     """
     images = checks.batch("image", images)
     time_keys, noise_keys = random.split(keys, 2)
-    if place is None:
+    if u is None:
         t = jax.vmap(lambda key: jax.random.randint(key, (), 0, schedule.num_steps))(time_keys)
     else:
-        checks.within("time", place, 0, 1)
-        t = jnp.minimum((jnp.asarray(place) * schedule.num_steps).astype(jnp.int32), schedule.num_steps - 1)
+        checks.within("time", u, 0, 1)
+        t = jnp.minimum((jnp.asarray(u) * schedule.num_steps).astype(jnp.int32), schedule.num_steps - 1)
     noise = random.normal(noise_keys, images.shape[1:], images.dtype)
     x_t = diffusion.diffuse(schedule, images, t, noise)
-    guess = diffusion.read(schedule, denoise(x_t, t), x_t, t)
+    guess = diffusion.to_prediction(schedule, denoise(x_t, t), x_t, t)
     return objective(schedule, guess, diffusion.Prediction(images, noise), x_t, t)
 
 
@@ -112,10 +112,10 @@ def build(
     shape: tuple[int, int, int],
     *,
     objective: diffusion.Objective | None = None,
-    read: diffusion.Read = diffusion.from_noise,
+    to_prediction: diffusion.ToPrediction = diffusion.from_noise,
     sampler: Callable[[diffusion.Denoise, diffusion.Schedule], diffusion.Sample] = diffusion.ancestral,
     num_classes: int = 0,
-    label_dropout: float = 0.1,
+    p_uncond: float = 0.1,
     guide: Guide | None = None,
 ) -> DDPM:
     """The model.
@@ -126,13 +126,13 @@ def build(
       schedule: of T steps.
       shape: (h, w, c) of an image.
       objective: what the loss averages; by default ``simple(l2)``, the paper's.
-      read: what the output is: the noise, the image, v; see ``diffusion.predictions``.
+      to_prediction: what the output is: the noise, the image, v; see ``diffusion.predictions``.
       sampler: ``(denoise, schedule) -> sample``, as ``functools.partial(diffusion.ddim, num_steps=50)``.
       num_classes: of the ``label`` of a batch, which the network then takes as ``labels``; 0 for a model without.
-      label_dropout: share of the labels that training replaces by none, so that one network learns both (Ho & Salimans
+      p_uncond: share of the labels that training replaces by none, so that one network learns both (Ho & Salimans
         2022, Algorithm 1).
       guide: mixes what the network says with and without labels, where labels are asked for; as
-        ``functools.partial(diffusion.classifier_free_batched, weight=2.0)``.
+        ``functools.partial(diffusion.classifier_free_batched, guidance_scale=2.0)``.
 
     Raises:
       ValueError: the network does not take images of this shape, or does not return them, or says the noise where the
@@ -144,8 +144,8 @@ def build(
     checks.count("num_classes", num_classes, 0)
     if guide and not num_classes:
         raise ValueError("guide: expected a model conditional on labels; give num_classes, or leave guide out")
-    if not 0 <= label_dropout <= 1:
-        raise ValueError(f"label_dropout: expected a share from 0 to 1, got {label_dropout:g}")
+    if not 0 <= p_uncond <= 1:
+        raise ValueError(f"p_uncond: expected a share from 0 to 1, got {p_uncond:g}")
     drops = contracts.takes_keys(network)
     wanted = objective or diffusion.simple(l2)
 
@@ -165,7 +165,7 @@ def build(
         if labels is not None:
             checks.labels("labels", labels, num_classes, none=keys is not None)
         said = apply(params, labels, keys, guide)
-        return lambda x_t, t: read(schedule, said(x_t, t), x_t, t)
+        return lambda x_t, t: to_prediction(schedule, said(x_t, t), x_t, t)
 
     def init(key: Key) -> Params:
         return network.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32))["params"]
@@ -176,7 +176,7 @@ def build(
         labels = None
         if num_classes:
             checks.labels("label", batch["label"], num_classes, len(images), none=True)
-            hidden = jax.vmap(lambda k: jax.random.bernoulli(jax.random.fold_in(k, 1), label_dropout))(dropout_keys)
+            hidden = jax.vmap(lambda k: jax.random.bernoulli(jax.random.fold_in(k, 1), p_uncond))(dropout_keys)
             labels = jnp.where(hidden, num_classes, batch["label"])
         return losses(
             denoiser(params, labels, dropout_keys, None), schedule, loss_keys, images, wanted, batch.get("time")
@@ -228,8 +228,8 @@ def loss_aware(model: DDPM, num_steps: int, *, floor: float = 1e-3) -> DDPM:
         time_keys, rest = random.split(keys, 2)
         share = jnp.sqrt(jax.lax.stop_gradient(params["squares"]))
         share = (1 - floor) * share / share.sum() + floor / num_steps
-        place = batch["time"] if "time" in batch else jax.vmap(jax.random.uniform)(time_keys)
-        t = jnp.minimum(jnp.searchsorted(jnp.cumsum(share), place, side="right"), num_steps - 1)
+        u = batch["time"] if "time" in batch else jax.vmap(jax.random.uniform)(time_keys)
+        t = jnp.minimum(jnp.searchsorted(jnp.cumsum(share), u, side="right"), num_steps - 1)
         found = model.losses(rest, params["network"], {**batch, "time": (t + 0.5) / num_steps})
         squares = params["squares"][t]
         known = 0.5 * (squares - jax.lax.stop_gradient(found**2)) ** 2

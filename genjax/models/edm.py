@@ -24,7 +24,7 @@ class EDM(NamedTuple):
 
     Fields:
       init: ``(key) -> params``.
-      loss: ``(key, params, batch) -> (loss, {})``, the mean of ``losses``; a network that learned no more than the size
+      loss: ``(key, params, batch) -> (loss, {})``, the p_mean of ``losses``; a network that learned no more than the size
         of the data has 1.
       losses: ``(key, params, batch) -> [b]``; the batch has ``image`` [b h w c], and may have ``time`` [b] in [0, 1),
         the quantile of σ; else σ is random.
@@ -44,46 +44,46 @@ def losses(
     keys: Key,
     images: ArrayLike,
     *,
-    deviation: float | Scalar = 0.5,
-    mean: float = -1.2,
-    spread: float = 1.2,
-    place: ArrayLike | None = None,
+    sigma_data: float | Scalar = 0.5,
+    p_mean: float = -1.2,
+    p_std: float = 1.2,
+    u: ArrayLike | None = None,
 ) -> Float[Array, " b"]:
-    """λ(σ) |D(x_0 + σ ε, σ) - x_0|², averaged over an image, at one σ: log σ ~ N(mean, spread²) (eq. 2, Table 1).
+    """λ(σ) |D(x_0 + σ ε, σ) - x_0|², averaged over an image, at one σ: log σ ~ N(p_mean, spread²) (eq. 2, Table 1).
 
     Args:
       network: F.
       keys: one per image.
       images: x_0.
-      deviation: s, of the data.
-      mean, spread: P_mean and P_std.
-      place: in [0, 1], the quantiles of the σ; random by default. The outermost millionths count as a millionth.
+      sigma_data: s, of the data.
+      p_mean, p_std: P_mean and P_std.
+      u: in [0, 1], the quantiles of the σ; random by default. The outermost millionths count as a millionth.
 
     Raises:
-      ValueError: ``deviation`` or ``spread`` that is not positive and finite, or a mean that is not finite; no images,
+      ValueError: ``sigma_data`` or ``p_std`` that is not positive and finite, or a p_mean that is not finite; no images,
         or images that are not of floating point or not finite; or places outside [0, 1].
     """
-    _check(deviation, mean, spread)
+    _check(sigma_data, p_mean, p_std)
     images = checks.batch("image", images)
     sigma_keys, noise_keys = random.split(keys, 2)
-    if place is None:
+    if u is None:
         normal = random.normal(sigma_keys, (), images.dtype)
     else:
-        checks.within("time", place, 0, 1)
-        normal = jax.scipy.special.ndtri(jnp.clip(jnp.asarray(place), 1e-6, 1 - 1e-6))
-    sigma = jnp.exp(mean + spread * normal)
+        checks.within("time", u, 0, 1)
+        normal = jax.scipy.special.ndtri(jnp.clip(jnp.asarray(u), 1e-6, 1 - 1e-6))
+    sigma = jnp.exp(p_mean + p_std * normal)
     noisy = images + sigma[:, None, None, None] * random.normal(noise_keys, images.shape[1:], images.dtype)
-    error = (edm.precondition(network, deviation)(noisy, sigma).x0 - images) ** 2
-    return edm.weight(sigma, deviation) * error.mean((1, 2, 3))
+    error = (edm.precondition(network, sigma_data)(noisy, sigma).x0 - images) ** 2
+    return edm.weight(sigma, sigma_data) * error.mean((1, 2, 3))
 
 
 def build(
     network: nn.Module,
     shape: tuple[int, int, int],
     *,
-    deviation: float = 0.5,
-    mean: float = -1.2,
-    spread: float = 1.2,
+    sigma_data: float = 0.5,
+    p_mean: float = -1.2,
+    p_std: float = 1.2,
     grid: diffusion.Grid | None = None,
     sampler: Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample] = diffusion.heun,
 ) -> EDM:
@@ -93,19 +93,19 @@ def build(
       network: F, ``network(c_in x, c_noise [b]) -> output`` of unit size; one with dropout also takes ``keys``, one per
         image, and drops only where it gets them.
       shape: (h, w, c) of an image.
-      deviation: s, the standard deviation of the pixels.
-      mean, spread: P_mean and P_std, of log σ in training.
+      sigma_data: s, the standard deviation of the pixels.
+      p_mean, p_std: P_mean and P_std, of log σ in training.
       grid: where the chain goes; ``diffusion.karras(18)`` by default, the paper's for 32x32.
       sampler: ``(denoise, grid) -> sample``.
 
     Raises:
-      ValueError: ``deviation`` or ``spread`` that is not positive and finite, or a mean that is not finite; the network
+      ValueError: ``sigma_data`` or ``p_std`` that is not positive and finite, or a p_mean that is not finite; the network
         does not take images of this shape, or does not return them; or a grid or a sampler that cannot be.
 
     Warns:
       diffusion.StartWarning: the grid begins where much of the image is left.
     """
-    _check(deviation, mean, spread)
+    _check(sigma_data, p_mean, p_std)
     places = diffusion.karras(18) if grid is None else grid
     drops = contracts.takes_keys(network)
 
@@ -123,22 +123,22 @@ def build(
             said(params, dropout_keys),
             loss_keys,
             images,
-            deviation=deviation,
-            mean=mean,
-            spread=spread,
-            place=batch.get("time"),
+            sigma_data=sigma_data,
+            p_mean=p_mean,
+            p_std=p_std,
+            u=batch.get("time"),
         )
 
     def loss(key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
         return each(key, params, batch).mean(), {}
 
     def denoise(params: Params) -> diffusion.Predict:
-        return edm.precondition(said(params, None), deviation)
+        return edm.precondition(said(params, None), sigma_data)
 
     def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None):
         checks.count("num", num, 0)
         start_keys, chain_keys = random.split(random.example_keys(key, num), 2)
-        start = random.normal(start_keys, shape) * jnp.asarray(places.noise[0], jnp.float32)
+        start = random.normal(start_keys, shape) * jnp.asarray(places.sigma[0], jnp.float32)
         return sampler(denoise(params), places)(chain_keys, start, keep)
 
     sampler(lambda x, sigma: x, places)  # what it refuses, it refuses here
@@ -146,7 +146,7 @@ def build(
     return EDM(init, loss, each, denoise, sample)
 
 
-def _check(deviation: float | Scalar, mean: float, spread: float) -> None:
-    if checks.known(deviation) and not (0 < deviation < math.inf and 0 < spread < math.inf):
-        raise ValueError(f"deviation, spread: expected positive numbers, got {float(deviation):g} and {spread:g}")
-    checks.finite("mean", mean)
+def _check(sigma_data: float | Scalar, p_mean: float, p_std: float) -> None:
+    if checks.is_concrete(sigma_data) and not (0 < sigma_data < math.inf and 0 < p_std < math.inf):
+        raise ValueError(f"sigma_data, p_std: expected positive numbers, got {float(sigma_data):g} and {p_std:g}")
+    checks.finite("p_mean", p_mean)

@@ -120,8 +120,8 @@ def _check(setup: _Setup, n_critic: int) -> None:
     """Refuse numbers that cannot be, and networks that do not fit each other or the images."""
     checks.count("latent_dim", setup.latent_dim)
     checks.counts("shape", setup.shape, length=3)
-    checks.weight("gp_weight", setup.gp_weight)
-    checks.weight("r1_weight", setup.r1_weight)
+    checks.nonnegative("gp_weight", setup.gp_weight)
+    checks.nonnegative("r1_weight", setup.r1_weight)
     if isinstance(n_critic, bool) or not isinstance(n_critic, int) or n_critic < 1:
         raise ValueError(f"n_critic: expected at least 1 step of the discriminator, got {n_critic}")
     if contracts.num_classes(setup.discriminator) != setup.num_classes:

@@ -38,7 +38,7 @@ def value(real: Logits, fake: Logits) -> Scalar:
       ValueError: no logits, or logits that are not of floating point.
     """
     for name, logits in (("real", real), ("fake", fake)):
-        checks.some(name, logits)
+        checks.min_rows(name, logits)
         checks.floating(name, logits)
     return jnp.mean(jax.nn.log_sigmoid(real)) + jnp.mean(jax.nn.log_sigmoid(-fake))
 
@@ -55,8 +55,8 @@ def optimal_discriminator(p: Table, q: Table) -> Table:
     Raises:
       ValueError: a number is negative or not finite.
     """
-    checks.weight("p", p)
-    checks.weight("q", q)
+    checks.nonnegative("p", p)
+    checks.nonnegative("q", q)
     xp = jnp if isinstance(p, jax.Array) or isinstance(q, jax.Array) else np
     half = p / 2 + q / 2  # p + q may pass the largest number
     return xp.where(half > 0, p / 2, 1) / xp.where(half > 0, half, 2)

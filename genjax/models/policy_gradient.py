@@ -40,7 +40,7 @@ def advantages(
     for name, number in (("discount", discount), ("gae_lambda", gae_lambda)):
         checks.within(name, number, 0, 1)
     for name, numbers in (("reward", reward), ("value", value), ("next_value", next_value)):
-        checks.some(name, numbers)
+        checks.min_rows(name, numbers)
         checks.finite(name, numbers)
     delta = reward + discount * jnp.where(terminated, 0, next_value) - value
 

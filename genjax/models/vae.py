@@ -83,7 +83,7 @@ def rate(q: DiagGaussian, free_bits: Number = 0.0) -> Nats:
     Raises:
       ValueError: ``free_bits`` is negative or not finite.
     """
-    checks.weight("free_bits", free_bits)
+    checks.nonnegative("free_bits", free_bits)
     each = gaussian.kl_standard(DiagGaussian(q.mean[..., None], q.log_std[..., None]))
     return jnp.sum(jnp.maximum(each, free_bits), -1)
 
@@ -135,8 +135,8 @@ def build(
       ValueError: the networks' outputs do not fit, or ``beta`` or ``free_bits`` is negative or not finite.
     """
     checks.counts("shape", shape, length=3)
-    checks.weight("beta", beta)
-    checks.weight("free_bits", free_bits)
+    checks.nonnegative("beta", beta)
+    checks.nonnegative("free_bits", free_bits)
     num_classes = contracts.num_classes(encoder)
     latent_dim = _latent_dim(encoder, decoder, (*shape[:2], likelihood.num_outputs(shape[2])), shape, num_classes)
     setup = _Setup(encoder, decoder, likelihood, shape, beta, free_bits, num_classes, latent_dim)
@@ -220,7 +220,7 @@ def _loss(setup: _Setup, key: Key, params: Params, batch: Batch) -> tuple[Scalar
     z = gaussian.sample(random.example_keys(key, images.shape[0]), q)
     distortion, nats = elbo_terms(setup.likelihood, _output(setup, params, z, labels), images, q)
     beta = batch.get("beta", setup.beta)
-    checks.weight("beta", beta)
+    checks.nonnegative("beta", beta)
     metrics = {"distortion": distortion.mean(), "rate": nats.mean()}
     return jnp.mean(distortion + beta * rate(q, setup.free_bits)), metrics
 
@@ -285,7 +285,7 @@ def log_evidence(
     integral = quadrature.log_integral(
         lambda z: model.log_joint(params, batch, z), num, width=width, num_points=num_points, tolerance=tolerance
     )
-    if checks.known(integral) and not integral.converged.all():
+    if checks.is_concrete(integral) and not integral.converged.all():
         i = int(jnp.argmin(integral.converged))
         raise ValueError(
             f"num_points: {num_points} do not resolve the posterior of image {i}: its value, "

@@ -24,18 +24,19 @@ Times = Float[Array, " b"]
 Ends = Float[Array, " 2"]
 
 
-class Schedule(nn.Module):
+class NoiseSchedule(nn.Module):
     """γ(t), t in [0, 1]: a line plus a network of positive weights, stretched between two learned ends (App. H).
 
     The steps of the hidden layer, 0.1 wide, begin evenly spread over [0, 1], so that each part of γ can bend by itself.
 
     Fields:
-      first, last: γ(0) and γ(1) before training.
+      gamma_min: γ(0) before training.
+      gamma_max: γ(1) before training.
       width: of the hidden layer.
     """
 
-    first: float = -13.3
-    last: float = 5.0
+    gamma_min: float = -13.3
+    gamma_max: float = 5.0
     width: int = 64
 
     @nn.compact
@@ -45,11 +46,13 @@ class Schedule(nn.Module):
         Raises:
           ValueError: ends that do not rise or are not finite, or a layer of no width.
         """
-        if not -np.inf < self.first < self.last < np.inf:
-            raise ValueError(f"first, last: expected γ(0) < γ(1), got {self.first:g} and {self.last:g}")
+        if not -np.inf < self.gamma_min < self.gamma_max < np.inf:
+            raise ValueError(
+                f"gamma_min, gamma_max: expected γ(0) < γ(1), got {self.gamma_min:g} and {self.gamma_max:g}"
+            )
         checks.count("width", self.width)
-        low = self.param("first", nn.initializers.constant(self.first), ())
-        gap = self.param("gap", nn.initializers.constant(float(np.log(self.last - self.first))), ())
+        low = self.param("first", nn.initializers.constant(self.gamma_min), ())
+        gap = self.param("gap", nn.initializers.constant(float(np.log(self.gamma_max - self.gamma_min))), ())
         positive = lambda name, shape: jax.nn.softplus(self.param(name, nn.initializers.normal(0.5), shape))
         slope, inner, outer = positive("slope", ()), positive("inner", (self.width,)), positive("outer", (self.width,))
         middle = self.param("middle", lambda key: jnp.linspace(0.0, 1.0, self.width))
@@ -66,7 +69,7 @@ class VDM(NamedTuple):
       loss: ``(key, params, batch) -> (bits per dimension, metrics)``; ``prior``, ``diffusion`` and ``decoder`` in the
         same unit. The batch has ``image`` [b h w c], and may have ``time`` [b] in [0, 1); else t is uniform. This one
         is for training: dropout is on, and the gradient of the schedule is that of the variance.
-      losses: ``(key, params, batch) -> Bound``, nats per image [b].
+      losses: ``(key, params, batch) -> VLBTerms``, nats per image [b].
       gamma: ``(params, t [b]) -> γ [b]``.
       grid: ``(params, num_steps) -> Grid``, whose network is told γ.
       denoise: ``(params) -> denoise``, on such a grid.
@@ -75,14 +78,14 @@ class VDM(NamedTuple):
 
     init: Callable[[Key], Params]
     loss: Loss
-    losses: Callable[[Key, Params, Batch], "Bound"]
+    losses: Callable[[Key, Params, Batch], "VLBTerms"]
     gamma: Callable[[Params, Times], Times]
     grid: Callable[[Params, int], diffusion.Grid]
     denoise: Callable[[Params], diffusion.Denoise]
     sample: Callable[..., Any]
 
 
-class Bound(NamedTuple):
+class VLBTerms(NamedTuple):
     """-log p(x) is at most the expectation of the sum, nats per image [b].
 
     Fields:
@@ -111,9 +114,9 @@ def build(
       network: ``network(x_t, time [b]) -> ε``; it is told 1000 times the place of γ between its ends. One with dropout
         also takes ``keys``, one per image, and drops only where it gets them.
       shape: (h, w, c) of an image.
-      schedule: ``schedule(t [b]) -> γ [b]``, rising; ``Schedule()`` by default.
+      schedule: ``schedule(t [b]) -> γ [b]``, rising; ``NoiseSchedule()`` by default.
       num_levels: of the pixels; images are taken to the nearest.
-      sampler: ``(denoise, grid) -> sample``; by default ancestral, ``diffusion.implicit`` with η = 1.
+      sampler: ``(denoise, grid) -> sample``; by default ancestral, ``diffusion.ddim_on_grid`` with η = 1.
       num_steps: of the chain that draws, at even t.
 
     Raises:
@@ -127,7 +130,7 @@ def build(
         raise ValueError(f"num_levels, num_steps: expected at least 2 and 1, got {num_levels} and {num_steps}")
     checks.count("num_levels", num_levels)
     checks.count("num_steps", num_steps)
-    curve, draws = schedule or Schedule(), sampler or functools.partial(diffusion.implicit, eta=1.0)
+    curve, draws = schedule or NoiseSchedule(), sampler or functools.partial(diffusion.ddim_on_grid, eta=1.0)
     drops = contracts.takes_keys(network)
     bits = 1 / (float(np.prod(shape)) * np.log(2.0))
 
@@ -151,7 +154,7 @@ def build(
         extra: dict[str, Any] = {"keys": keys} if drops else {}
         return jnp.asarray(network.apply({"params": net}, x, 1000 * place, **extra))
 
-    def terms(drawn: _Drawn, net: Params, ends: Ends, place: Times, speed: Times) -> Bound:
+    def terms(drawn: _Drawn, net: Params, ends: Ends, place: Times, speed: Times) -> VLBTerms:
         images, noise = drawn.images, drawn.noise
         stretch = ends[1] - ends[0]
         x_t = _noisy(images, ends[0] + stretch * place, noise)
@@ -159,7 +162,7 @@ def build(
         left = jax.nn.sigmoid(-ends[1])
         prior = 0.5 * jnp.sum(left * images**2 - left - jnp.log1p(-left), (1, 2, 3))
         seen = _noisy(images, jnp.broadcast_to(ends[0], place.shape), drawn.first) / jnp.sqrt(jax.nn.sigmoid(-ends[0]))
-        return Bound(prior, 0.5 * stretch * speed * error, -_reconstruct(images, seen, 0.5 * ends[0], num_levels))
+        return VLBTerms(prior, 0.5 * stretch * speed * error, -_reconstruct(images, seen, 0.5 * ends[0], num_levels))
 
     def draw(key: Key, batch: Batch, training: bool) -> tuple[_Drawn, Times]:
         given = checks.batch("image", batch["image"])
@@ -175,7 +178,7 @@ def build(
         place, speed = jax.jvp(functools.partial(rise, params), (t,), (jnp.ones_like(t),))
         return params["network"], ends_of(params), place, speed
 
-    def losses(key: Key, params: Params, batch: Batch) -> Bound:
+    def losses(key: Key, params: Params, batch: Batch) -> VLBTerms:
         drawn, t = draw(key, batch, training=False)
         return terms(drawn, *at(params, t))
 
@@ -202,7 +205,7 @@ def build(
 
     untrained = {"schedule": curve.init(jax.random.key(0), jnp.zeros(1))["params"]}
     ends = ends_of(untrained)
-    if checks.known(ends) and not ends[0] < ends[1]:
+    if checks.is_concrete(ends) and not ends[0] < ends[1]:
         raise ValueError(f"schedule: expected γ(0) < γ(1), got {float(ends[0]):g} and {float(ends[1]):g}")
     draws(lambda x, g: x, grid(untrained, num_steps))  # what it refuses, it refuses here
     contracts.check_output(lambda key: said(init(key)["network"], jnp.zeros((1, *shape)), jnp.zeros(1), None), shape)
@@ -218,7 +221,7 @@ class _Drawn(NamedTuple):
     dropout_keys: Key | None
 
 
-def _steadied(terms: Callable[..., Bound], unit: float) -> Callable[..., Bound]:
+def _steadied(terms: Callable[..., VLBTerms], unit: float) -> Callable[..., VLBTerms]:
     """The same terms, whose gradient by the schedule between its ends is that of the square of the diffusion term,
     counted in a unit.
 
@@ -234,7 +237,7 @@ def _steadied(terms: Callable[..., Bound], unit: float) -> Callable[..., Bound]:
         found, pull = jax.vjp(functools.partial(terms, drawn), net, ends, place, speed)
         return found, (pull, found.diffusion)
 
-    def backward(kept, gradient: Bound):
+    def backward(kept, gradient: VLBTerms):
         pull, nats = kept
         net, ends, place, speed = pull(gradient)
         twice = 2 * unit * nats

@@ -92,7 +92,7 @@ def build(
       ValueError: the networks' outputs do not fit, or ``commitment`` is negative or not finite.
     """
     checks.counts("shape", shape, length=3)
-    checks.weight("commitment", commitment)
+    checks.nonnegative("commitment", commitment)
     z = protocols.output_shape("encoder", encoder, jnp.zeros((1, *shape)))
     output = protocols.output_shape("decoder", decoder, z)
     outputs = (*shape[:2], likelihood.num_outputs(shape[2]))
@@ -156,7 +156,7 @@ def _entries(setup: _Setup, params: Params, indices: Any) -> Float[Array, "b h2 
     checks.integers("indices", indices, 0, vectors.shape[0])
     if np.shape(indices)[1:] != setup.map_size:
         raise ValueError(f"indices: expected maps of shape {setup.map_size}, got {np.shape(indices)[1:]}")
-    checks.some("indices", indices)
+    checks.min_rows("indices", indices)
     return vectors[jnp.asarray(indices)]
 
 

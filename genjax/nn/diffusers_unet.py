@@ -70,8 +70,8 @@ def network(config: Mapping[str, Any]) -> UNet:
     ups = _attended(found, "up_block_types", ("UpBlock2D", "AttnUpBlock2D"), len(widths))
     return UNet(
         channels=widths[0],
-        multipliers=tuple(w // widths[0] for w in widths),
-        blocks=found["layers_per_block"],
+        channel_mults=tuple(w // widths[0] for w in widths),
+        num_res_blocks=found["layers_per_block"],
         dropout=found["dropout"],
         groups=groups,
         image_channels=found["in_channels"],
@@ -91,7 +91,7 @@ def config(network: UNet, side: int) -> dict[str, Any]:
 
     Args:
       network: ours.
-      side: height and width of its images, which decide where a network with ``attention`` by height has it.
+      side: height and width of its images, which decide where a network with ``attention_resolutions`` by height has it.
 
     Raises:
       ValueError: diffusers has no such network.
@@ -99,8 +99,8 @@ def config(network: UNet, side: int) -> dict[str, Any]:
     _require(not network.num_classes, "num_classes", network.num_classes, "0")
     _require(not network.fourier, "fourier", network.fourier, "()")
     _require(network.down_padding in (1, "SAME"), "down_padding", network.down_padding, "1 or 'SAME'")
-    levels = range(len(network.multipliers))
-    heights = (16,) if network.attention is None else network.attention
+    levels = range(len(network.channel_mults))
+    heights = (16,) if network.attention_resolutions is None else network.attention_resolutions
     by_height = tuple(level for level in levels if side // 2**level in heights)
     down = by_height if network.attention_down is None else network.attention_down
     up = by_height if network.attention_up is None else network.attention_up
@@ -108,8 +108,8 @@ def config(network: UNet, side: int) -> dict[str, Any]:
     kind = lambda where, level, at: ("Attn" if level in at else "") + f"{where}Block2D"
     return {
         "sample_size": side, "in_channels": network.image_channels, "out_channels": network.image_channels,
-        "block_out_channels": [network.channels * multiplier for multiplier in network.multipliers],
-        "layers_per_block": network.blocks, "dropout": network.dropout, "act_fn": "silu",
+        "block_out_channels": [network.channels * multiplier for multiplier in network.channel_mults],
+        "layers_per_block": network.num_res_blocks, "dropout": network.dropout, "act_fn": "silu",
         "down_block_types": [kind("Down", level, down) for level in levels],
         "up_block_types": [kind("Up", level, up) for level in reversed(levels)],
         "add_attention": network.middle_attention, "attention_head_dim": network.head_channels,

@@ -19,7 +19,7 @@ def nearest(codebook: Codebook, z: Shaped[Array, "*b e"]) -> Int[Array, "*b"]:
     Raises:
       ValueError: there is no entry, or vectors are not finite numbers or have another length than entries.
     """
-    checks.some("codebook", codebook)
+    checks.min_rows("codebook", codebook)
     checks.floating("z", z)
     checks.finite("codebook", codebook)
     checks.finite("z", z)
@@ -56,5 +56,5 @@ def usage(indices: Shaped[Array, "..."], size: int) -> Float[Array, " k"]:
     """
     checks.count("size", size)
     checks.integers("indices", indices, 0, size)
-    checks.some("indices", indices.reshape(-1))
+    checks.min_rows("indices", indices.reshape(-1))
     return jnp.bincount(indices.reshape(-1), length=size) / indices.size

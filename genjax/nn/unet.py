@@ -30,16 +30,16 @@ class UNet(nn.Module):
 
     Fields:
       channels: of the finest level.
-      multipliers: channels of each level over ``channels``; every level but the first halves the image.
-      blocks: residual blocks of a level on the way down; one more on the way up.
-      attention: heights at which every block is followed by attention; between the two middle blocks there is one
+      channel_mults: channels of each level over ``channels``; every level but the first halves the image.
+      num_res_blocks: residual blocks of a level on the way down; one more on the way up.
+      attention_resolutions: heights at which every block is followed by attention; between the two middle blocks there is one
         anyway. None means 16, where the image comes to that.
       dropout: rate inside the blocks, active where keys are given.
       groups: of every GroupNorm; divides all channels.
       image_channels: of the output; those of the image, or twice as many for a learned variance.
       epsilon: of GroupNorm.
       dtype: of the computation; parameters, normalisation, softmax and output stay float32.
-      attention_down, attention_up: levels with attention on the way down and up; None goes by ``attention``.
+      attention_down, attention_up: levels with attention on the way down and up; None goes by ``attention_resolutions``.
       middle_attention: whether there is attention between the two middle blocks.
       head_channels: of each head of attention; None for a single head.
       down_padding: of the halving convolutions; ``"SAME"`` pads below and right, 1 all around.
@@ -51,9 +51,9 @@ class UNet(nn.Module):
     """
 
     channels: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    blocks: int = 2
-    attention: tuple[int, ...] | None = None
+    channel_mults: tuple[int, ...] = (1, 2, 2, 2)
+    num_res_blocks: int = 2
+    attention_resolutions: tuple[int, ...] | None = None
     dropout: float | int = 0.1
     groups: int = 32
     image_channels: int = 3
@@ -72,16 +72,16 @@ class UNet(nn.Module):
     def __post_init__(self):
         """Refuse numbers that cannot be."""
         checks.count("channels", self.channels)
-        checks.counts("multipliers", self.multipliers, length=1)
-        for name in ("blocks", "groups", "image_channels"):
+        checks.counts("channel_mults", self.channel_mults, length=1)
+        for name in ("num_res_blocks", "groups", "image_channels"):
             checks.count(name, getattr(self, name))
         checks.count("num_classes", self.num_classes, 0)
         checks.count("head_channels", 1 if self.head_channels is None else self.head_channels)
         checks.positive("epsilon", self.epsilon)
-        checks.counts("attention", () if self.attention is None else self.attention)
+        checks.counts("attention_resolutions", () if self.attention_resolutions is None else self.attention_resolutions)
         for name in ("attention_down", "attention_up"):
             for level in getattr(self, name) or ():
-                checks.integers(name, level, 0, len(self.multipliers))
+                checks.integers(name, level, 0, len(self.channel_mults))
         checks.choice("modulation", self.modulation, ("add", "scale"))
         dropout.Dropout(self.dropout, parent=None)
         super().__post_init__()
@@ -99,11 +99,11 @@ class UNet(nn.Module):
           labels: [b], where there are classes; ``num_classes`` stands for none, and so does None.
 
         Raises:
-          ValueError: the image does not halve often enough, never has a height of ``attention``, or is of bytes;
+          ValueError: the image does not halve often enough, never has a height of ``attention_resolutions``, or is of bytes;
             ``groups`` do not divide the channels; or a label is not among the classes.
         """
         checks.floating("x_t", x_t, checks.SCALE)
-        check_size(x_t, len(self.multipliers) - 1)
+        check_size(x_t, len(self.channel_mults) - 1)
         attention = self._heights(x_t.shape[1])
         if self.channels % self.groups:
             fix = f"use groups={math.gcd(self.groups, self.channels)}, or channels divisible by {self.groups}"
@@ -117,11 +117,11 @@ class UNet(nn.Module):
         time = self._embed(t, labels)
 
         def block(h: Images, level: int, name: str, attended: tuple[int, ...] | None):
-            h = residual(self.channels * self.multipliers[level], name=name)(h, time, keys)
+            h = residual(self.channels * self.channel_mults[level], name=name)(h, time, keys)
             here = h.shape[1] in attention if attended is None else level in attended
             return attend(name=f"{name}_attention")(h) if here else h
 
-        levels = range(len(self.multipliers))
+        levels = range(len(self.channel_mults))
         waves = [wave(2**n * math.pi * x_t) for n in self.fourier for wave in (jnp.sin, jnp.cos)]
         skips = [conv(self.channels, name="conv_in")(jnp.concatenate([x_t, *waves], axis=-1))]
         for level in levels:
@@ -129,13 +129,13 @@ class UNet(nn.Module):
                 skips.append(
                     conv(skips[-1].shape[-1], strides=2, padding=self.down_padding, name=f"down_{level}")(skips[-1])
                 )
-            for i in range(self.blocks):
+            for i in range(self.num_res_blocks):
                 skips.append(block(skips[-1], level, f"down_{level}_{i}", self.attention_down))
         h = residual(skips[-1].shape[-1], name="middle_0")(skips[-1], time, keys)
         h = attend(name="middle_attention")(h) if self.middle_attention else h
         h = residual(h.shape[-1], name="middle_1")(h, time, keys)
         for level in reversed(levels):
-            for i in range(self.blocks + 1):
+            for i in range(self.num_res_blocks + 1):
                 h = block(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{i}", self.attention_up)
             if level > 0:
                 h = conv(h.shape[-1], name=f"up_{level}")(_double(h))
@@ -144,15 +144,15 @@ class UNet(nn.Module):
 
     def _heights(self, height: int) -> tuple[int, ...]:
         """Where attention is, of an image of this height."""
-        if self.attention is None:
+        if self.attention_resolutions is None:
             return (16,)
-        heights = [height // 2**level for level in range(len(self.multipliers))]
-        if missing := sorted(set(self.attention) - set(heights)):
+        heights = [height // 2**level for level in range(len(self.channel_mults))]
+        if missing := sorted(set(self.attention_resolutions) - set(heights)):
             raise ValueError(
-                f"attention: expected heights that an image of height {height} comes to, which are "
+                f"attention_resolutions: expected heights that an image of height {height} comes to, which are "
                 f"{', '.join(map(str, heights))}; got {', '.join(map(str, missing))}"
             )
-        return self.attention
+        return self.attention_resolutions
 
     def _embed(self, t: embedding.Times, labels: mlp.Labels | None) -> Float[Array, "b time"]:
         """SiLU of the embedding that every block projects: waves, Dense, SiLU, Dense; and a vector of the label."""

@@ -29,7 +29,7 @@ def distribute(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
       devices: devices of this machine, by default all. On several machines the axis spans the devices of all machines.
     """
     devices = jax.local_devices() if devices is None else list(devices)
-    checks.some("devices", devices)
+    checks.min_rows("devices", devices)
     mapped = jax.pmap(
         lambda _, key, state, data: run(key, state, data),
         axis_name=AXIS,

@@ -12,14 +12,14 @@ from genjax import envs
 from genjax.envs import tables
 from genjax.models import actor_critic, policy_gradient
 from genjax.nn import mlp
-from genjax.theory import decisions
+from genjax.theory import mdp
 from genjax.training import state, steps
 
 KEY = jax.random.key(0)
 
 
 def model(env, hidden=(), **more):
-    return actor_critic.build(mlp.Tanh(env.num_actions, hidden, 0.01), mlp.Tanh(1, hidden), env, **more)
+    return actor_critic.build(mlp.MLP(env.num_actions, hidden, 0.01), mlp.MLP(1, hidden), env, **more)
 
 
 def series(seed, n=12):
@@ -75,7 +75,7 @@ def enumerate_gradient(env_tables, logits, discount):
         pi = jax.nn.softmax(logits)
         policy = jnp.einsum("sa,sat->st", pi, onward) * jnp.asarray(~env_tables.terminal)
         values = jnp.linalg.solve(jnp.eye(len(policy)) - discount * policy, (pi * reward).sum(1))
-        return jnp.asarray(env_tables.start) @ values
+        return jnp.asarray(env_tables.initial) @ values
 
     return jax.grad(objective)(logits)
 
@@ -84,17 +84,17 @@ def enumerate_gradient(env_tables, logits, discount):
 @pytest.mark.parametrize("offset", [0.0, 5.0])
 def test_the_policy_gradient_is_unbiased_whatever_the_baseline(rung, offset):
     """A bandit with one and with two states, exactly: E[∇ log π (r - b)] over all outcomes is ∇J."""
-    env, given = envs.ladder(rung), tables.ladder_tables(rung)
+    env, given = envs.ladder(rung), tables.ladder_mdp(rung)
     ours = model(env, ent_coef=0.0, vf_coef=0.0, normalise=False)
     params = jax.jit(ours.init)(KEY)
-    kernel = jax.random.normal(KEY, (env.num_observations, env.num_actions))
+    kernel = jax.random.normal(KEY, (env.observation_dim, env.num_actions))
     params["policy"]["Dense_0"]["kernel"] = kernel
     logits = kernel  # of one-hot observations
     total = jax.tree.map(jnp.zeros_like, params["policy"])
-    for s, a in itertools.product(range(env.num_observations - 1), range(env.num_actions)):
-        weight = float(given.start[s] * jax.nn.softmax(logits[s])[a])
+    for s, a in itertools.product(range(env.observation_dim - 1), range(env.num_actions)):
+        weight = float(given.initial[s] * jax.nn.softmax(logits[s])[a])
         batch = {
-            "observation": jnp.eye(env.num_observations)[s][None],
+            "observation": jnp.eye(env.observation_dim)[s][None],
             "action": jnp.array([a]),
             "log_prob": jnp.zeros(1),
             "advantage": jnp.array([given.reward[s, a] - offset], jnp.float32),
@@ -173,7 +173,7 @@ def test_a_rollout_depends_on_the_key_the_step_and_the_copy_only():
 
 
 def rolled_out(model, num_updates, start, params):
-    """Batches [n t ...] of a policy that does not learn."""
+    """Batches [n t ....] of a policy that does not learn."""
     sample = jax.jit(model.sample_batch)
     now, batches = state.create(params, optax.set_to_zero(), model.carry(start)), []
     for _ in range(num_updates):
@@ -223,8 +223,8 @@ def test_short_rollouts_that_go_on_learn_to_balance_the_pole():
 
 
 def test_the_best_policy_of_a_chain_is_found_and_its_values():
-    given = tables.chain_tables()
-    exact, actions = decisions.value_iteration(given, 0.9)
+    given = tables.chain_mdp()
+    exact, actions = mdp.policy_iteration(given, 0.9)
     ours = model(envs.chain(), (16,), num_envs=16, num_steps=100, discount=0.9, gae_lambda=0.9, ent_coef=0.0)
     optimizer = ours.optimizer(optax.adam(1e-2))
     train = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.sample_batch, 300))
@@ -236,8 +236,8 @@ def test_the_best_policy_of_a_chain_is_found_and_its_values():
 
 @pytest.mark.parametrize("rung", range(1, 6))
 def test_every_rung_of_the_ladder_is_climbed(rung):
-    given = tables.ladder_tables(rung)
-    exact, actions = decisions.value_iteration(given, 0.9)
+    given = tables.ladder_mdp(rung)
+    exact, actions = mdp.policy_iteration(given, 0.9)
     ours = model(envs.ladder(rung), num_envs=8, num_steps=16, discount=0.9, ent_coef=0.0, clip_eps=0.2)
     optimizer = ours.optimizer(optax.adam(0.03))
     step = steps.minibatch_updates(steps.gradient_step(ours.loss, optimizer), 2, 64)
@@ -277,8 +277,8 @@ LITTLE = model(envs.chain())
         (lambda: LITTLE.logits({}, jnp.zeros((2, 5), int)), "observations: expected floating-point numbers, got int32"),
         (lambda: policy_gradient.advantages(*(jnp.zeros(0),) * 3, *(jnp.zeros(0, bool),) * 2, 0.9, 0.9),
          "reward: expected at least 1"),
-        (lambda: actor_critic.build(mlp.Tanh(3), mlp.Tanh(1), envs.chain()), r"policy: expected 2 outputs, got \(3,\)"),
-        (lambda: actor_critic.build(mlp.Tanh(2), mlp.Tanh(2), envs.chain()), r"value: expected 1 outputs, got \(2,\)"),
+        (lambda: actor_critic.build(mlp.MLP(3), mlp.MLP(1), envs.chain()), r"policy: expected 2 outputs, got \(3,\)"),
+        (lambda: actor_critic.build(mlp.MLP(2), mlp.MLP(2), envs.chain()), r"value: expected 1 outputs, got \(2,\)"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(call, message):

@@ -60,7 +60,10 @@ def test_the_exact_denoiser_of_gaussian_data_has_the_least_loss():
     """E|ε - E[ε|x_t]|² = ᾱ s² / (ᾱ s² + 1 - ᾱ); anything else costs more."""
 
     def exact(x, t):
-        signal, noise = diffusion.at(SCHEDULE.signal, t, x), diffusion.at(SCHEDULE.noise, t, x)
+        signal, noise = (
+            diffusion.at(SCHEDULE.sqrt_alpha_bar, t, x),
+            diffusion.at(SCHEDULE.sqrt_one_minus_alpha_bar, t, x),
+        )
         return noise * (x - signal * 0.4) / (signal**2 * 0.25 + noise**2)
 
     share = SCHEDULE.alpha_bar * 0.25
@@ -139,12 +142,12 @@ def test_labels_reach_the_network_and_guidance_mixes_them():
             known = jnp.full(t.shape, 3) if labels is None else labels
             return x_t * self.param("scale", nn.initializers.ones, ()) + known[:, None, None, None]
 
-    options = {"num_classes": 3, "label_dropout": 0.5}
+    options = {"num_classes": 3, "p_uncond": 0.5}
     model = ddpm.build(Labelled(), SCHEDULE, SHAPE, **options)
     params, x, t = model.init(KEY), jnp.ones((2, *SHAPE)), jnp.array([5, 5])
     said = lambda model, labels: model.denoise(params, labels)(x, t).noise[:, 0, 0, 0]
     assert np.allclose(said(model, jnp.array([0, 2])), [1, 3]) and np.allclose(said(model, None), [4, 4])
-    guide = partial(diffusion.classifier_free_batched, weight=2.0)
+    guide = partial(diffusion.classifier_free_batched, guidance_scale=2.0)
     guided = ddpm.build(Labelled(), SCHEDULE, SHAPE, **options, guide=guide)
     assert np.allclose(said(guided, jnp.array([0, 2])), [4 - 2 * 3, 4 - 2 * 1])
     batch = {"image": jnp.zeros((400, *SHAPE)), "label": jnp.zeros(400, int)}
@@ -191,24 +194,24 @@ PLAIN = ddpm.build(Affine(), ENDS_IN_NOISE, SHAPE)
     ("more", "message"),
     [
         ({"num_classes": -1}, "num_classes: expected at least 0"),
-        ({"label_dropout": 1.5}, "label_dropout: expected a share"),
-        ({"label_dropout": float("nan")}, "label_dropout: expected a share"),
+        ({"p_uncond": 1.5}, "p_uncond: expected a share"),
+        ({"p_uncond": float("nan")}, "p_uncond: expected a share"),
         ({"sampler": partial(diffusion.ddim, num_steps=21)}, "num_steps: expected 1 to 20"),
         ({"sampler": partial(diffusion.ancestral, variance=np.ones(3))}, "variance: expected"),
         (
             {
-                "schedule": diffusion.zero_terminal(ENDS_IN_NOISE),
-                "sampler": lambda d, s: diffusion.implicit(d, diffusion.on_times(s, diffusion.karras_times(s, 3))),
-                "read": diffusion.from_v,
+                "schedule": diffusion.rescale_zero_terminal_snr(ENDS_IN_NOISE),
+                "sampler": lambda d, s: diffusion.ddim_on_grid(d, diffusion.on_times(s, diffusion.karras_times(s, 3))),
+                "to_prediction": diffusion.from_v,
             },
             "the last ᾱ is 0",
         ),
-        ({"schedule": diffusion.zero_terminal(ENDS_IN_NOISE)}, "let the network predict v or x_0"),
+        ({"schedule": diffusion.rescale_zero_terminal_snr(ENDS_IN_NOISE)}, "let the network predict v or x_0"),
         (
             {
                 "network": Labelled(),
                 "num_classes": 3,
-                "guide": partial(diffusion.classifier_free_batched, weight=float("nan")),
+                "guide": partial(diffusion.classifier_free_batched, guidance_scale=float("nan")),
             },
             "weight: expected finite",
         ),

@@ -14,7 +14,9 @@ from genjax.nn import dropout, embedding, normalization
 from genjax.nn.unet import SimpleUNet, UNet
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})  # compiles faster
-DIGITS = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4, image_channels=1)
+DIGITS = UNet(
+    channels=8, channel_mults=(1, 2), num_res_blocks=1, attention_resolutions=(4,), groups=4, image_channels=1
+)
 
 
 def inputs(num, size=8, channels=1, dtype=jnp.float32):
@@ -99,7 +101,10 @@ def test_normalisations_equal_those_of_flax():
 
 
 def test_unet_predicts_zero_at_the_start():
-    (x, t), network = inputs(2), UNet(channels=4, multipliers=(1,), blocks=1, attention=(), groups=2, image_channels=1)
+    (x, t), network = (
+        inputs(2),
+        UNet(channels=4, channel_mults=(1,), num_res_blocks=1, attention_resolutions=(), groups=2, image_channels=1),
+    )
     y, params = jit(network.init_with_output)(jax.random.key(0), x, t)
     assert np.all(y == 0)
     zero = {path[-2].key for path, p in jax.tree_util.tree_leaves_with_path(params) if p.ndim > 1 and not np.any(p)}

@@ -30,7 +30,7 @@ def _bounds(settings: Any, told: vae.Config, model: vae_model.VAE) -> Score:
         batch = {**part, "image": images}
         weights = model.log_weights(model_keys, params, batch, settings.samples)
         found = {"elbo": variational.elbo(weights), "bound": variational.importance_weighted_bound(weights)}
-        return found | ({"exact": vae_model.log_evidence(model, params, batch)} if told.latents == 2 else {})
+        return found | ({"exact": vae_model.log_evidence(model, params, batch)} if told.latent_dim == 2 else {})
 
     return score
 
@@ -38,7 +38,7 @@ def _bounds(settings: Any, told: vae.Config, model: vae_model.VAE) -> Score:
 def _diffusion(settings: Any, told: ddpm.Config, model: ddpm_model.DDPM) -> Score:
     """Given the labels, where the model has some and ``labels`` does not leave them out."""
     process = lambda params, labels: (model.denoise(params, labels), ddpm.schedule(told))
-    labelled = bool(told.classes) and settings.labels
+    labelled = bool(told.num_classes) and settings.labels
     return _of_steps(settings, told, process, ddpm.variance(told), clip=ddpm.clip(told), labelled=labelled)
 
 
@@ -64,7 +64,7 @@ def _of_steps(
         bound_keys, spread_keys, probe_keys = random.split(keys, 3)
         images = pixels.from_level(pixels.to_level(data.scale(part["image"]), num_levels), num_levels)
         denoise, schedule = process(params, part["label"] if labelled else None)
-        found = likelihood.bound(
+        found = likelihood.vlb(
             denoise, schedule, bound_keys, images, variance=variance, num_levels=num_levels, clip=clip
         )
         row = {"vlb": -found.total, "prior": -found.prior, "steps": -found.steps[:, 1:].sum(1)}
@@ -72,7 +72,7 @@ def _of_steps(
         row |= {"nats": found.steps, "squared_error": found.squared_error / np.prod(images.shape[1:])}
         if settings.flow:
             spread, log_width = likelihood.dequantise(spread_keys, images, num_levels)
-            row["flow"] = likelihood.flow(denoise, schedule, probe_keys, spread) + log_width
+            row["flow"] = likelihood.ode_log_likelihood(denoise, schedule, probe_keys, spread) + log_width
         return row
 
     return score
