@@ -58,7 +58,7 @@ def naive(network: PixelCNN, side: int, params: Params, noise: jax.Array) -> jax
     """Sample by evaluating the whole network for every pixel."""
     num = len(noise)
 
-    def pixel(i: Any, images: jax.Array) -> jax.Array:
+    def pixel(i: jax.Array, images: jax.Array) -> jax.Array:
         logits = jnp.asarray(network.apply({"params": params}, images.reshape(num, side, side, 1)))
         white = noise[:, i] < jax.nn.sigmoid(logits.reshape(num, -1)[:, i])
         return images.at[:, i].set(jnp.where(white, 1.0, -1.0))

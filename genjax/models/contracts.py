@@ -6,19 +6,32 @@ dropout. Every ``build`` asks here, so that all models ask alike.
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Int
 
 from genjax import checks
-from genjax.types import Batch, Images, Key
+from genjax.types import Batch, Images, Key, Params
 
 Labels = Int[Array, " b"]
 """A class for each example."""
+
+Optimizer: TypeAlias = optax.GradientTransformation
+"""An optimizer of optax; ``model.optimizer(inner)`` makes the optimizer of a model's parameters."""
+
+
+@runtime_checkable
+class Sample(Protocol):
+    """``(key, params, num, labels=None) -> images``."""
+
+    def __call__(self, key: Key, params: Params, num: int, labels: Any = None) -> Images:
+        """Draw images; image i depends on (key, i) only."""
+        ...
 
 
 def shape_of(trial: Callable[[Key], Any]) -> Any:
