@@ -34,7 +34,7 @@ class Drawn:
     num_seeds: int = 3
     """How many."""
     variants: tuple[str, ...] = ("",)
-    """Other settings for the models, a row of the table for each: "", "r1=0", "game=hinge spectral"."""
+    """Other settings for the models, a row of the table for each: "", "r1_weight=0", "loss=hinge spectral_norm"."""
     name: str = ""
     """Of the table; the config's by default."""
     data_dir: str = ""

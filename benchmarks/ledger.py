@@ -38,7 +38,7 @@ RUNS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("edm", "digits", "", {"times": 500, "flow": True}),
     ("pixelcnn", "digits", "", {}),
     ("pixelrnn", "digits", "", {}),
-    ("vae", "digits", "likelihood=logistic levels=17 latents=8", {"samples": 500}),
+    ("vae", "digits", "likelihood=logistic levels=17 latent_dim=8", {"samples": 500}),
     ("vqvae", "digits", "likelihood=logistic levels=17", {}),
     ("pixelcnn", "codes", "", {}),
 )
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
         row.pop("by_time", None)
     path = quality.HERE / "results" / f"ledger-{settings.name}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    logging.say(table := evaluate.ledger(rows))
+    logging.log(table := evaluate.ledger(rows))
     quality.write_table(f"ledger {settings.name}", table)
 
 

@@ -83,7 +83,7 @@ ROWS = {
         ),
         Row(
             "small: gated, 7 layers of 16 with kernels of 5, softmax over 256 levels", "pixelcnn",
-            ("--config", "mnist", *SMALL, "--features", "16", "--layers", "7", "--kernel", "5"), 2_000, 0, 0,
+            ("--config", "mnist", *SMALL, "--features", "16", "--layers", "7", "--kernel-size", "5"), 2_000, 0, 0,
             GREY,
         ),
     ),
@@ -101,7 +101,7 @@ ROWS = {
         ),
         Row(
             "small: Diagonal BiLSTM, 2 layers of 16, binarised statically", "pixelrnn",
-            (*BINARIZED, "--layers", "2", "--batch-size", "32", "--lr", "3e-3", "--ema", "0.99"), 1_500, 0, 0,
+            (*BINARIZED, "--layers", "2", "--batch-size", "32", "--lr", "3e-3", "--ema-decay", "0.99"), 1_500, 0, 0,
             "79.20 (van den Oord et al. 2016a) with 7 layers",
         ),
         Row(

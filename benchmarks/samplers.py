@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
         )
         cost = EVALUATIONS.get(sampler, lambda steps: steps)(steps)
         rows.append({"sampler": sampler, "steps": steps, "evaluations": cost, **judges.numbers(drawn)})
-        logging.say(f"{sampler:15} {steps:5} steps  {cost:5} evaluations  Fréchet {rows[-1]['frechet']:.2f}")
+        logging.log(f"{sampler:15} {steps:5} steps  {cost:5} evaluations  Fréchet {rows[-1]['frechet']:.2f}")
         kept = _kept(path, found, rows)  # what is measured is kept, whatever comes after
         path.write_text(json.dumps({**found, "rows": [*kept, *rows]}, indent=1) + "\n", encoding="utf-8")
     found = json.loads(path.read_text(encoding="utf-8"))

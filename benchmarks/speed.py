@@ -53,13 +53,13 @@ def measure(suite: str, size: str, device: str, settings: harness.Settings) -> I
     """The cases of a suite, measured one after the other."""
     module = importlib.import_module(f"benchmarks.suites.{suite}")
     for case in module.cases(module.SIZES[size], device):
-        logging.say(f"{suite}: {case.name}")
+        logging.log(f"{suite}: {case.name}")
         found = harness.measure(case, settings)
         for row in found["rows"]:
             busy = "" if row["quiet"] else "  (busy)"
-            logging.say(f"  {report.time(row['seconds']):>9}  {row['times']:7.2f}x  {row['name']}{busy}")
+            logging.log(f"  {report.time(row['seconds']):>9}  {row['times']:7.2f}x  {row['name']}{busy}")
         for name, reason in found["failed"].items():
-            logging.say(f"  failed: {name}: {reason}")
+            logging.log(f"  failed: {name}: {reason}")
         yield found
 
 
@@ -84,7 +84,7 @@ def _one(settings: Speed, suite: str, folder: pathlib.Path, argv: Sequence[str])
     device = jax.default_backend()
     size = settings.size or device
     for name, packages in peers.absent().items():
-        logging.say(f"left out: {name}, because {' and '.join(packages)} is not installed")
+        logging.log(f"left out: {name}, because {' and '.join(packages)} is not installed")
     told, before = stamp.stamp(argv, work.SEED), time.perf_counter()
     chosen = harness.Settings(settings.repeats, settings.seconds, settings.without)
     found: list[dict[str, Any]] = []

@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
             total = bound(times, images(digits.heldout)).total
             row[name] = float(information.bits_per_dim(total.mean(), int(np.prod(run.shape))))
         rows.append(row)
-        logging.say(f"{count:4} steps: {row['even']:.3f} bits per dim at even times, {row['best']:.3f} at the best")
+        logging.log(f"{count:4} steps: {row['even']:.3f} bits per dim at even times, {row['best']:.3f} at the best")
     path = quality.HERE / "results" / "subschedules.json"
     path.write_text(json.dumps(rows) + "\n", encoding="utf-8")
     quality.write_table("subschedules", table(rows))

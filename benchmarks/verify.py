@@ -151,8 +151,8 @@ EXPERIMENTS = (
     Experiment("drawn-digits", "drawn --config digits --workdir {}", drawn),
     Experiment(
         "drawn-steady",
-        "drawn --config digits --name steady --models gan --variants '' r1=0 ema=0 game=minimax game=hinge "
-        "'r1=0 spectral' --workdir {}",
+        "drawn --config digits --name steady --models gan --variants '' r1_weight=0 ema_decay=0 loss=minimax "
+        "loss=hinge 'r1_weight=0 spectral_norm' --workdir {}",
         drawn,
     ),
     Experiment("returns", "returns --workdir {}", actor_critic),
@@ -281,7 +281,7 @@ def main(argv: Sequence[str]) -> None:
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page(found), encoding="utf-8")
         held = sum(row["held"] for row in rows)
-        logging.say(f"{name}: {held} of {len(rows)} held, {found[name]['minutes']} minutes")
+        logging.log(f"{name}: {held} of {len(rows)} held, {found[name]['minutes']} minutes")
 
 
 def _machine() -> dict[str, Any]:

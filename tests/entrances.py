@@ -33,13 +33,12 @@ from genjax.diffusion import editing, edm, grids, guidance, objectives, predicti
 from genjax.diffusion import likelihood as bounds
 from genjax.envs import ENVIRONMENTS
 from genjax.metrics import classes, distances, neighbours, roc
-from genjax.models import actor_critic, autoencoder, autoregressive, ddpm, gan, vae, vqvae
+from genjax.models import actor_critic, autoencoder, autoregressive, ddpm, gan_losses, policy_gradient, vae, vqvae
 from genjax.models import edm as edm_model
 from genjax.models import vdm as vdm_model
 from genjax.nn import mlp, pixelcnn, unet
 from genjax.theory import (
     bayes,
-    decisions,
     estimates,
     exponential_normal,
     families,
@@ -48,6 +47,7 @@ from genjax.theory import (
     likelihood,
     markov,
     mcmc,
+    mdp,
     pixels,
     simplex,
 )
@@ -78,20 +78,20 @@ APART = {
     "theory.series": "the arithmetic of information: tests/theory/test_information.py",
     "theory.tails": "the arithmetic of gaussian and families: tests/theory/test_gaussian.py",
     "theory.transitions": "what markov calls: tests/theory/test_markov.py",
-    "theory.simplex.table": "the check itself",
+    "theory.simplex.distribution": "the check itself",
     "theory.simplex.pair": "the check itself",
     "theory.simplex.same_outcomes": "the check itself",
-    "theory.simplex.check_lost": "the check itself",
+    "theory.simplex.check_underflow": "the check itself",
     "theory.simplex.check_logits": "the check itself",
-    "theory.simplex.floating": "the check itself",
-    "theory.simplex.rounding": "the check itself",
+    "theory.simplex.as_floating": "the check itself",
+    "theory.simplex.sum_tolerance": "the check itself",
     "theory.alphabets": "what huffman calls: tests/theory/test_huffman.py",
     "theory.levels.exp": "the arithmetic of pixels",
     "theory.levels.mean_level": "the arithmetic of pixels: tests/theory/test_pixels.py",
     "theory.levels.nearest": "the arithmetic of pixels",
-    "theory.levels.check_number": "the check itself",
-    "metrics.distances.sets": "the check itself",
-    "metrics.distances.unit": "inside the distances",
+    "theory.levels.check_num_levels": "the check itself",
+    "metrics.distances.point_sets": "the check itself",
+    "metrics.distances.power_of_two": "inside the distances",
     "theory.markov.simulate": "takes functions: tests/theory/test_markov.py",
     "theory.variational": "takes functions: tests/theory/test_variational.py",
     "theory.mcmc.metropolis_hastings": "takes functions: tests/theory/test_mcmc.py",
@@ -105,12 +105,21 @@ APART = {
     "diffusion.objectives.hybrid": "takes functions: tests/diffusion/test_objectives.py",
     "models.ddpm.optimizer": "takes functions: tests/models/test_ddpm.py",
     "models.contracts": "asks about networks: the tests of every model",
-    "models.gan.optimizer": "takes functions: tests/models/test_gan.py",
-    "models.vqvae.optimizer": "takes functions: tests/models/test_vqvae.py",
-    "models.actor_critic.probability_ratio": "inside the loss: tests/models/test_actor_critic.py",
+    "models.gan_losses.penalty": "takes functions: tests/models/test_gan.py",
+    "models.codebooks.codebook_loss": "inside the loss: tests/models/test_vqvae.py",
+    "models.codebooks.batch_means": "inside the loss: tests/models/test_vqvae.py",
+    "models.codebooks.smoothed_means": "inside a codebook: tests/models/test_vqvae.py",
+    "models.codebooks.split_dead_codes": "inside the loss: tests/models/test_vqvae.py",
+    "models.vqvae.commitment_loss": "inside the loss: tests/models/test_vqvae.py",
+    "models.vqvae.perplexity": "inside the loss: tests/models/test_vqvae.py",
+    "models.policy_gradient.probability_ratio": "inside the loss: tests/models/test_actor_critic.py",
     "models.gan.build": "takes networks: tests/models/test_gan.py",
     "models.vqvae.build": "takes networks: tests/models/test_vqvae.py",
-    "models.actor_critic.optimizer": "takes functions: tests/models/test_actor_critic.py",
+    "models.policy_gradient.policy_loss": "inside the loss: tests/models/test_actor_critic.py",
+    "models.policy_gradient.value_loss": "inside the loss: tests/models/test_actor_critic.py",
+    "models.policy_gradient.standardise": "inside a batch: tests/models/test_actor_critic.py",
+    "models.actor_critic.learning_batch": "takes functions: tests/models/test_actor_critic.py",
+    "models.rollouts": "takes functions: tests/models/test_actor_critic.py",
 }
 """Modules and functions that take no numbers, and where they are tested."""
 
@@ -233,7 +242,7 @@ def theory() -> None:
         value=f32([0.3]),
         **both,
     )
-    for name in ("exp_minus_line", "log_cdf", "inverse_mills_ratio"):
+    for name in ("expm1_minus_x", "log_cdf", "inverse_mills_ratio"):
         add(f"theory.gaussian.{name}", getattr(gaussian, name), x=f32(-1.0, 0.0, 2.0))
     add("theory.gaussian.inverse_log_cdf", gaussian.inverse_log_cdf, log_p=f32(-0.1, -3.0))
     add("theory.likelihood.bernoulli", likelihood.bernoulli, successes=3, trials=10)
@@ -251,28 +260,28 @@ def theory() -> None:
         data=POINTS[:, 0],
     )
     end = likelihood.fit(log_prob, 0.0, jnp.asarray(POINTS[:, 0]))
-    add("theory.likelihood.interval", lambda level: likelihood.interval(end, level), level=0.95)
+    add("theory.likelihood.confidence_interval", lambda level: likelihood.confidence_interval(end, level), level=0.95)
     add("theory.likelihood.ratio_test", likelihood.ratio_test, restricted=-10.0, full=-8.0, num_restrictions=1)
-    tables = lambda reward: decisions.Decisions(np.ones((2, 2, 2)) / 2, reward, np.ones(2) / 2, np.zeros(2, bool))
+    tables = lambda reward: mdp.MDP(np.ones((2, 2, 2)) / 2, reward, np.ones(2) / 2, np.zeros(2, bool))
     reward = f32([[0.0, 1.0], [0.5, 0.2]])
-    add("theory.decisions.check", lambda reward: decisions.check(tables(reward)), reward=reward)
+    add("theory.mdp.check", lambda reward: mdp.check(tables(reward)), reward=reward)
     add(
-        "theory.decisions.action_values",
-        lambda reward, values, discount: decisions.action_values(tables(reward), values, discount),
+        "theory.mdp.action_values",
+        lambda reward, values, discount: mdp.action_values(tables(reward), values, discount),
         reward=reward,
         values=f32(0.0, 1.0),
         discount=0.9,
     )
     add(
-        "theory.decisions.policy_values",
-        lambda reward, policy, discount: decisions.policy_values(tables(reward), policy, discount),
+        "theory.mdp.policy_values",
+        lambda reward, policy, discount: mdp.policy_values(tables(reward), policy, discount),
         reward=reward,
         policy=f32([[0.5, 0.5], [0.2, 0.8]]),
         discount=0.9,
     )
     add(
-        "theory.decisions.value_iteration",
-        lambda reward, discount: decisions.value_iteration(tables(reward), discount),
+        "theory.mdp.policy_iteration",
+        lambda reward, discount: mdp.policy_iteration(tables(reward), discount),
         reward=reward,
         discount=0.9,
     )
@@ -287,11 +296,8 @@ def theory() -> None:
     add("theory.markov.evolve", markov.evolve, transition=CHAIN, start=f32(1.0, 0.0), steps=3)
     add("theory.markov.total_variation", markov.total_variation, p=P, q=Q)
     add("theory.markov.detailed_balance", markov.detailed_balance, transition=CHAIN, distribution=f32(0.75, 0.25))
-    log_density = lambda x: -jnp.sum(x**2) / 2
-    for name in ("start", "start_with_gradient"):
-        add(f"theory.mcmc.{name}", lambda x, name=name: getattr(mcmc, name)(log_density, x), x=f32(0.5, 1.0))
-    for name in ("metropolis", "langevin", "adjusted_langevin"):
-        add(f"theory.mcmc.{name}", functools.partial(_walked, name), x=f32(0.5, 1.0), step_size=0.5)
+    for name in ("random_walk_metropolis", "langevin", "mala"):
+        add(f"theory.mcmc.{name}", functools.partial(_mcmc_step, name), position=f32(0.5, 1.0), step_size=0.5)
     add("theory.mcmc.effective_sample_size", mcmc.effective_sample_size, chain=POINTS[:, 0])
     add("theory.levels.to_level", lambda images: pixels.to_level(jnp.asarray(images), 17), images=f32(-1.0, 0.0, 1.0))
     add("theory.levels.from_level", lambda level: pixels.from_level(jnp.asarray(level), 17), level=np.array([0, 3, 16]))
@@ -330,11 +336,9 @@ def _drawn_of(family: Callable[[int], families.Family], num_dims: int) -> Any:
     return z, built.log_prob(q, z)
 
 
-def _walked(name: str, x: Any, step_size: Any) -> Any:
-    log_density = lambda x: -jnp.sum(x**2) / 2
-    kernel = getattr(mcmc, name)(log_density, step_size)
-    first = {"metropolis": mcmc.start, "adjusted_langevin": mcmc.start_with_gradient}.get(name)
-    return kernel(KEY, first(log_density, x) if first else x, None)[0]
+def _mcmc_step(name: str, position: Any, step_size: Any) -> Any:
+    algorithm = getattr(mcmc, name)(lambda x: -jnp.sum(x**2) / 2, step_size)
+    return algorithm.step(KEY, algorithm.init(position), None)[0]
 
 
 def _pixel_law(law: Callable[..., pixels.Likelihood], outputs: Any, images: Any, **arguments: Any) -> Any:
@@ -343,18 +347,18 @@ def _pixel_law(law: Callable[..., pixels.Likelihood], outputs: Any, images: Any,
 
 def metrics() -> None:
     """``genjax.metrics``."""
-    add("metrics.classes.balance", classes.balance, classes=np.array([0, 1, 1, 2]), wanted=P)
+    add("metrics.classes.balance", classes.balance, classes=np.array([0, 1, 1, 2]), target=P)
     add("metrics.classes.modes", classes.modes, points=POINTS, centres=OTHERS[:3], radius=2.0)
-    for name in ("frechet", "energy"):
+    for name in ("frechet_distance", "energy_distance"):
         add(f"metrics.distances.{name}", getattr(distances, name), a=POINTS, b=OTHERS)
-    add("metrics.distances.kernel", functools.partial(distances.kernel, KEY), a=POINTS, b=OTHERS)
+    add("metrics.distances.kernel_distance", functools.partial(distances.kernel_distance, KEY), a=POINTS, b=OTHERS)
     add("metrics.distances.standardise", distances.standardise, reference=POINTS)
-    add("metrics.neighbours.manifold", neighbours.manifold, real=POINTS, made=OTHERS, k=3)
-    add("metrics.neighbours.copies", neighbours.copies, train=POINTS, heldout=OTHERS, made=OTHERS[:4])
-    add("metrics.neighbours.nearest", neighbours.nearest, points=POINTS, others=OTHERS)
-    add("metrics.neighbours.radii", neighbours.radii, points=POINTS, k=3)
-    add("metrics.neighbours.distances", neighbours.distances, a=POINTS, b=OTHERS)
-    add("metrics.roc.curve", roc.curve, scores=POINTS[:, 0], strange=np.arange(12) % 3 == 0)
+    add("metrics.neighbours.prdc", neighbours.prdc, real=POINTS, generated=OTHERS, k=3)
+    add("metrics.neighbours.memorization", neighbours.memorization, train=POINTS, heldout=OTHERS, generated=OTHERS[:4])
+    add("metrics.neighbours.nearest_distances", neighbours.nearest_distances, points=POINTS, others=OTHERS)
+    add("metrics.neighbours.kth_neighbour_distances", neighbours.kth_neighbour_distances, points=POINTS, k=3)
+    add("metrics.neighbours.pairwise_distances", neighbours.pairwise_distances, a=POINTS, b=OTHERS)
+    add("metrics.roc.curve", roc.curve, scores=POINTS[:, 0], positive=np.arange(12) % 3 == 0)
 
 
 T = 10
@@ -655,30 +659,34 @@ def models() -> None:
         images=IMAGES,
         reconstructions=NOISE,
     )
-    add("models.vqvae.gradient_codebook", lambda size: vqvae.gradient_codebook(size) and 0.0, size=8)
+    add("models.codebooks.gradient_codebook", lambda size: vqvae.gradient_codebook(size) and 0.0, size=8)
     add(
-        "models.vqvae.ema_codebook",
+        "models.codebooks.ema_codebook",
         lambda **k: vqvae.ema_codebook(**k) and 0.0,
         size=8,
         decay=0.99,
         dead_code_threshold=0.0,
         epsilon=1e-5,
     )
-    add("models.gan.value", gan.value, real=f32(0.5, 1.0), fake=f32(-0.5, 0.0))
-    add("models.gan.optimal_discriminator", gan.optimal_discriminator, p=f32(0.5, 0.2), q=f32(0.1, 0.3))
+    add("models.gan_losses.value", gan_losses.value, real=f32(0.5, 1.0), fake=f32(-0.5, 0.0))
+    add("models.gan_losses.optimal_discriminator", gan_losses.optimal_discriminator, p=f32(0.5, 0.2), q=f32(0.1, 0.3))
     critic = lambda images: jnp.sum(images**2, (1, 2, 3))
     for name in ("gradient_penalty", "r1"):
-        add(f"models.gan.{name}", lambda images, name=name: getattr(gan, name)(critic, images), images=IMAGES)
+        add(
+            f"models.gan_losses.{name}",
+            lambda images, name=name: getattr(gan_losses, name)(critic, images),
+            images=IMAGES,
+        )
     add("models.classifier.build", lambda: 0.0)
     add("models.autoregressive.check_prefix", autoregressive.check_prefix, known=np.arange(4)[:, None] < np.full(4, 2))
     pixel = autoregressive.build(
-        pixelcnn.GatedPixelCNN(outputs=17, features=4, layers=1), pixels.categorical(17), SHAPE
+        pixelcnn.GatedPixelCNN(outputs=17, features=4, num_layers=1), pixels.categorical(17), SHAPE
     )
     add(
         "models.autoregressive.build",
         lambda temperature: (
             autoregressive.build(
-                pixelcnn.GatedPixelCNN(outputs=17, features=4, layers=1),
+                pixelcnn.GatedPixelCNN(outputs=17, features=4, num_layers=1),
                 pixels.categorical(17),
                 SHAPE,
                 temperature=temperature,
@@ -693,8 +701,8 @@ def models() -> None:
     series = {"reward": POINTS[:, 0], "value": POINTS[:, 1], "next_value": POINTS[:, 2]}
     ends = np.zeros(12, bool)
     add(
-        "models.actor_critic.advantages",
-        lambda discount, gae_lambda, **k: actor_critic.advantages(
+        "models.policy_gradient.advantages",
+        lambda discount, gae_lambda, **k: policy_gradient.advantages(
             **{n: jnp.asarray(v) for n, v in k.items()},
             terminated=jnp.asarray(ends),
             truncated=jnp.asarray(ends),
@@ -716,9 +724,9 @@ def models() -> None:
     }
     add(
         "models.actor_critic.build",
-        lambda **k: actor_critic.build(mlp.Tanh(env.num_actions, (4,)), mlp.Tanh(1, (4,)), env, **k) and 0.0,
+        lambda **k: actor_critic.build(mlp.MLP(env.num_actions, (4,)), mlp.MLP(1, (4,)), env, **k) and 0.0,
         **numbers,
-        clip=0.2,
+        clip_eps=0.2,
     )
 
 

@@ -26,7 +26,7 @@ from genjax.training import state
 from train import ddpm
 from train.checkpoint import store
 from train.checkpoint.lock import resolve
-from train.run import claims, config, diffusers_config, load, logging, optimizers, reads, usage
+from train.run import claims, conditions, config, diffusers_config, load, logging, optimizers, record, startup, usage
 from train.run import process as run_process
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -49,9 +49,9 @@ class Bridge:
     traceback: bool = False
     """Show where in the code an error arose."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "data": reads.needs(source=True),
-        "size": reads.needs(source=True),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "data": conditions.needs(source=True),
+        "size": conditions.needs(source=True),
     }
 
 
@@ -63,7 +63,7 @@ def read(settings: Bridge) -> None:
       UsageError: the workdir holds a run already, or the network or its process is not covered.
     """
     workdir, source = resolve(settings.workdir), pathlib.Path(settings.source)
-    if logging.run_id(workdir):
+    if record.run_id(workdir):
         raise config.UsageError(f"workdir {workdir}: it holds a run already; use another")
     claims.check_free(workdir)
     weights = source / "unet" if (source / "unet").is_dir() else source
@@ -79,11 +79,12 @@ def read(settings: Bridge) -> None:
     start = state.create(jax.tree.map(jnp.asarray, params), optimizers.adam(told)[0])
     name = uuid.uuid4().hex
     with store.Checkpoints(workdir, run_id=name) as checkpoints:
-        checkpoints.save(0, start, {"interval": logging.Interval().to_json()})
+        checkpoints.save(0, start, {"interval": logging.MetricAverage().to_json()})
         checkpoints.wait()
-        logging.imported(workdir, "ddpm", name, told, shape)
+        record.write_imported(workdir, "ddpm", name, told, shape)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    logging.say(f"{count:,} parameters of {source} in {workdir}; draw with python -m train.sample --workdir {workdir}")
+    sample = f"{startup.program('sample')} --workdir {workdir}"
+    logging.log(f"{count:,} parameters of {source} in {workdir}; draw with {sample}")
 
 
 def write(settings: Bridge) -> None:
@@ -115,7 +116,7 @@ def write(settings: Bridge) -> None:
             partial.rename(target)
     except OSError as error:
         raise config.UsageError(f"export {target}: {error.strerror}; name another folder") from error
-    logging.say(f"{settings.workdir} in {target}; read it with diffusers.DDPMPipeline.from_pretrained")
+    logging.log(f"{settings.workdir} in {target}; read it with diffusers.DDPMPipeline.from_pretrained")
 
 
 def _export(partial: pathlib.Path, process: Mapping[str, Any], described: Mapping[str, Any], params: Any) -> None:
@@ -205,7 +206,7 @@ def main(argv: Sequence[str]) -> None:
     settings, typed = config.command(Bridge, "bridge", argv)
     if bool(settings.source) == bool(settings.export):
         raise config.UsageError("source, export: expected one of them: --source FOLDER reads, --export FOLDER writes")
-    usage.refuse(reads.conditions(Bridge), settings, typed)
+    usage.refuse(conditions.table(Bridge), settings, typed)
     (read if settings.source else write)(settings)
 
 

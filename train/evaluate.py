@@ -21,6 +21,7 @@ from train import ddpm, edm, pixelcnn, pixelrnn, vae, vdm
 from train.run import (
     autoregressive,
     codes,
+    conditions,
     config,
     documents,
     files,
@@ -29,7 +30,6 @@ from train.run import (
     logging,
     networks,
     process,
-    reads,
     sources,
     usage,
 )
@@ -70,14 +70,14 @@ class Evaluate:
     traceback: bool = False
     """Show where in the code an error arose."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "samples": reads.of_runs("vae"),
-        "times": reads.of_runs("vdm", "edm"),
-        "levels": reads.of_runs("ddpm", "edm"),
-        "flow": reads.of_runs("ddpm", "edm"),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "samples": conditions.of_runs("vae"),
+        "times": conditions.of_runs("vdm", "edm"),
+        "levels": conditions.of_runs("ddpm", "edm"),
+        "flow": conditions.of_runs("ddpm", "edm"),
         "labels": (
-            *reads.of_runs("ddpm"),
-            reads.Condition(lambda asked: bool(asked.classes), "of a run that was trained with --classes"),
+            *conditions.of_runs("ddpm"),
+            conditions.Condition(lambda asked: bool(asked.num_classes), "of a run that was trained with --num-classes"),
         ),
         "data_dir": sources.OF_DATA_DIR,
     }
@@ -145,7 +145,7 @@ def _scores(settings: Evaluate, run: load.Record) -> dict[str, Any]:
         "samples": settings.samples,
         "dimensions": math.prod(shape),
     }
-    if getattr(told, "classes", 0):
+    if getattr(told, "num_classes", 0):
         row["labels"] = "given" if settings.labels else "not given"
     for name, value in found.items():
         row[name] = {
@@ -213,7 +213,7 @@ def main(argv: Sequence[str]) -> None:
         with documents.writing(out):
             files.replace(out, json.dumps(row, indent=1, allow_nan=False) + "\n")
     labels = f"; labels: {row['labels']}" if "labels" in row else ""
-    logging.say(f"{row['data']}, {row['split']}; pixels: {row['pixels']}{labels}")
+    logging.log(f"{row['data']}, {row['split']}; pixels: {row['pixels']}{labels}")
     titles = {"elbo": "ELBO", "bound": f"bound, K = {settings.samples}", "exact": "log p(x), quadrature"}
     titles |= {
         "vlb": "variational bound",
@@ -226,11 +226,11 @@ def main(argv: Sequence[str]) -> None:
     for name, title in titles.items():
         if name in row:
             value = row[name]
-            logging.say(
+            logging.log(
                 f"{title:22} {value['nats']:10.3f} ± {value['standard_error']:.3f} nats"
                 f"   {value['bits_per_dim']:.4f} bits per dim"
             )
-    logging.say(f"bits per dim ± standard error:\n{ledger([row])}")
+    logging.log(f"bits per dim ± standard error:\n{ledger([row])}")
 
 
 if __name__ == "__main__":

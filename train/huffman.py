@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     content = _content(source)
     out = pathlib.Path(settings.out) if settings.out else _beside(source, settings.restore)
     files.check_output(out)
-    if claims.of_a_run(out):
+    if claims.belongs_to_a_run(out):
         raise config.UsageError(f"--out {out}: belongs to a run; name another file")
     if out.exists() and out.samefile(source):
         raise config.UsageError(f"--out {out}: is the file itself, {source}; name another")
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
         files.replace(out, result)
     if not settings.restore:
         _report(content, len(result), time.monotonic() - started)
-    logging.say(f"{source} -> {out}")
+    logging.log(f"{source} -> {out}")
 
 
 def _content(source: pathlib.Path) -> bytes:
@@ -75,16 +75,16 @@ def _restored(source: pathlib.Path, packed: bytes) -> bytes:
 def _report(content: bytes, packed: int, seconds: float) -> None:
     """What the code costs beside what it must."""
     if not content:
-        return logging.say(f"the file is empty: 0 -> {packed} bytes; it restores the file")
+        return logging.log(f"the file is empty: 0 -> {packed} bytes; it restores the file")
     counts = np.bincount(np.frombuffer(content, np.uint8), minlength=256)
     frequencies = {byte: int(count) for byte, count in enumerate(counts) if count}
     length = huffman.expected_length(huffman.code(frequencies), frequencies)
     entropy = float(information.entropy_bits(counts / counts.sum()))
-    logging.say(f"entropy of the bytes   {entropy:.4f} bits per symbol")
-    logging.say(f"Huffman's code         {length:.4f} bits per symbol")
-    logging.say(f"the file with header   {8 * packed / len(content):.4f} bits per symbol")
+    logging.log(f"entropy of the bytes   {entropy:.4f} bits per symbol")
+    logging.log(f"Huffman's code         {length:.4f} bits per symbol")
+    logging.log(f"the file with header   {8 * packed / len(content):.4f} bits per symbol")
     share = f"{packed / len(content):.1%}, {len(content) / packed:.2f} to 1"
-    logging.say(f"{len(content)} -> {packed} bytes ({share}) in {seconds:.2f} s; it restores the file, byte for byte")
+    logging.log(f"{len(content)} -> {packed} bytes ({share}) in {seconds:.2f} s; it restores the file, byte for byte")
 
 
 def _beside(source: pathlib.Path, restore: bool) -> pathlib.Path:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from genjax import data
 from train import panel, sample
-from train.run import codes, config, documents, files, load, logging, process, reads, sources, usage
+from train.run import codes, conditions, config, documents, files, load, logging, process, sources, usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Judge:
     traceback: bool = False
     """Show where in the code an error arose."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "classifier": reads.needs(inception=""),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "classifier": conditions.needs(inception=""),
         "data_dir": sources.OF_DATA_DIR,
     }
 
@@ -125,16 +125,16 @@ def main(argv: Sequence[str]) -> None:
     if out:
         with documents.writing(out):
             files.replace(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
-    logging.say(f"{found['workdir']}: {found['num']} images, seen by features {found['features']}; {found['frechet']}")
-    logging.say(f"{'':12} {'drawn':>12} {'held out':>12}")
+    logging.log(f"{found['workdir']}: {found['num']} images, seen by features {found['features']}; {found['frechet']}")
+    logging.log(f"{'':12} {'drawn':>12} {'held out':>12}")
     shares = found["drawn"].get("shares")
     for name, value in found["drawn"].items():
         if name == "shares":
             continue
         one, other = (v[0] if isinstance(v, list) else v for v in (value, found["floor"][name]))
-        logging.say(f"{name:12} {one:12.4f} {other:12.4f}")
+        logging.log(f"{name:12} {one:12.4f} {other:12.4f}")
     if shares:
-        logging.say(f"class shares {shares}")
+        logging.log(f"class shares {shares}")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def of_classifier(workdir: str, data_dir: str) -> tuple[Eyes, Any]:
         return features, logits.argmax(1)
 
     title = f"of a classifier of {told.data}, {told.features} of them, trained for {told.steps} steps"
-    return Eyes(title, "Fréchet classifier distance", see, told.classes, run.shape, run), told
+    return Eyes(title, "Fréchet classifier distance", see, told.num_classes, run.shape, run), told
 
 
 def of_inception(weights: str) -> Eyes:
@@ -123,17 +123,17 @@ def panel(eyes: Eyes, told: Any, k: int) -> Panel:
         pick = lambda points, most: points[np.random.default_rng(0).permutation(len(points))[:most]]
         most = min(MOST, len(images), len(train))
         standard, other = distances.standardise(train_features, train_features, features)
-        kernel = distances.kernel(jax.random.key(0), standard, other)
+        kernel = distances.kernel_distance(jax.random.key(0), standard, other)
         scores: Numbers = {
-            "frechet": distances.frechet(train_features, features),
+            "frechet": distances.frechet_distance(train_features, features),
             "kernel": [float(kernel.mean), float(kernel.standard_error)],
-            **neighbours.manifold(pick(train_features, most), pick(features, most), k=k)._asdict(),
+            **neighbours.prdc(pick(train_features, most), pick(features, most), k=k)._asdict(),
         }
         if found is not None and train_classes is not None:
             wanted = np.bincount(train_classes, minlength=eyes.num_classes) / len(train)
             shares = classes.balance(found, wanted)
             scores |= {"classes": shares.covered, "class_kl": shares.kl, "shares": shares.shares.round(4).tolist()}
-        copied = neighbours.copies(flat(train), flat(pick(held, COPIES)), flat(pick(images, COPIES)))
+        copied = neighbours.memorization(flat(train), flat(pick(held, COPIES)), flat(pick(images, COPIES)))
         return scores | {f"copies_{name}": value for name, value in copied._asdict().items()}
 
     def floor(num: int) -> Numbers:

@@ -14,9 +14,9 @@ import numpy as np
 from genjax import diffusion, random
 from genjax.diffusion import likelihood
 from train import ddpm, edm, gan, pixelcnn, pixelrnn, vae, vdm
-from train.run import autoregressive, codes, config, documents, files, load, logging, plots, process, reads, usage
+from train.run import autoregressive, codes, conditions, config, documents, files, load, logging, plots, process, usage
 
-CHAINS = reads.of_runs("ddpm", "vdm", "edm")
+CHAINS = conditions.of_runs("ddpm", "vdm", "edm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Sample:
     bound least (Watson et al. 2021) and wants --terms. trailing by default: it begins at noise whatever the steps."""
     terms: str = ""
     """The JSON that train.evaluate wrote of this run: ancestral then takes the optimal variances (Bao et al. 2022)."""
-    guidance: float | None = None
+    guidance_scale: float | None = None
     """How much the label counts, of a train.ddpm with classes: 0 not at all, 1 as in the data, more for purer images of
     it, below 0 for images of anything else. Default: the run's."""
     temperature: float | None = None
@@ -61,34 +61,36 @@ class Sample:
     traceback: bool = False
     """Show where in the code an error arose."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
         "sampler": CHAINS,
         "steps": CHAINS,
-        "eta": CHAINS + reads.needs(sampler="ddim"),
+        "eta": CHAINS + conditions.needs(sampler="ddim"),
         "spacing": (
-            *reads.of_runs("ddpm"),
-            reads.Condition(
+            *conditions.of_runs("ddpm"),
+            conditions.Condition(
                 lambda asked: bool(asked.steps) or asked.sampler not in ("", "ancestral"),
                 "with --steps, or with a --sampler other than ancestral",
             ),
         ),
         "terms": (
-            *reads.of_runs("ddpm"),
-            reads.Condition(
+            *conditions.of_runs("ddpm"),
+            conditions.Condition(
                 lambda asked: asked.spacing == "best" or asked.sampler in ("", "ancestral"),
                 "with --sampler ancestral or --spacing best",
             ),
-            reads.Condition(
+            conditions.Condition(
                 lambda asked: asked.spacing == "best" or asked.variance != "learned",
                 "of a run whose network does not say the variances itself, or with --spacing best",
             ),
         ),
-        "guidance": (
-            *reads.of_runs("ddpm"),
-            reads.Condition(lambda asked: bool(asked.classes), "of a run that was trained with --classes"),
+        "guidance_scale": (
+            *conditions.of_runs("ddpm"),
+            conditions.Condition(lambda asked: bool(asked.num_classes), "of a run that was trained with --num-classes"),
         ),
-        "temperature": reads.of_runs("pixelcnn", "pixelrnn"),
-        "columns": (reads.Condition(lambda asked: not asked.out.lower().endswith(".npz"), "with --out of a .png"),),
+        "temperature": conditions.of_runs("pixelcnn", "pixelrnn"),
+        "columns": (
+            conditions.Condition(lambda asked: not asked.out.lower().endswith(".npz"), "with --out of a .png"),
+        ),
     }
 
 
@@ -145,15 +147,15 @@ def _sampler(settings: Sample, run: load.Record):
         if pixelwise:
             told = _told(settings, told, "temperature")
         ours = SCRIPTS[run.script].model(told, run.shape)
-        classes = getattr(told, "classes", 0)
+        classes = getattr(told, "num_classes", 0)
         labels = lambda num, first: (first + jnp.arange(num)) % classes if classes else None
         seen = functools.partial(autoregressive.visible, told) if pixelwise else (lambda images: images)
         return (lambda k, p, num, first: seen(ours.sample(k, p, num, labels(num, first)))), ours.init
-    told = _told(settings, run.settings, "guidance")
+    told = _told(settings, run.settings, "guidance_scale")
     model = ddpm.model(
         told, run.shape, _chain(dataclasses.replace(settings, sampler=settings.sampler or "ancestral"), told)
     )
-    of = lambda num, first: (first + jnp.arange(num)) % told.classes if told.classes else None
+    of = lambda num, first: (first + jnp.arange(num)) % told.num_classes if told.num_classes else None
     return (lambda keys, params, num, first: model.sample(keys, params, num, None, of(num, first))), model.init
 
 
@@ -180,7 +182,7 @@ def main(argv: Sequence[str]) -> None:
         else:
             columns = settings.columns or -(-len(images) // max(1, round(len(images) ** 0.5)))
             plots.save(out, plots.tile(images, columns))
-    logging.say(f"{len(images)} images in {settings.out}")
+    logging.log(f"{len(images)} images in {settings.out}")
 
 
 def _chain(settings: Sample, run: ddpm.Config):

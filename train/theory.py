@@ -110,7 +110,7 @@ def divergence(path: pathlib.Path, key: jax.Array) -> None:
 def coin_likelihood(path: pathlib.Path, key: jax.Array) -> None:
     """The likelihood of 30 heads in 100, its maximum and interval; and how often such intervals cover."""
     toss = lambda logit, x: jnp.where(x, jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit))
-    interval = jax.jit(jax.vmap(lambda x: jnp.stack(likelihood.interval(likelihood.fit(toss, 0.0, x)))))
+    interval = jax.jit(jax.vmap(lambda x: jnp.stack(likelihood.confidence_interval(likelihood.fit(toss, 0.0, x)))))
     lower, upper = jax.nn.sigmoid(interval(jnp.arange(100)[None] < 30)[0])
     theta = np.linspace(0.01, 0.99, 981)
     log_likelihood = 30 * np.log(theta) + 70 * np.log1p(-theta)
@@ -251,15 +251,15 @@ def main(argv: Sequence[str]) -> None:
         )
     table = numbers()
     width = max(len(name) for name, _, _ in table)
-    logging.say(f"{'':{width}}  {'the notes':>14}  here")
+    logging.log(f"{'':{width}}  {'the notes':>14}  here")
     for name, printed, ours in table:
-        logging.say(f"{name:{width}}  {printed:>14}  {ours:.6g}")
+        logging.log(f"{name:{width}}  {printed:>14}  {ours:.6g}")
     text = json.dumps([{"what": name, "notes": printed, "here": str(ours)} for name, printed, ours in table], indent=1)
     with documents.writing(folder / "numbers.json"):
         files.replace(folder / "numbers.json", text + "\n")
     for i, (name, draw) in enumerate(FIGURES.items()):
         draw(folder / f"{name}.png", jax.random.fold_in(jax.random.key(settings.seed), i))
-        logging.say(f"{folder / name}.png")
+        logging.log(f"{folder / name}.png")
 
 
 if __name__ == "__main__":

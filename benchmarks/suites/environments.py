@@ -84,8 +84,8 @@ def _stepping(size: Size) -> harness.Case:
 def _learning(size: Size, device: str) -> harness.Case:
     """A step of A2C: a rollout and the gradient of it."""
     copies, length = size.rollout
-    chosen = actor_critic.Config(batch_size=copies, rollout=length)
-    ours, optimizer = actor_critic.model(chosen), actor_critic.build(chosen, (1, 1, 1)).optimizer[0]
+    chosen = actor_critic.Config(batch_size=copies, rollout_length=length)
+    ours, optimizer = actor_critic.model(chosen), actor_critic.build(chosen, (1, 1, 1)).optimizer
     params = jax.jit(ours.init)(jax.random.key(work.SEED))
     first = state.create(params, optimizer)
     rows, key = {"image": jnp.zeros((copies, 1), jnp.uint8)}, jax.random.key(work.SEED)
@@ -99,7 +99,7 @@ def _learning(size: Size, device: str) -> harness.Case:
             length,
             rate=chosen.lr,
             discount=chosen.discount,
-            trace=chosen.trace,
+            trace=chosen.gae_lambda,
             where=notes.device(device),
         )
 

@@ -42,7 +42,7 @@ SIZES = {
 
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
     """The cases, one at a time."""
-    network = PixelCNN(1, features=size.features, blocks=size.blocks)
+    network = PixelCNN(1, features=size.features, num_blocks=size.blocks)
     for num in size.batches:
         yield _drawing(network, size.side, num, device)
 

@@ -49,7 +49,7 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
 
 def _epoch(size: Size, hidden: int, latents: int, device: str, notes: Any) -> harness.Case:
     steps, images = size.images // size.batch, work.random_images(size.images, SHAPE)
-    ours = vae.model(vae.Config(hidden=(hidden,), latents=latents), SHAPE)
+    ours = vae.model(vae.Config(hidden=(hidden,), latent_dim=latents), SHAPE)
     params = jax.jit(ours.init)(jax.random.key(work.SEED))
     at_once, in_turn = work.training(params, ours.loss, optax.adam(1e-3), images, size.batch, steps)
 

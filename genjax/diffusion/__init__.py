@@ -34,6 +34,7 @@ from genjax.diffusion.schedules import (
     sigmoid_schedule,
 )
 from genjax.diffusion.solvers import dpm_solver, dpm_solver_sde, heun, invert, pndm
+from genjax.lazy import attach
 
 __all__ = [
     "Denoise",
@@ -95,3 +96,5 @@ __all__ = [
     "vlb",
     "with_learned_variance",
 ]
+
+__dir__ = attach(__name__, __all__)[1]

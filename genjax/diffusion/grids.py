@@ -76,7 +76,7 @@ def check_start(alpha: Any, sigma: Any, cond: Any) -> None:
       sigma: σ at the start.
       cond: conditioning value at the start, for the message.
     """
-    if checks.known(alpha, sigma) and (nats := 0.5 * math.log1p(float(alpha / sigma) ** 2)) > MAX_START_NATS:
+    if checks.is_concrete(alpha, sigma) and (nats := 0.5 * math.log1p(float(alpha / sigma) ** 2)) > MAX_START_NATS:
         alpha_bar = float(alpha**2 / (alpha**2 + sigma**2))
         warnings.warn(
             f"the chain begins at {float(cond):g}, where a share ᾱ = {alpha_bar:.3g} of the image is left: up to "
@@ -98,7 +98,7 @@ def check(grid: Grid) -> None:
     shapes = [np.shape(table) for table in grid]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1 or shapes[0][0] < 2:
         raise ValueError(f"grid: expected three tables [K + 1] of at least two places, got the shapes {shapes}")
-    if not checks.known(grid):
+    if not checks.is_concrete(grid):
         return
     for name, table in grid._asdict().items():
         checks.finite(f"grid.{name}", table)

@@ -133,7 +133,7 @@ def vlb_term(
     log_variance = _log_variance(schedule, variance, prediction, t, images)
     ratio = at(logarithm(process.posterior_variance_clipped(schedule)), t, images) - log_variance
     difference = process.posterior(schedule, prediction.x0 - images, jnp.zeros_like(x_t), t).mean
-    step = gaussian.exp_minus_line(ratio) + difference**2 * jnp.exp(-log_variance)
+    step = gaussian.expm1_minus_x(ratio) + difference**2 * jnp.exp(-log_variance)
     decoder = -log_decoder(images, prediction.x0, 0.5 * log_variance, num_levels)
     return jnp.where(jnp.asarray(t) > 0, 0.5 * _sum(step), _sum(decoder))
 

@@ -70,7 +70,7 @@ def from_noise(schedule: Schedule, noise: Arrays, x_t: Arrays, t: Times) -> Pred
       ValueError: nothing of the image is left at one of the times, or may be if the times are traced.
     """
     empty = schedule.zero_snr_times
-    if empty.size and (not checks.known(t) or np.isin(t, empty).any()):
+    if empty.size and (not checks.is_concrete(t) or np.isin(t, empty).any()):
         raise ValueError(
             f"noise: nothing of the image is left at time {empty[0]}, ᾱ = 0, so noise (or the score) does not tell x_0 "
             "there; let the network predict v or x_0, as from_v and from_x0 read them"

@@ -207,7 +207,7 @@ def require_prediction(denoise: Denoise, grid: grids.Grid) -> Denoise:
     Raises:
       ValueError: the denoiser returns ε alone and α = 0 at some place, when the chain runs.
     """
-    if not checks.known(grid) or np.asarray(grid.alpha).min() >= MIN_ALPHA:
+    if not checks.is_concrete(grid) or np.asarray(grid.alpha).min() >= MIN_ALPHA:
         return denoise
 
     def checked(x: Arrays, cond: Times) -> Prediction:

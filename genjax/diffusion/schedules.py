@@ -67,11 +67,8 @@ class Schedule(NamedTuple):
     @property
     def zero_snr_times(self) -> Int[np.ndarray, " _"]:
         """The times at which nothing of the image is left: the last or none. A traced schedule counts as without."""
-        return (
-            np.flatnonzero(np.asarray(self.sqrt_alpha_bar) < MIN_ALPHA)
-            if checks.known(self.alpha_bar)
-            else np.zeros(0, int)
-        )
+        known = checks.is_concrete(self.alpha_bar)
+        return np.flatnonzero(np.asarray(self.sqrt_alpha_bar) < MIN_ALPHA) if known else np.zeros(0, int)
 
 
 def from_beta(beta: Any) -> Schedule:
@@ -181,7 +178,7 @@ def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:
     Raises:
       ValueError: the schedule has one step alone, or is traced.
     """
-    if not checks.known(schedule):
+    if not checks.is_concrete(schedule):
         raise ValueError("schedule: expected known numbers, got a traced schedule; rescale it outside jit")
     if schedule.num_steps < 2:
         raise ValueError("schedule: expected at least 2 steps, as the first keeps its noise and the last is all noise")

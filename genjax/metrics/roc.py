@@ -1,4 +1,4 @@
-"""Telling two kinds apart by a score: the receiver operating characteristic (Fawcett 2006)."""
+"""Receiver operating characteristic of a score (Fawcett 2006)."""
 
 from typing import Any, NamedTuple
 
@@ -8,46 +8,46 @@ from jaxtyping import Float
 from genjax import checks
 
 
-class Curve(NamedTuple):
-    """What share of each kind lies above each threshold, from the highest threshold down.
+class ROC(NamedTuple):
+    """Error rates at each threshold, from the highest threshold down.
 
-    Fields:
-      false_positive: share of the ordinary ones that are taken for strange; from 0 to 1.
-      true_positive: share of the strange ones that are found; from 0 to 1.
-      area: under the curve: the chance that a strange one scores above an ordinary one, ties counting half.
+    Attributes:
+      fpr: false positive rate: share of the negatives above the threshold, from 0 to 1.
+      tpr: true positive rate: share of the positives above the threshold, from 0 to 1.
+      auc: area under the curve: probability that a positive scores above a negative, ties counting half.
     """
 
-    false_positive: Float[np.ndarray, " t"]
-    true_positive: Float[np.ndarray, " t"]
-    area: float
+    fpr: Float[np.ndarray, " t"]
+    tpr: Float[np.ndarray, " t"]
+    auc: float
 
 
-def curve(scores: Any, strange: Any) -> Curve:
-    """The curve of a score that should be high for the strange ones.
+def curve(scores: Any, positive: Any) -> ROC:
+    """The curve of a score that should be high for the positives.
 
-    >>> curve(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])).area
+    >>> curve(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])).auc
     0.75
 
     Args:
-      scores: [n] numbers of any type; infinite ones are above or below all others, and tie.
-      strange: [n] truth values, or whole numbers 0 and 1.
+      scores: numbers of any type [n]; infinite scores lie above or below all others, and tie with each other.
+      positive: truth values [n], or integers 0 and 1.
 
     Raises:
-      ValueError: one of the kinds is missing; a score is not a number; or the two are not lists of one length.
+      ValueError: one of the classes is missing; a score is NaN; or the arguments are not lists of one length.
     """
-    scores, strange = np.asarray(scores), np.asarray(strange)
-    if scores.ndim != 1 or scores.shape != strange.shape:
-        raise ValueError(f"strange: expected one for each of the scores [n], got {strange.shape} for {scores.shape}")
-    if strange.dtype != bool:
-        checks.integers("strange", strange, 0, 2)
-        strange = strange.astype(bool)
+    scores, positive = np.asarray(scores), np.asarray(positive)
+    if scores.ndim != 1 or scores.shape != positive.shape:
+        raise ValueError(f"positive: expected one for each of the scores [n], got {positive.shape} for {scores.shape}")
+    if positive.dtype != bool:
+        checks.integers("positive", positive, 0, 2)
+        positive = positive.astype(bool)
     checks.within("scores", scores)
-    if strange.all() or not strange.any():
-        raise ValueError(f"strange: expected both kinds, got {int(strange.sum())} strange of {len(strange)}")
+    if positive.all() or not positive.any():
+        raise ValueError(f"positive: expected both classes, got {int(positive.sum())} positives of {len(positive)}")
     order = np.argsort(scores, kind="stable")[::-1]
-    falling = scores[order]
-    last = np.append(falling[1:] != falling[:-1], True)  # equal scores cross the threshold together
-    found, mistaken = np.cumsum(strange[order])[last], np.cumsum(~strange[order])[last]
-    true_positive = np.concatenate([[0], found / found[-1]])
-    false_positive = np.concatenate([[0], mistaken / mistaken[-1]])
-    return Curve(false_positive, true_positive, float(np.trapezoid(true_positive, false_positive)))
+    descending = scores[order]
+    last = np.append(descending[1:] != descending[:-1], True)  # equal scores cross the threshold together
+    true_positives, false_positives = np.cumsum(positive[order])[last], np.cumsum(~positive[order])[last]
+    tpr = np.concatenate([[0], true_positives / true_positives[-1]])
+    fpr = np.concatenate([[0], false_positives / false_positives[-1]])
+    return ROC(fpr, tpr, float(np.trapezoid(tpr, fpr)))

@@ -156,7 +156,7 @@ def check_prefix(known: Mask) -> None:
     Raises:
       ValueError: naming the first pixel that is known after one that is not.
     """
-    if not checks.known(known):
+    if not checks.is_concrete(known):
         return
     flat = np.asarray(known).reshape(-1)
     first = int(np.argmin(flat)) if not flat.all() else flat.size

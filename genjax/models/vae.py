@@ -83,7 +83,7 @@ def rate(q: DiagGaussian, free_bits: Number = 0.0) -> Float[Array, " b"]:
     Raises:
       ValueError: ``free_bits`` is negative or not finite.
     """
-    checks.weight("free_bits", free_bits)
+    checks.nonnegative("free_bits", free_bits)
     each = gaussian.kl_standard(DiagGaussian(q.mean[..., None], q.log_std[..., None]))
     return jnp.sum(jnp.maximum(each, free_bits), -1)
 
@@ -112,8 +112,8 @@ def build(
       ValueError: the networks' outputs do not fit, or ``beta`` or ``free_bits`` is negative or not finite.
     """
     checks.counts("shape", shape, length=3)
-    checks.weight("beta", beta)
-    checks.weight("free_bits", free_bits)
+    checks.nonnegative("beta", beta)
+    checks.nonnegative("free_bits", free_bits)
     num_classes = getattr(encoder, "num_classes", 0)
     outputs = (*shape[:2], likelihood.num_outputs(shape[2]))
 
@@ -152,7 +152,7 @@ def build(
         z = gaussian.sample(random.example_keys(key, images.shape[0]), q)
         distortion = -likelihood.log_prob(output(params, z, labels), images)
         weight = batch.get("beta", beta)
-        checks.weight("beta", weight)
+        checks.nonnegative("beta", weight)
         metrics = {"distortion": distortion.mean(), "rate": rate(q).mean()}
         return jnp.mean(distortion + weight * rate(q, free_bits)), metrics
 
@@ -229,7 +229,7 @@ def log_evidence(
     found = quadrature.log_integral(
         lambda z: model.log_joint(params, batch, z), num, width=width, num_points=num_points, tolerance=tolerance
     )
-    if checks.known(found) and not found.converged.all():
+    if checks.is_concrete(found) and not found.converged.all():
         i = int(jnp.argmin(found.converged))
         raise ValueError(
             f"num_points: {num_points} do not resolve the posterior of image {i}: its value, {found.log_value[i]:g}, "

@@ -4,7 +4,6 @@ from genjax.lazy import attach
 
 __all__ = [
     "bayes",
-    "decisions",
     "estimates",
     "exponential_normal",
     "families",
@@ -14,6 +13,7 @@ __all__ = [
     "likelihood",
     "markov",
     "mcmc",
+    "mdp",
     "pixels",
     "quadrature",
     "simplex",

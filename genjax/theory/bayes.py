@@ -43,7 +43,7 @@ def joint(prior: Numbers, conditional: Numbers) -> Table:
     if np.shape(conditional)[:-1] != np.shape(prior):
         expected = f"the axes {np.shape(prior)} of the prior and one more"
         raise ValueError(f"conditional: expected {expected}, got {np.shape(conditional)}")
-    return _whole("prior", prior)[..., None] * simplex.table("conditional", conditional)
+    return _whole("prior", prior)[..., None] * simplex.distribution("conditional", conditional)
 
 
 def marginal(table: Numbers, axes: tuple[int, ...]) -> Table:
@@ -78,7 +78,7 @@ def conditional(table: Numbers, given: tuple[int, ...]) -> Table:
     p = _whole("table", table)
     kept = _axes("given", given, p.ndim)
     others = tuple(axis for axis in range(p.ndim) if axis not in kept)
-    if simplex.known(table):  # in float64: what float32 takes for 0 is a condition too
+    if checks.is_concrete(table):  # in float64: what float32 takes for 0 is a condition too
         wide = np.asarray(table, np.float64)
         unit = wide.max(others, keepdims=True, initial=0)
         parts = wide / np.where(unit > 0, unit, 1)
@@ -108,7 +108,7 @@ def posterior(prior: Numbers, likelihood: Numbers) -> Table:
         )
     p = _whole("prior", prior)
     checks.real("likelihood", likelihood)
-    if simplex.known(prior, likelihood):
+    if checks.is_concrete(prior, likelihood):
         seen = np.asarray(likelihood, np.float64)
         checks.finite("likelihood", likelihood)
         if np.any(seen < 0):
@@ -119,7 +119,7 @@ def posterior(prior: Numbers, likelihood: Numbers) -> Table:
             logits = np.log(np.asarray(prior, np.float64)) + np.log(seen)
         return _softmax(jnp.asarray(logits - logits.max(), p.dtype))
     with_zeros = lambda x: jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)), -jnp.inf)
-    return _softmax(with_zeros(p) + with_zeros(simplex.floating(likelihood)))
+    return _softmax(with_zeros(p) + with_zeros(simplex.as_floating(likelihood)))
 
 
 def log_posterior(log_prior: Numbers, log_likelihood: Numbers) -> Table:
@@ -138,10 +138,10 @@ def log_posterior(log_prior: Numbers, log_likelihood: Numbers) -> Table:
     if np.shape(log_likelihood) != np.shape(log_prior) or not np.ndim(log_prior):
         shapes = f"{np.shape(log_prior)} and {np.shape(log_likelihood)}"
         raise ValueError(f"log_prior, log_likelihood: expected the same axes, one at least, got {shapes}")
-    a, b = simplex.floating(log_prior), simplex.floating(log_likelihood)
+    a, b = simplex.as_floating(log_prior), simplex.as_floating(log_likelihood)
     for name, x in (("log_prior", log_prior), ("log_likelihood", log_likelihood)):
         checks.within(name, x, high=np.finfo(np.float64).max)
-    if not simplex.known(log_prior, log_likelihood):
+    if not checks.is_concrete(log_prior, log_likelihood):
         return _softmax(a + b)
     logits = np.asarray(log_prior, np.float64) + np.asarray(log_likelihood, np.float64)
     if not np.any(logits > -np.inf):
@@ -178,14 +178,14 @@ def independent(table: Numbers, x: int, y: int, given: tuple[int, ...] = (), *, 
       ValueError: as ``dependence``; the tolerance is negative, or the table is not known.
     """
     checks.within("tolerance", tolerance, 0)
-    if not simplex.known(table):
+    if not checks.is_concrete(table):
         raise ValueError("table: expected known values, got a tracer; in jit compare dependence")
     return bool(dependence(table, x, y, given) <= tolerance)
 
 
 def _whole(name: str, table: Numbers) -> Table:
     """A distribution over all of its axes."""
-    return simplex.table(name, table, tuple(range(np.ndim(table))))
+    return simplex.distribution(name, table, tuple(range(np.ndim(table))))
 
 
 def _axes(name: str, axes: Any, ndim: int) -> tuple[int, ...]:

@@ -13,10 +13,10 @@ from genjax import lapack
 from genjax.theory import series, transitions
 
 
-def law(transition: Float[np.ndarray, "s s"], first: int) -> Float[np.ndarray, " s"]:
+def stationary_on_host(transition: Float[np.ndarray, "s s"], first: int) -> Float[np.ndarray, " s"]:
     """π on the host.
 
-    >>> law(np.array([[0.0, 1.0], [0.5, 0.5]]), 0).round(3).tolist()
+    >>> stationary_on_host(np.array([[0.0, 1.0], [0.5, 0.5]]), 0).round(3).tolist()
     [0.333, 0.667]
     """
     size = len(transition)
@@ -33,7 +33,7 @@ def law(transition: Float[np.ndarray, "s s"], first: int) -> Float[np.ndarray, "
     return back
 
 
-def traced(transition: Float[Array, "s s"]) -> Float[Array, " s"]:
+def stationary_in_jit(transition: Float[Array, "s s"]) -> Float[Array, " s"]:
     """π in ``jit`` and ``vmap``, with the gradient of a linear solve; NaN where no state is reached from every other.
 
     π_j Σ_{i≠j} P_ji = Σ_{i≠j} π_i P_ij: what flows out of a state flows in. One of these equations follows from the
@@ -45,7 +45,7 @@ def traced(transition: Float[Array, "s s"]) -> Float[Array, " s"]:
     first = jnp.argmax(from_everywhere)  # one of the closed class
     balance = (jnp.diag(moving.sum(1)) - moving).T.at[first].add(1 / size)
     solved = lapack.solve(balance, jax.nn.one_hot(first, size, dtype=moving.dtype)[:, None] / size)[:, 0]
-    law = series.with_slope(_eliminated(jax.lax.stop_gradient(moving), first), solved)
+    law = series.with_gradient_of(_eliminated(jax.lax.stop_gradient(moving), first), solved)
     return jnp.where(jnp.any(from_everywhere), law, jnp.nan)
 
 

@@ -38,10 +38,10 @@ def estimate(values: Numbers) -> Estimate:
     Raises:
       ValueError: fewer than two samples, of which no error can be known; or one is not finite.
     """
-    checks.some("values", values, 2)
+    checks.min_rows("values", values, 2)
     checks.finite("values", values)
-    array, n = simplex.floating(values), np.shape(values)[0]
-    if not simplex.known(values):
+    array, n = simplex.as_floating(values), np.shape(values)[0]
+    if not checks.is_concrete(values):
         return Estimate(array.mean(0), array.std(0, ddof=1) / math.sqrt(n))
     table = np.asarray(values, np.float64)
     scale = np.maximum(np.abs(table).max(0), np.finfo(np.float64).tiny)  # squares of 1e-200 are 0
@@ -63,13 +63,13 @@ def kl_from_samples(log_p: Numbers, log_q: Numbers) -> Estimate:
         raise ValueError(f"log_p, log_q: expected one shape, got {np.shape(log_p)} and {np.shape(log_q)}")
     checks.finite("log_p", log_p)
     checks.finite("log_q", log_q)
-    if simplex.known(log_p, log_q):  # the difference of large numbers, before any digit is lost
+    if checks.is_concrete(log_p, log_q):  # the difference of large numbers, before any digit is lost
         log_r = np.asarray(log_q, np.float64) - np.asarray(log_p, np.float64)
-        dtype = jnp.result_type(simplex.floating(log_p), simplex.floating(log_q))
+        dtype = jnp.result_type(simplex.as_floating(log_p), simplex.as_floating(log_q))
         if np.any(log_r > (most := math.log(float(jnp.finfo(dtype).max)))):
             raise ValueError(f"log_q: expected at most {most:.0f} nats more than log_p, got {log_r.max():g} more")
-        return estimate(series.beyond_line(jnp.asarray(log_r, dtype)))
-    return estimate(series.beyond_line(simplex.floating(log_q) - simplex.floating(log_p)))
+        return estimate(series.expm1_minus_x(jnp.asarray(log_r, dtype)))
+    return estimate(series.expm1_minus_x(simplex.as_floating(log_q) - simplex.as_floating(log_p)))
 
 
 def empirical(variables: Sequence[Any], sizes: Sequence[int]) -> Float[Array, "..."]:
@@ -89,7 +89,7 @@ def empirical(variables: Sequence[Any], sizes: Sequence[int]) -> Float[Array, ".
     if len(variables) != len(sizes) or len({np.shape(x) for x in variables}) != 1 or np.ndim(variables[0]) != 1:
         shapes = [np.shape(x) for x in variables]
         raise ValueError(f"variables: expected samples [n] of each of {len(sizes)} variables, got the shapes {shapes}")
-    checks.some("variables", variables[0])
+    checks.min_rows("variables", variables[0])
     if min(sizes) < 1 or math.prod(sizes) > np.iinfo(np.int32).max:
         raise ValueError(f"sizes: expected a table of 1 to 2**31 - 1 places, got {tuple(sizes)}")
     flat = jnp.zeros(np.shape(variables[0]), jnp.int32)  # as wide as the table is, whatever the samples' type
@@ -124,10 +124,10 @@ def mutual_information_from_samples(x: Any, y: Any, sizes: tuple[int, int]) -> F
 
 
 def _check_range(name: str, x: Any, size: int) -> None:
-    kind = np.asarray(x).dtype if simplex.known(x) else x.dtype
+    kind = np.asarray(x).dtype if checks.is_concrete(x) else x.dtype
     if not jnp.issubdtype(kind, jnp.integer):
         raise ValueError(f"{name}: expected whole numbers, got {kind}")
-    if simplex.known(x) and not (0 <= np.min(x) and np.max(x) < size):
+    if checks.is_concrete(x) and not (0 <= np.min(x) and np.max(x) < size):
         raise ValueError(f"{name}: expected samples in [0, {size}), got {np.min(x)} to {np.max(x)}")
 
 

@@ -17,7 +17,7 @@ from genjax.theory.families import TruncatedNormal
 
 def log_joint(z: Numbers, x: Numbers) -> Float[Array, "..."]:
     """log p(x, z) = -z - ½ (x - z)² - ½ log 2π, nats; -∞ for z < 0."""
-    z, x = simplex.floating(z), simplex.floating(x)
+    z, x = simplex.as_floating(z), simplex.as_floating(x)
     return jnp.where(z >= 0, -z - 0.5 * ((x - z) ** 2 + gaussian.LOG_TAU), -jnp.inf)
 
 
@@ -27,7 +27,7 @@ def log_evidence(x: Numbers) -> Float[Array, "..."]:
     >>> [round(float(log_evidence(x)), 4) for x in (-3.0, 0.0, 1.0, 4.0)]
     [-6.8601, -1.341, -1.1931, -3.5014]
     """
-    x = simplex.floating(x)
+    x = simplex.as_floating(x)
     return 0.5 - x + gaussian.log_cdf(x - 1.0)
 
 
@@ -37,5 +37,5 @@ def posterior(x: Numbers) -> TruncatedNormal:
     >>> [round(float(p), 4) for p in (posterior(jnp.zeros(1)).mean[0], posterior(jnp.zeros(1)).variance[0])]
     [0.5251, 0.1991]
     """
-    location = simplex.floating(x) - 1.0
+    location = simplex.as_floating(x) - 1.0
     return TruncatedNormal(location, jnp.ones_like(location))

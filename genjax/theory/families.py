@@ -31,15 +31,15 @@ class Family(NamedTuple):
       distribution: ``(params) -> distribution``.
       sample: ``(key, distribution) -> z``, one draw [d], differentiable in the distribution.
       log_prob: ``(distribution, z) -> scalar``, nats; -∞ outside the support.
-      weigh: ``(key, p, q) -> (z, log q(z))`` of the draw z ~ p that ``sample`` makes of the key, where log q is better
-        found on the way to z than from it: of log z, when z itself leaves the range of floats. Default: from z.
+      sample_and_log_prob: ``(key, p, q) -> (z, log q(z))`` for the draw z ~ p that ``sample`` makes of the key. For
+        families that compute log q on the way to z (from log z, when z leaves the range of floats). None: from z.
     """
 
     init: Params
     distribution: Callable[[Params], Distribution]
     sample: Callable[[Key, Distribution], Float[Array, " d"]]
     log_prob: Callable[[Distribution, Float[Array, " d"]], Scalar]
-    weigh: Callable[[Key, Distribution, Distribution], tuple[Float[Array, " d"], Scalar]] | None = None
+    sample_and_log_prob: Callable[[Key, Distribution, Distribution], tuple[Float[Array, " d"], Scalar]] | None = None
 
 
 class Gamma(NamedTuple):
@@ -120,7 +120,7 @@ def gamma(num_dims: int) -> Family:
     def log_prob(p: Gamma, y: Float[Array, " d"]) -> Scalar:
         a, r = p
         s = y - (jnp.log(a) - jnp.log(r))
-        return jnp.sum(0.5 * (jnp.log(a) - tails.LOG_TAU) - _stirling_error(a) - y - a * gaussian.exp_minus_line(s))
+        return jnp.sum(0.5 * (jnp.log(a) - tails.LOG_TAU) - _stirling_error(a) - y - a * gaussian.expm1_minus_x(s))
 
     return _exponential(Gamma(zeros, zeros), lambda p: Gamma(*map(jnp.exp, p)), sample, log_prob)
 
@@ -163,11 +163,11 @@ def _exponential(
         value = log_prob(q, jnp.log(jnp.where(z <= 0, 1, z)))
         return jnp.where(jnp.any(z <= 0), -jnp.inf, value)
 
-    def weigh(key: Key, p: Distribution, q: Distribution) -> tuple[Float[Array, " d"], Scalar]:
+    def sample_and_log_prob(key: Key, p: Distribution, q: Distribution) -> tuple[Float[Array, " d"], Scalar]:
         y = sample(key, p)
         return exp(y), log_prob(q, y)
 
-    return Family(init, distribution, lambda key, p: exp(sample(key, p)), log_prob_of, weigh)
+    return Family(init, distribution, lambda key, p: exp(sample(key, p)), log_prob_of, sample_and_log_prob)
 
 
 LARGE = 1e4

@@ -66,7 +66,7 @@ def from_covariance(mean: Float[Array, "... d"], covariance: Float[Array, "... d
       ValueError: Σ is finite and not positive definite; its factor is NaN inside ``jit``.
     """
     factor = lapack.cholesky(covariance)
-    if checks.known(factor) and np.isnan(factor).any() and np.isfinite(np.asarray(covariance)).all():
+    if checks.is_concrete(factor) and np.isnan(factor).any() and np.isfinite(np.asarray(covariance)).all():
         raise ValueError("covariance: expected a positive definite matrix; it has no Cholesky factor")
     return FullGaussian(mean, factor)
 
@@ -120,13 +120,13 @@ def kl(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """
     if isinstance(p, DiagGaussian) and isinstance(q, DiagGaussian):
         shift = (p.mean - q.mean) * jnp.exp(-q.log_std)
-        return 0.5 * jnp.sum(exp_minus_line(2 * (p.log_std - q.log_std)) + shift**2, -1)
+        return 0.5 * jnp.sum(expm1_minus_x(2 * (p.log_std - q.log_std)) + shift**2, -1)
     p, q = full(p), full(q)
     shift = _whiten(q, p.mean - q.mean)
     ratio = lapack.solve_lower(q.scale_tril, p.scale_tril)
     s = 2 * jnp.log(_diagonal(ratio))
     off_diagonal = jnp.sum(jnp.tril(ratio, -1) ** 2, (-2, -1))
-    return 0.5 * (jnp.sum(exp_minus_line(s) + shift**2, -1) + off_diagonal)
+    return 0.5 * (jnp.sum(expm1_minus_x(s) + shift**2, -1) + off_diagonal)
 
 
 def kl_standard(p: Gaussian) -> Float[Array, "..."]:
@@ -205,7 +205,7 @@ def condition(p: FullGaussian, index: ArrayLike, value: ArrayLike) -> FullGaussi
 
 
 @jax.custom_jvp
-def exp_minus_line(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def expm1_minus_x(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """eˣ - 1 - x ≥ 0, to full precision near 0: twice the Gaussian KL per dimension, with x the log ratio of variances.
 
     ``expm1(x) - x`` loses all digits below |x| = 1e-7 in float32, the usual ``1 + x - exp(x)`` below 1e-4.
@@ -218,7 +218,7 @@ def exp_minus_line(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(near, small**2 / 2 * series, jnp.expm1(x) - jnp.minimum(x, 1e4))
 
 
-exp_minus_line.defjvps(lambda tangent, _, x: jnp.expm1(x) * tangent)
+expm1_minus_x.defjvps(lambda tangent, _, x: jnp.expm1(x) * tangent)
 
 
 @jax.custom_jvp
@@ -276,7 +276,7 @@ inverse_log_cdf.defjvps(lambda tangent, x, _: tangent / inverse_mills_ratio(x))
 def _dimensions(index: ArrayLike, p: FullGaussian) -> Int[Array, " a"]:
     """Some of the dimensions of p, as an array."""
     checks.integers("index", index, 0, p.mean.shape[-1])
-    if jnp.ndim(index) != 1 or (checks.known(index) and len(np.unique(index)) < len(np.asarray(index))):
+    if jnp.ndim(index) != 1 or (checks.is_concrete(index) and len(np.unique(index)) < len(np.asarray(index))):
         raise ValueError(f"index: expected a list of dimensions, each once; got {index}")
     return jnp.asarray(index)
 

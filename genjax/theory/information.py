@@ -5,7 +5,7 @@ a batch. Everything is in nats, and in bits where the name ends so. 0 · log 0 =
 Outside ``jit`` a ``ValueError`` says which row is no distribution.
 
 Each is a sum of terms of one sign, so none is negative, and small values are right to rounding: what is nearly certain
-costs log1p of the others' probability, and divergences are sums of ``series.excess``.
+costs log1p of the others' probability, and divergences are sums of ``series.kl_div``.
 
 Gradients are those of the formulas, and finite everywhere: where the true slope is infinite (the entropy's at p = 0) or
 the value itself is (KL where q misses mass) the term in question contributes no slope. To optimise up to that edge use
@@ -53,8 +53,8 @@ def self_information(p: Numbers) -> Values:
       ValueError: a number outside [0, 1].
     """
     simplex.check_probability("p", p)
-    table = simplex.floating(p)
-    simplex.check_lost("p", p, table.dtype)
+    table = simplex.as_floating(p)
+    simplex.check_underflow("p", p, table.dtype)
     plain = 0 - jnp.log(jnp.where(table > 0, table, 1))
     return jnp.where(table > 1, 0, jnp.where(table > 0, plain, jnp.inf))  # above 1 by rounding
 
@@ -85,8 +85,8 @@ def cross_entropy(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
       ValueError: ``p`` or ``q`` is no distribution over ``axis``.
     """
     axis, p, q = simplex.pair(axis, p, q)
-    return series.with_slope(
-        jnp.sum(series.weighted(p, series.surprise(q, axis)), axis), 0 - jnp.sum(_p_log_q(p, q), axis)
+    return series.with_gradient_of(
+        jnp.sum(series.weighted(p, series.surprisal(q, axis)), axis), 0 - jnp.sum(_p_log_q(p, q), axis)
     )
 
 
@@ -103,7 +103,7 @@ def kl(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
       ValueError: ``p`` or ``q`` is no distribution over ``axis``.
     """
     axis, p, q = simplex.pair(axis, p, q)
-    return series.with_slope(jnp.sum(series.excess(p, q), axis), jnp.sum(_p_log_q(p, p) - _p_log_q(p, q), axis))
+    return series.with_gradient_of(jnp.sum(series.kl_div(p, q), axis), jnp.sum(_p_log_q(p, p) - _p_log_q(p, q), axis))
 
 
 def jensen_shannon(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
@@ -117,8 +117,8 @@ def jensen_shannon(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
     """
     axis, p, q = simplex.pair(axis, p, q)
     log_p_and_q, m = _p_log_q(p, p) + _p_log_q(q, q), (p + q) / 2
-    value = jnp.minimum(jnp.sum(series.parting(p, q), axis) / 2, math.log(2))
-    return series.with_slope(value, jnp.sum(log_p_and_q / 2 - _p_log_q(m, m), axis))
+    value = jnp.minimum(jnp.sum(series.jensen_shannon(p, q), axis) / 2, math.log(2))
+    return series.with_gradient_of(value, jnp.sum(log_p_and_q / 2 - _p_log_q(m, m), axis))
 
 
 def conditional_entropy(joint: Numbers) -> Values:
@@ -130,11 +130,11 @@ def conditional_entropy(joint: Numbers) -> Values:
     Raises:
       ValueError: ``joint`` is no distribution over its last two axes.
     """
-    joint = simplex.table("joint", joint, (-2, -1))
+    joint = simplex.distribution("joint", joint, (-2, -1))
     x = joint.sum(-1, keepdims=True)
-    given_x = series.ratio(joint, x)
-    value = jnp.sum(series.weighted(joint, series.surprise(given_x, -1)), (-2, -1))
-    return series.with_slope(value, jnp.sum(_p_log_q(joint, x) - _p_log_q(joint, joint), (-2, -1)))
+    given_x = series.safe_divide(joint, x)
+    value = jnp.sum(series.weighted(joint, series.surprisal(given_x, -1)), (-2, -1))
+    return series.with_gradient_of(value, jnp.sum(_p_log_q(joint, x) - _p_log_q(joint, joint), (-2, -1)))
 
 
 def mutual_information(joint: Numbers) -> Values:
@@ -146,7 +146,7 @@ def mutual_information(joint: Numbers) -> Values:
     Raises:
       ValueError: ``joint`` is no distribution over its last two axes.
     """
-    return _shared(simplex.table("joint", joint, (-2, -1))[..., None])
+    return _shared(simplex.distribution("joint", joint, (-2, -1))[..., None])
 
 
 def conditional_mutual_information(joint: Numbers) -> Values:
@@ -161,7 +161,7 @@ def conditional_mutual_information(joint: Numbers) -> Values:
     Raises:
       ValueError: ``joint`` is no distribution over its last three axes.
     """
-    return _shared(simplex.table("joint", joint, (-3, -2, -1)))
+    return _shared(simplex.distribution("joint", joint, (-3, -2, -1)))
 
 
 def self_information_bits(p: Numbers) -> Values:
@@ -206,7 +206,7 @@ def entropy_from_logits(logits: Numbers) -> Values:
       ValueError: a logit is NaN or +∞, or all of a row are -∞.
     """
     simplex.check_logits("logits", logits)
-    logits = simplex.floating(logits)
+    logits = simplex.as_floating(logits)
     return _cross_entropy(jax.nn.softmax(logits), logits)
 
 
@@ -218,7 +218,7 @@ def cross_entropy_from_logits(p: Numbers, logits: Numbers) -> Values:
     """
     simplex.same_outcomes(-1, p=p, logits=logits)
     simplex.check_logits("logits", logits)
-    return _cross_entropy(simplex.table("p", p), simplex.floating(logits))
+    return _cross_entropy(simplex.distribution("p", p), simplex.as_floating(logits))
 
 
 def kl_from_logits(p_logits: Numbers, q_logits: Numbers) -> Values:
@@ -230,7 +230,7 @@ def kl_from_logits(p_logits: Numbers, q_logits: Numbers) -> Values:
     simplex.same_outcomes(-1, p_logits=p_logits, q_logits=q_logits)
     simplex.check_logits("p_logits", p_logits)
     simplex.check_logits("q_logits", q_logits)
-    return _kl(simplex.floating(p_logits), simplex.floating(q_logits))
+    return _kl(simplex.as_floating(p_logits), simplex.as_floating(q_logits))
 
 
 def binary_cross_entropy(y: Numbers, logits: Numbers) -> Values:
@@ -244,7 +244,7 @@ def binary_cross_entropy(y: Numbers, logits: Numbers) -> Values:
     """
     checks.within("y", y, 0, 1)
     checks.within("logits", logits)
-    y, logits = simplex.floating(y), simplex.floating(logits)
+    y, logits = simplex.as_floating(y), simplex.as_floating(logits)
     cost = lambda share, log_q: jnp.where(share == 0, 0, -share) * jnp.where(share == 0, 0, log_q)
     return cost(y, jax.nn.log_sigmoid(logits)) + cost(1 - y, jax.nn.log_sigmoid(-logits))
 
@@ -254,8 +254,8 @@ def _cross_entropy(p: Values, logits: Values) -> Values:
     q, log_q = jax.nn.softmax(logits), jax.nn.log_softmax(logits)
     sure = q > series.SURE
     others = jnp.sum(jnp.where(sure, 0, q), -1, keepdims=True)
-    surprise = jnp.where(sure, 0 - jnp.log1p(-jnp.where(sure, others, 0)), 0 - log_q)
-    return series.with_slope(jnp.sum(series.weighted(p, surprise), -1), 0 - jnp.sum(_p_times_log(p, log_q), -1))
+    surprisal = jnp.where(sure, 0 - jnp.log1p(-jnp.where(sure, others, 0)), 0 - log_q)
+    return series.with_gradient_of(jnp.sum(series.weighted(p, surprisal), -1), 0 - jnp.sum(_p_times_log(p, log_q), -1))
 
 
 @jax.jit
@@ -268,19 +268,19 @@ def _kl(a: Values, b: Values) -> Values:
     weighed = jnp.where(both, log_p + (difference - mean), b - jax.nn.logsumexp(a, -1, keepdims=True) - mean)
     log_ratio = difference - mean - jax.nn.logsumexp(weighed, -1, keepdims=True)
     close = jnp.abs(log_ratio) < 0.5
-    tilted = p * series.beyond_line(jnp.where(close, log_ratio, 0))
+    tilted = p * series.expm1_minus_x(jnp.where(close, log_ratio, 0))
     possible = jnp.where(close, tilted, jnp.maximum(jnp.exp(log_q) - p - p * log_ratio, 0))
     value = jnp.where(both, possible, jnp.where(p > 0, jnp.inf, jnp.exp(log_q)))
-    return series.with_slope(jnp.sum(value, -1), jnp.sum(_p_times_log(p, log_p) - _p_times_log(p, log_q), -1))
+    return series.with_gradient_of(jnp.sum(value, -1), jnp.sum(_p_times_log(p, log_p) - _p_times_log(p, log_q), -1))
 
 
 @jax.jit
 def _shared(joint: Values) -> Values:
     """I(X; Y|Z) = Σ p(x, z) D(p(y|x, z)‖p(y|z)), which is exactly 0 or more, term by term."""
     xz, yz, z = (joint.sum(axis, keepdims=True) for axis in (-2, -3, (-3, -2)))
-    value = xz * series.excess(series.ratio(joint, xz), series.ratio(yz, z))
+    value = xz * series.kl_div(series.safe_divide(joint, xz), series.safe_divide(yz, z))
     numerator, denominator = _p_log_q(joint, joint) + _p_log_q(joint, z), _p_log_q(joint, xz) + _p_log_q(joint, yz)
-    return series.with_slope(jnp.sum(value, (-3, -2, -1)), jnp.sum(numerator - denominator, (-3, -2, -1)))
+    return series.with_gradient_of(jnp.sum(value, (-3, -2, -1)), jnp.sum(numerator - denominator, (-3, -2, -1)))
 
 
 def _p_log_q(p: Values, q: Values) -> Values:

@@ -17,7 +17,7 @@ def to_level(images: Any, num_levels: int) -> Int[Array, "*shape"]:
     Raises:
       ValueError: fewer than 2 levels; or the images are no floating-point numbers, or not finite.
     """
-    check_number(num_levels)
+    check_num_levels(num_levels)
     checks.floats("images", images)
     return jnp.round((images + 1) / 2 * (num_levels - 1)).astype(jnp.int32)
 
@@ -28,7 +28,7 @@ def from_level(level: Any, num_levels: int) -> Float[Array, "*shape"]:
     Raises:
       ValueError: fewer than 2 levels, or a level outside [0, num_levels).
     """
-    check_number(num_levels)
+    check_num_levels(num_levels)
     checks.integers("level", level, 0, num_levels)
     return jnp.asarray(level, jnp.float32) / (num_levels - 1) * 2 - 1
 
@@ -39,7 +39,7 @@ def check_levels(images: Any, num_levels: int) -> None:
     Raises:
       ValueError: how many are not.
     """
-    if not num_levels or not checks.known(images):
+    if not num_levels or not checks.is_concrete(images):
         return
     exact = (np.asarray(images, np.float64) + 1) / 2 * (num_levels - 1)
     tolerance = min(0.5 * (num_levels - 1) / 255, 0.25) + 1e-3
@@ -95,7 +95,7 @@ def nearest(x: Float[Array, "*shape"], num_levels: int) -> Float[Array, "*shape"
     return jnp.clip(jnp.round((x + 1) / unit) * unit - 1, -1, 1)
 
 
-def check_number(num_levels: int) -> None:
+def check_num_levels(num_levels: int) -> None:
     """Refuse fewer than 2 levels."""
     if num_levels < 2:
         raise ValueError(f"num_levels: expected at least 2, got {num_levels}")

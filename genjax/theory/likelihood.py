@@ -35,8 +35,8 @@ def bernoulli(successes: Numbers, trials: Numbers) -> Float[Array, "..."]:
     Raises:
       ValueError: not 0 ≤ successes ≤ trials, or no trials.
     """
-    if not simplex.known(successes, trials):
-        return simplex.floating(successes) / simplex.floating(trials)
+    if not checks.is_concrete(successes, trials):
+        return simplex.as_floating(successes) / simplex.as_floating(trials)
     s, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
     if not np.all((s >= 0) & (s <= n) & (n > 0) & (n < np.inf)):
         found = f"{np.asarray(successes)} of {np.asarray(trials)}"
@@ -56,8 +56,8 @@ def categorical(counts: Numbers) -> Float[Array, "... k"]:
     if not np.ndim(counts):
         raise ValueError("counts: expected one of each outcome along the last axis, got a single number")
     _check_not_negative("counts", counts)
-    known = simplex.known(counts)
-    table = np.asarray(counts, np.float64) if known else simplex.floating(counts)
+    known = checks.is_concrete(counts)
+    table = np.asarray(counts, np.float64) if known else simplex.as_floating(counts)
     largest = table.max(-1, keepdims=True, initial=0)
     if known and not np.all(largest > 0):
         raise ValueError("counts: expected at least one observation in each row")
@@ -75,9 +75,9 @@ def gaussian(x: Numbers) -> DiagGaussian:
       ValueError: no observations, a number that is not finite, or all equal in some dimension, where σ̂ is 0.
     """
     table = _observations(x)
-    if simplex.known(x) and not np.all(np.ptp(table, 0) > 0):
+    if checks.is_concrete(x) and not np.all(np.ptp(table, 0) > 0):
         raise ValueError(f"x: expected different observations in each dimension; of {len(table)}, all are equal in one")
-    log = np.log if simplex.known(x) else jnp.log
+    log = np.log if checks.is_concrete(x) else jnp.log
     return DiagGaussian(_device(table.mean(0), x), _device(log(table.std(0)), x))
 
 
@@ -95,7 +95,7 @@ def full_gaussian(x: Numbers) -> FullGaussian:
         raise ValueError(f"x: expected more observations than the {d} dimensions, got {n}")
     centred = table - table.mean(0)
     covariance = _device(centred.T @ centred / n, x)
-    if simplex.known(x):
+    if checks.is_concrete(x):
         scale = np.where((deviation := table.std(0)) > 0, deviation, 1)
         least = np.linalg.eigvalsh((centred / scale).T @ (centred / scale) / n)[0]
         if not least > 16 * d * jnp.finfo(covariance.dtype).eps:
@@ -113,7 +113,7 @@ def exponential(x: Numbers) -> Float[Array, "..."]:
     """
     _check_not_negative("x", x)
     mean = _observations(x).mean(0)
-    if simplex.known(x) and not np.all(mean > 0):
+    if checks.is_concrete(x) and not np.all(mean > 0):
         raise ValueError("x: expected an observation above 0; where all are 0 the likelihood has no maximum")
     return _device(1 / mean, x)
 
@@ -190,12 +190,12 @@ def fit(
         raise ValueError(f"init, data: expected parameters and observations, got {start.size} and {size}")
     total = lambda flat: jnp.sum(each(flat)).astype(flat.dtype)
     first = total(start)
-    if simplex.known(first) and not np.isfinite(first):
+    if checks.is_concrete(first) and not np.isfinite(first):
         raise ValueError(f"init: the log-likelihood there is {float(first)}; start where the data are possible")
     precision = float(jnp.finfo(start.dtype).eps) ** (2 / 3)
     limit = precision if tolerance is None else tolerance
-    flat = maximum.climb(total, start, size, num_steps=num_steps, limit=limit)
-    deviation, converged = maximum.judge(total, flat, size, max(limit, precision))
+    flat = maximum.newton(total, start, size, num_steps=num_steps, limit=limit)
+    deviation, converged = maximum.verify(total, flat, size, max(limit, precision))
     params = unravel(flat)
     return Fit(params, total(flat), information(log_likelihood, params, data), unravel(deviation), converged)
 
@@ -212,7 +212,7 @@ def information(log_likelihood: LogLikelihood, params: Params, data: Any) -> Flo
     return -jax.hessian(lambda flat: jnp.sum(log_likelihood(unravel(flat), data)))(flat)
 
 
-def interval(end: Fit, level: float | int = 0.95) -> tuple[Params, Params]:
+def confidence_interval(end: Fit, level: float | int = 0.95) -> tuple[Params, Params]:
     """Wald's confidence interval θ̂ ∓ z se, for each parameter (Wasserman 2004, thm. 9.19): lower and upper ends.
 
     From -∞ to ∞ where the fit found no maximum: then nothing is known.
@@ -264,7 +264,7 @@ def ratio_test(restricted: Numbers, full: Numbers, num_restrictions: int) -> Rat
         raise ValueError(f"num_restrictions: expected at least 1, got {num_restrictions}")
     checks.finite("restricted", restricted)
     checks.finite("full", full)
-    if not simplex.known(restricted, full):
+    if not checks.is_concrete(restricted, full):
         statistic = jnp.maximum(2 * (jnp.asarray(full) - jnp.asarray(restricted)), 0.0)
         return RatioTest(statistic, chi2.sf(statistic, num_restrictions))
     smaller, larger = np.asarray(restricted, np.float64), np.asarray(full, np.float64)  # all digits, then subtract
@@ -278,14 +278,14 @@ def ratio_test(restricted: Numbers, full: Numbers, num_restrictions: int) -> Rat
 def _floats(params: Params) -> Params:
     """Parameters as floating-point numbers, float32 at least."""
     wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return jax.tree.map(lambda x: wide(simplex.floating(x)), params)
+    return jax.tree.map(lambda x: wide(simplex.as_floating(x)), params)
 
 
 def _observations(x: Numbers) -> Any:
     """Along the leading axis, at least one: in float64 where they are known."""
-    checks.some("x", x)
+    checks.min_rows("x", x)
     checks.finite("x", x)
-    return np.asarray(x, np.float64) if simplex.known(x) else simplex.floating(x)
+    return np.asarray(x, np.float64) if checks.is_concrete(x) else simplex.as_floating(x)
 
 
 def _device(value: Any, *like: Numbers) -> Float[Array, "..."]:
@@ -296,5 +296,5 @@ def _device(value: Any, *like: Numbers) -> Float[Array, "..."]:
 
 def _check_not_negative(name: str, x: Numbers) -> None:
     checks.finite(name, x)
-    if simplex.known(x) and np.any(np.asarray(x) < 0):
+    if checks.is_concrete(x) and np.any(np.asarray(x) < 0):
         raise ValueError(f"{name}: expected nothing negative, got {np.min(np.asarray(x)):g}")

@@ -62,12 +62,14 @@ def simulate(
       ValueError: neither ``inputs`` nor ``length`` says how long, or they disagree; ``segment`` < 1; or the key is not
         of ``jax.random.key``.
     """
-    length = scans.length(inputs, length)
+    length = scans.num_steps(inputs, length)
     if segment is not None and segment < 1:
         raise ValueError(f"segment: expected at least 1 step, got {segment}")
-    parts = scans.streams(key, length), inputs
+    parts = scans.step_keys(key, length), inputs
     step = lambda x, part: kernel(part[0], x, part[1])
-    return scans.in_segments(step, state, parts, segment) if segment and length else jax.lax.scan(step, state, parts)
+    if segment and length:
+        return scans.checkpointed_scan(step, state, parts, segment)
+    return jax.lax.scan(step, state, parts)
 
 
 def walk(transition: Transition) -> Kernel:
@@ -83,7 +85,7 @@ def walk(transition: Transition) -> Kernel:
         states, or, outside ``jit``, it is none of them. Inside, what is none of them stays where it is.
     """
     _check(transition)
-    log_p = jnp.log(simplex.floating(transition))
+    log_p = jnp.log(simplex.as_floating(transition))
     last = len(log_p) - 1
 
     def kernel(key, state, _):
@@ -109,13 +111,13 @@ def evolve(transition: Transition, start: Numbers, steps: int) -> Float[Array, "
       ValueError: ``transition`` or ``start`` [... s] are no distributions over the same states, or ``steps`` < 0.
     """
     _check(transition)
-    law = simplex.floating(start)
-    transitions.check_law("start", start, transition)
+    law = simplex.as_floating(start)
+    transitions.check_distribution("start", start, transition)
     if steps < 0:
         raise ValueError(f"steps: expected at least 0, got {steps}")
     table = jnp.asarray(transition, law.dtype)
     to_one = lambda law: law * jax.lax.stop_gradient(jnp.sum(law, -1, keepdims=True) ** -1.0)  # roundings would add up
-    step = lambda law, _: (to_one(transitions.times(law, table)),) * 2
+    step = lambda law, _: (to_one(transitions.matmul(law, table)),) * 2
     return jnp.concatenate([law[None], jax.lax.scan(step, law, length=steps)[1]])
 
 
@@ -137,10 +139,10 @@ def stationary(transition: Transition) -> Float[Array, " s"]:
       ValueError: there are several closed classes, so no single law (NaN in ``jit``).
     """
     _check(transition)
-    table = simplex.floating(transition)
-    if simplex.known(transition):
+    table = simplex.as_floating(transition)
+    if checks.is_concrete(transition):
         return jnp.asarray(_law(transition), table.dtype)
-    return elimination.traced(table)
+    return elimination.stationary_in_jit(table)
 
 
 def stationary_by_eigenvector(transition: Transition) -> Float[Array, " s"]:
@@ -154,12 +156,12 @@ def stationary_by_eigenvector(transition: Transition) -> Float[Array, " s"]:
       ValueError: as ``stationary``; or a second eigenvalue is so near to 1 that rounding mixes the two.
     """
     _closed_class(transition)
-    values, vectors = np.linalg.eig(transitions.known(transition).T)
+    values, vectors = np.linalg.eig(transitions.host_table(transition).T)
     far = np.abs(values - 1)
     if len(far) > 1 and np.sort(far)[1] < 1e-8:
         raise ValueError("transition: a second eigenvalue is too near to 1 to tell them apart; use stationary")
     law = np.abs(vectors[:, np.argmin(far)])
-    return jnp.asarray(law / law.sum(), simplex.floating(transition).dtype)
+    return jnp.asarray(law / law.sum(), simplex.as_floating(transition).dtype)
 
 
 def stationary_by_power_iteration(transition: Transition) -> Float[Array, " s"]:
@@ -177,16 +179,16 @@ def stationary_by_power_iteration(transition: Transition) -> Float[Array, " s"]:
         ``jit`` all give NaN.
     """
     _check(transition)
-    if simplex.known(transition):
+    if checks.is_concrete(transition):
         _aperiodic(transition)
-    table = simplex.floating(transition)
+    table = simplex.as_floating(transition)
     spread = lambda power: jnp.sum(power.max(0) - power.min(0)) / 2  # ≥ d(n)
     enough = jnp.finfo(table.dtype).eps ** 0.5
     unfinished = lambda loop: (spread(loop[0]) > enough) & (loop[1] < MAX_DOUBLINGS)
-    square = lambda power: transitions.rows_to_one(transitions.times(power, power))
+    square = lambda power: transitions.normalise_rows(transitions.matmul(power, power))
     power, _ = jax.lax.while_loop(unfinished, lambda loop: (square(loop[0]), loop[1] + 1), (table, 0))
     law = jnp.where(spread(power) <= enough, square(power)[0], jnp.nan)
-    if simplex.known(law) and not np.all(np.isfinite(law)):
+    if checks.is_concrete(law) and not np.all(np.isfinite(law)):
         raise ValueError(f"transition: the powers are still apart after 2**{MAX_DOUBLINGS} steps; use stationary")
     return law
 
@@ -207,7 +209,7 @@ def communicating_classes(transition: Transition) -> list[CommunicatingClass]:
     CommunicatingClass(states=(0,), closed=False, period=1)
     CommunicatingClass(states=(1, 2), closed=True, period=2)
     """
-    linked = transitions.known(transition) > 0
+    linked = transitions.host_table(transition) > 0
     groups: dict[int, list[int]] = {}
     for state, label in enumerate(csgraph.connected_components(csr_array(linked), connection="strong")[1]):
         groups.setdefault(int(label), []).append(state)
@@ -235,7 +237,7 @@ def total_variation(p: Numbers, q: Numbers) -> Float[Array, "..."]:
       ValueError: ``p`` or ``q`` are no distributions over the same states.
     """
     simplex.same_outcomes(-1, p=p, q=q)
-    distance = jnp.sum(jnp.abs(simplex.table("p", p) - simplex.table("q", q)), -1) / 2
+    distance = jnp.sum(jnp.abs(simplex.distribution("p", p) - simplex.distribution("q", q)), -1) / 2
     return jnp.where(distance > 1, 1, distance)  # by rounding
 
 
@@ -252,14 +254,14 @@ def mixing_time(transition: Transition, distance: float | int = 0.25) -> int:
     if not 0 < distance < 1:
         raise ValueError(f"distance: expected a total variation in (0, 1), got {distance:g}")
     _aperiodic(transition)
-    table = transitions.known(transition)
+    table = transitions.host_table(transition)
     law, start = _law(transition), np.eye(len(table))
     far = lambda power: bool(np.abs(power - law).sum(1).max() / 2 > distance * (1 + 1e-6))  # a tie is near enough
     powers = [table]  # P, P², P⁴, ..., up to the first that is near
     while far(powers[-1]):
         if len(powers) > MAX_DOUBLINGS:
             raise ValueError(f"distance: {distance:g} is not reached in 2**{MAX_DOUBLINGS} steps; ask for a larger one")
-        powers.append(transitions.rows_to_one(powers[-1] @ powers[-1]))
+        powers.append(transitions.normalise_rows(powers[-1] @ powers[-1]))
     last, at_last = 0, start  # the last time that is far, bit by bit: the distance never grows
     for i in reversed(range(len(powers) - 1)):
         if far(later := at_last @ powers[i]):
@@ -277,8 +279,8 @@ def detailed_balance(transition: Transition, distribution: Numbers) -> Scalar:
       ValueError: ``transition`` or ``distribution`` [s] are no distributions over the same states.
     """
     _check(transition)
-    transitions.check_law("distribution", distribution, transition)
-    flow = simplex.floating(distribution)[:, None] * simplex.floating(transition)
+    transitions.check_distribution("distribution", distribution, transition)
+    flow = simplex.as_floating(distribution)[:, None] * simplex.as_floating(transition)
     return jnp.max(jnp.abs(flow - flow.T))
 
 
@@ -297,4 +299,4 @@ def _aperiodic(transition: Transition) -> None:
 
 
 def _law(transition: Transition) -> Float[np.ndarray, " s"]:
-    return elimination.law(transitions.known(transition), _closed_class(transition).states[0])
+    return elimination.stationary_on_host(transitions.host_table(transition), _closed_class(transition).states[0])

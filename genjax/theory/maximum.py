@@ -20,7 +20,7 @@ Matrix = Float[Array, "p p"]
 Function = Callable[[Vector], Scalar]
 
 
-class Verdict(NamedTuple):
+class Verification(NamedTuple):
     """What is known of a point.
 
     Fields:
@@ -32,7 +32,7 @@ class Verdict(NamedTuple):
     is_maximum: Bool[Array, ""]
 
 
-def climb(f: Function, start: Vector, size: int, *, num_steps: int, limit: float) -> Vector:
+def newton(f: Function, start: Vector, size: int, *, num_steps: int, limit: float) -> Vector:
     """Newton's method, damped: a step that brings nothing is tried again, a tenth as long.
 
     Directions in which f curves upwards are climbed too, for the curvature's sign is dropped. A step is taken where f
@@ -71,7 +71,7 @@ def climb(f: Function, start: Vector, size: int, *, num_steps: int, limit: float
     return jax.lax.while_loop(going, step, state)[0]
 
 
-def judge(f: Function, x: Vector, size: int, limit: float) -> Verdict:
+def verify(f: Function, x: Vector, size: int, limit: float) -> Verification:
     """Whether x is a maximum: the gradient is gone, f curves downwards, and still does so one Newton step further.
 
     The last tells a maximum from a slope that flattens out for ever: there the gradient vanishes too, but the curvature
@@ -99,7 +99,7 @@ def judge(f: Function, x: Vector, size: int, limit: float) -> Verdict:
     near = (_norm(basis, gradient) <= max(limit * size**0.5, 4 * eps**0.5)) | jnp.all(jnp.abs(step) <= spacing)
     columns = _times(basis, axes[0]) / jnp.sqrt(jnp.where(steady, curvatures[0], 1))
     deviation = jnp.where(definite, jnp.sqrt(jnp.sum(columns**2, 1)), jnp.nan)
-    return Verdict(deviation, definite & near & steady & jnp.all(deviation > spacing) & jnp.isfinite(f(x)))
+    return Verification(deviation, definite & near & steady & jnp.all(deviation > spacing) & jnp.isfinite(f(x)))
 
 
 def whiten(hessian: Matrix) -> tuple[Matrix, Bool[Array, ""]]:

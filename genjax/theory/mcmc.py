@@ -1,11 +1,13 @@
-"""Markov chain Monte Carlo: kernels whose stationary law is a given density, known up to a constant.
+"""Markov chain Monte Carlo: chains whose stationary distribution is a given density, known up to a constant.
 
-A kernel moves one chain, and ``markov.simulate`` repeats it; many chains are a ``jax.vmap`` of that:
+An algorithm is a pair: ``init`` makes the first state from a position, ``step`` is the kernel that moves one chain.
+``markov.simulate`` repeats the kernel, and ``jax.vmap`` runs many chains:
 
-    run = lambda key, x: markov.simulate(kernel, key, start(log_density, x), length=1000)[1]
-    steps = jax.vmap(run)(jax.random.split(key, 8), xs)
+    algorithm = random_walk_metropolis(log_density, 0.5)
+    run = lambda key, x: markov.simulate(algorithm.step, key, algorithm.init(x), length=1000)[1]
+    info = jax.vmap(run)(jax.random.split(key, 8), positions)
 
-Accepting is in logarithms. A proposal is rejected where the density is 0 or infinite, or anything is NaN.
+Acceptance is computed in logarithms. A proposal is rejected where the density is 0 or infinite, or any number is NaN.
 """
 
 import math
@@ -23,205 +25,190 @@ from genjax.theory.simplex import Numbers
 from genjax.types import Kernel, Key, Scalar
 
 LogDensity = Callable[[Any], Any]
-"""log π(x) + any constant, one number, nats; -∞ where the density is 0."""
+"""``x -> log π(x)`` up to a constant: one number, nats; -∞ where the density is 0."""
 
 Propose = Callable[[Key, Any], tuple[Any, Scalar | float]]
-"""``(key, x) -> (x', log q(x|x') - log q(x'|x))``: a draw of q(·|x), and 0 where the proposal is symmetric."""
+"""``(key, x) -> (x', log q(x|x') - log q(x'|x))``: a draw of q(·|x) and the log ratio; 0 if q is symmetric."""
 
 StepSize = Any
-"""A positive number; traced under ``jit`` and ``vmap``, to try many at once."""
+"""A positive number; may be traced, so that ``vmap`` tries many at once."""
 
 
-class Point(NamedTuple):
-    """Where a chain is.
+class MCMCState(NamedTuple):
+    """State of a chain.
 
-    Fields:
-      x: the place, any tree of arrays.
+    Attributes:
+      position: x, any tree of arrays.
       log_density: log π(x).
-      gradient: ∇ log π(x), for the kernels that use it.
+      log_density_grad: ∇ log π(x), for algorithms that use the gradient; otherwise None.
     """
 
-    x: Any
+    position: Any
     log_density: Scalar
-    gradient: Any = None
+    log_density_grad: Any = None
 
 
-class Step(NamedTuple):
-    """What happened in a step.
+class MCMCInfo(NamedTuple):
+    """Output of one transition.
 
-    Fields:
-      x: the place after it.
-      accepted: whether the proposal was; its mean over a run is the acceptance rate.
-      probability: with which it was to be; its mean estimates the same rate with less noise.
+    Attributes:
+      position: position after the transition.
+      is_accepted: True where the proposal was accepted; the mean over a run is the acceptance rate.
+      acceptance_rate: probability of accepting the proposal; its mean estimates the same rate with less noise.
     """
 
-    x: Any
-    accepted: Bool[Array, ""]
-    probability: Scalar
+    position: Any
+    is_accepted: Bool[Array, ""]
+    acceptance_rate: Scalar
 
 
-def start(log_density: LogDensity, x: Any) -> Point:
-    """The first state of ``metropolis`` and ``metropolis_hastings``.
+class SamplingAlgorithm(NamedTuple):
+    """A Markov chain Monte Carlo algorithm for one density.
 
-    >>> start(lambda x: jnp.where(x > 0, -x, -jnp.inf), -1.0)
-    Traceback (most recent call last):
-    ValueError: x: expected a start where the density is positive and finite, got log_density(x) = -inf
-
-    Raises:
-      ValueError: ``log_density(x)`` is no scalar; or, outside ``jit``, it is not finite.
+    Attributes:
+      init: ``(position) -> state``, the first state of ``step``.
+      step: the kernel ``(key, state, _) -> (state, output)`` for ``markov.simulate``.
     """
-    x = jax.tree.map(_signed, x)
-    value = _value(log_density, x)
-    if simplex.known(value) and not np.isfinite(value):
-        raise ValueError(f"x: expected a start where the density is positive and finite, got log_density(x) = {value}")
-    return Point(x, value)
+
+    init: Callable[[Any], Any]
+    step: Kernel
 
 
-def _signed(x: Any) -> Array:
-    """As an array; unsigned numbers as signed ones, for a step down from 0 must not come out at the top."""
-    x = jnp.asarray(x)
-    return x.astype(jnp.int32) if jnp.issubdtype(x.dtype, jnp.unsignedinteger) else x
-
-
-def start_with_gradient(log_density: LogDensity, x: Any) -> Point:
-    """The first state of ``adjusted_langevin``.
-
-    Raises:
-      ValueError: as ``start``; x is no array of floating-point numbers; outside ``jit``, the gradient is not finite.
-    """
-    point = _with_gradient(log_density, start(log_density, x).x)
-    if simplex.known(point.gradient) and not np.all(np.isfinite(point.gradient)):
-        raise ValueError(f"x: expected a start where the gradient is finite, got {point.gradient}")
-    return point
-
-
-def metropolis(log_density: LogDensity, step_size: StepSize) -> Kernel:
+def random_walk_metropolis(log_density: LogDensity, step_size: StepSize) -> SamplingAlgorithm:
     """Random-walk Metropolis: x' = x + s ε, ε ~ N(0, I), accepted with min(1, π(x') / π(x)) (Metropolis et al. 1953).
 
+    ``init`` and ``step`` are those of ``metropolis_hastings``.
+
     >>> from genjax.theory import markov
-    >>> log_density = lambda x: -(x**2) / 2
-    >>> kernel, point = metropolis(log_density, 2.4), start(log_density, 0.0)
-    >>> _, steps = markov.simulate(kernel, jax.random.key(0), point, length=10_000)
-    >>> round(float(steps.x.std()), 1), round(float(steps.accepted.mean()), 1)
+    >>> algorithm = random_walk_metropolis(lambda x: -(x**2) / 2, 2.4)
+    >>> _, info = markov.simulate(algorithm.step, jax.random.key(0), algorithm.init(0.0), length=10_000)
+    >>> round(float(info.position.std()), 1), round(float(info.is_accepted.mean()), 1)
     (1.0, 0.4)
 
     Args:
-      log_density: log π, of an array of any shape, of floating-point numbers.
+      log_density: log π of a floating-point array of any shape.
       step_size: s, the standard deviation of the proposal, > 0. For a Gaussian in d dimensions 2.4 σ / √d is about
-        best, with a rate of 0.44 (d = 1) to 0.23 (Roberts, Gelman & Gilks 1997).
-
-    Returns:
-      The kernel, from ``Point`` to ``(Point, Step)``; it begins at ``start(log_density, x)``.
+        best, with an acceptance rate of 0.44 (d = 1) to 0.23 (Roberts, Gelman & Gilks 1997).
 
     Raises:
       ValueError: ``step_size`` is not positive.
     """
-    _check(step_size)
+    checks.positive("step_size", step_size)
 
-    def propose(key, x):
+    def propose(key: Key, x: Any) -> tuple[Any, float]:
         _check_floating(x)
-        return _moved(x, step_size, _noise(key, x)), 0.0
+        return _move(x, step_size, _noise(key, x)), 0.0
 
     return metropolis_hastings(log_density, propose)
 
 
-def metropolis_hastings(log_density: LogDensity, propose: Propose) -> Kernel:
+def metropolis_hastings(log_density: LogDensity, propose: Propose) -> SamplingAlgorithm:
     """Metropolis with any proposal q: accepted with min(1, π(x') q(x|x') / (π(x) q(x'|x))) (Hastings 1970).
+
+    State and output are ``MCMCState`` and ``MCMCInfo``. ``init`` raises a ValueError where ``log_density`` returns no
+    scalar, or, outside ``jit``, one that is not finite.
 
     >>> up_or_down = lambda key, n: (n + 2 * jax.random.bernoulli(key).astype(n.dtype) - 1, 0.0)
     >>> log_density = lambda n: jnp.where(n < 0, -jnp.inf, -n * jnp.log(2.0))  # π(n) = 2⁻ⁿ⁻¹, n = 0, 1, ...
-    >>> kernel = metropolis_hastings(log_density, up_or_down)
-    >>> point, step = kernel(jax.random.key(0), start(log_density, 0), None)
-    >>> int(point.x), float(step.probability)
+    >>> algorithm = metropolis_hastings(log_density, up_or_down)
+    >>> state, info = algorithm.step(jax.random.key(0), algorithm.init(0), None)
+    >>> int(state.position), float(info.acceptance_rate)
     (0, 0.0)
+    >>> algorithm.init(-1)
+    Traceback (most recent call last):
+    ValueError: position: expected a start of positive, finite density, got log_density(x) = -inf
 
     Args:
-      log_density: log π, of any tree of arrays: continuous, discrete or both.
-      propose: q.
-
-    Returns:
-      The kernel, from ``Point`` to ``(Point, Step)``; it begins at ``start(log_density, x)``.
+      log_density: log π of any tree of arrays: continuous, discrete or both.
+      propose: the proposal q.
     """
 
-    def kernel(key, here, _):
-        if not isinstance(here, Point) or here.gradient is not None:
-            raise ValueError("state: expected a Point without a gradient; begin at start(log_density, x)")
+    def step(key: Key, state: Any, _: Any) -> tuple[MCMCState, MCMCInfo]:
+        if not isinstance(state, MCMCState) or state.log_density_grad is not None:
+            raise ValueError("state: expected an MCMCState without a gradient; begin at init(x) of the same algorithm")
         propose_key, accept_key = jax.random.split(key)
-        x, log_ratio = propose(propose_key, here.x)
-        return _accept(accept_key, here, Point(x, _value(log_density, x)), log_ratio)
+        x, log_ratio = propose(propose_key, state.position)
+        return _accept(accept_key, state, MCMCState(x, _evaluate(log_density, x)), log_ratio)
 
-    return kernel
+    return SamplingAlgorithm(lambda position: _init(log_density, position), step)
 
 
-def langevin(log_density: LogDensity, step_size: StepSize) -> Kernel:
+def langevin(log_density: LogDensity, step_size: StepSize) -> SamplingAlgorithm:
     """Unadjusted Langevin: x' = x + h/2 ∇ log π(x) + √h ε, ε ~ N(0, I) (Roberts & Tweedie 1996).
 
-    The Euler steps of dX = ½ ∇ log π(X) dt + dW, whose law is π. That of the steps themselves is off by O(h): on
-    N(0, 1) its variance is 1 / (1 - h/4), and there is none from h = 4 on.
+    The Euler steps of dX = ½ ∇ log π(X) dt + dW, whose distribution is π. The steps themselves are off by O(h): on
+    N(0, 1) their variance is 1 / (1 - h/4), and from h = 4 on it is infinite. State and output are the position alone.
 
     >>> from genjax.theory import markov
-    >>> log_density = lambda x: -(x**2) / 2
-    >>> _, xs = markov.simulate(langevin(log_density, 2.0), jax.random.key(0), 0.0, length=10_000)
-    >>> round(float(xs.var()), 1)
+    >>> algorithm = langevin(lambda x: -(x**2) / 2, 2.0)
+    >>> _, positions = markov.simulate(algorithm.step, jax.random.key(0), algorithm.init(0.0), length=10_000)
+    >>> round(float(positions.var()), 1)
     2.0
 
     Args:
-      log_density: log π, of an array of any shape.
-      step_size: h, the time step, which is the variance of the noise, > 0.
-
-    Returns:
-      The kernel; state and output are x alone.
+      log_density: log π of a floating-point array of any shape.
+      step_size: h > 0, the time step, which is the variance of the noise.
 
     Raises:
-      ValueError: ``step_size`` is not positive.
+      ValueError: ``step_size`` is not positive; in ``init``, the position is no floating-point array.
     """
-    _check(step_size)
+    checks.positive("step_size", step_size)
 
-    def kernel(key, x, _):
-        x = jnp.asarray(x) if isinstance(x, float) else x
-        drifted = _moved(x, step_size / 2, _with_gradient(log_density, x).gradient)
-        x = _moved(drifted, jnp.sqrt(step_size), _noise(key, drifted))
+    def init(position: Any) -> Float[Array, "..."]:
+        position = jax.tree.map(_as_signed, position)
+        _check_floating(position)
+        return position
+
+    def step(key: Key, x: Any, _: Any) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        drifted = _move(x, step_size / 2, _with_gradient(log_density, x).log_density_grad)
+        x = _move(drifted, jnp.sqrt(step_size), _noise(key, drifted))
         return x, x
 
-    return kernel
+    return SamplingAlgorithm(init, step)
 
 
-def adjusted_langevin(log_density: LogDensity, step_size: StepSize) -> Kernel:
-    """MALA: a step of ``langevin`` as proposal, accepted so that π is exact (Roberts & Tweedie 1996).
+def mala(log_density: LogDensity, step_size: StepSize) -> SamplingAlgorithm:
+    """Metropolis-adjusted Langevin: a step of ``langevin`` as proposal, accepted so that π is exact.
 
-    q(x'|x) = N(x'; x + h/2 ∇ log π(x), h I). One gradient a step: that of a place is carried along.
+    q(x'|x) = N(x'; x + h/2 ∇ log π(x), h I) (Roberts & Tweedie 1996). One gradient per step: the ``MCMCState`` keeps
+    the gradient at its position. The output is an ``MCMCInfo``.
 
     >>> from genjax.theory import markov
-    >>> log_density = lambda x: -(x**2) / 2
-    >>> kernel, point = adjusted_langevin(log_density, 2.0), start_with_gradient(log_density, 0.0)
-    >>> _, steps = markov.simulate(kernel, jax.random.key(0), point, length=10_000)
-    >>> round(float(steps.x.var()), 1)
+    >>> algorithm = mala(lambda x: -(x**2) / 2, 2.0)
+    >>> _, info = markov.simulate(algorithm.step, jax.random.key(0), algorithm.init(0.0), length=10_000)
+    >>> round(float(info.position.var()), 1)
     1.0
 
     Args:
-      log_density: log π, of an array of any shape.
-      step_size: h, > 0; best at an acceptance rate of 0.57 in many dimensions (Roberts & Rosenthal 1998).
-
-    Returns:
-      The kernel, from ``Point`` to ``(Point, Step)``; it begins at ``start_with_gradient(log_density, x)``.
+      log_density: log π of a floating-point array of any shape.
+      step_size: h > 0; best at an acceptance rate of 0.57 in many dimensions (Roberts & Rosenthal 1998).
 
     Raises:
-      ValueError: ``step_size`` is not positive.
+      ValueError: ``step_size`` is not positive; in ``init``, as ``metropolis_hastings``, or the position is no
+        floating-point array, or, outside ``jit``, the gradient is not finite.
     """
-    _check(step_size)
+    checks.positive("step_size", step_size)
 
-    def log_q(to: Point, of: Point) -> Scalar:
-        return -jnp.sum((to.x - _moved(of.x, step_size / 2, of.gradient)) ** 2) / (2 * step_size)
+    def log_q(to: MCMCState, given: MCMCState) -> Scalar:
+        mean = _move(given.position, step_size / 2, given.log_density_grad)
+        return -jnp.sum((to.position - mean) ** 2) / (2 * step_size)
 
-    def kernel(key, here, _):
-        if not isinstance(here, Point) or here.gradient is None:
-            raise ValueError("state: expected a Point with a gradient; begin at start_with_gradient(log_density, x)")
+    def init(position: Any) -> MCMCState:
+        state = _with_gradient(log_density, _init(log_density, position).position)
+        if checks.is_concrete(state) and not np.all(np.isfinite(state.log_density_grad)):
+            raise ValueError(f"position: expected a start where the gradient is finite, got {state.log_density_grad}")
+        return state
+
+    def step(key: Key, state: Any, _: Any) -> tuple[MCMCState, MCMCInfo]:
+        if not isinstance(state, MCMCState) or state.log_density_grad is None:
+            raise ValueError("state: expected an MCMCState with a gradient; begin at init(x) of the same algorithm")
         propose_key, accept_key = jax.random.split(key)
-        drifted, noise = _moved(here.x, step_size / 2, here.gradient), _noise(propose_key, here.x)
-        there = _with_gradient(log_density, _moved(drifted, jnp.sqrt(step_size), noise))
-        return _accept(accept_key, here, there, log_q(here, there) - log_q(there, here))
+        drifted = _move(state.position, step_size / 2, state.log_density_grad)
+        noise = _noise(propose_key, state.position)
+        proposal = _with_gradient(log_density, _move(drifted, jnp.sqrt(step_size), noise))
+        return _accept(accept_key, state, proposal, log_q(state, proposal) - log_q(proposal, state))
 
-    return kernel
+    return SamplingAlgorithm(init, step)
 
 
 def effective_sample_size(chain: Numbers) -> Float[Array, "..."]:
@@ -245,7 +232,7 @@ def effective_sample_size(chain: Numbers) -> Float[Array, "..."]:
     n = np.shape(chain)[0] if np.ndim(chain) else 0
     if n < 4:
         raise ValueError(f"chain: expected at least 4 draws along axis 0, got {n}")
-    draws = simplex.floating(chain)
+    draws = simplex.as_floating(chain)
     draws = draws * jnp.where(jnp.max(jnp.abs(draws), 0) > 1, 0.25, 1)  # so that no difference overflows
     centred = draws - draws[:1]  # exactly 0 for a chain that never moves
     centred = centred / jnp.maximum(jnp.max(jnp.abs(centred), 0), jnp.finfo(draws.dtype).tiny)
@@ -257,31 +244,46 @@ def effective_sample_size(chain: Numbers) -> Float[Array, "..."]:
     return n / jnp.maximum(time, 1 / math.log10(n))
 
 
-def _accept(key: Key, here: Point, there: Point, log_ratio: Scalar | float) -> tuple[Point, Step]:
-    """``there`` with probability min(1, π(there) / π(here) · e^log_ratio), otherwise ``here``."""
-    found = jnp.where(jnp.isposinf(there.log_density), jnp.nan, there.log_density)
-    log_odds = found - here.log_density + log_ratio
-    probability = jnp.where(jnp.isnan(log_odds), 0, jnp.exp(jnp.minimum(log_odds, 0)))
+def _accept(key: Key, old: MCMCState, new: MCMCState, log_ratio: Scalar | float) -> tuple[MCMCState, MCMCInfo]:
+    """The new state with probability min(1, π(x') / π(x) · e^log_ratio), otherwise the old one."""
+    log_density = jnp.where(jnp.isposinf(new.log_density), jnp.nan, new.log_density)
+    log_odds = log_density - old.log_density + log_ratio
+    rate = jnp.where(jnp.isnan(log_odds), 0, jnp.exp(jnp.minimum(log_odds, 0)))
     # -log u as an exponential is finite; log of a uniform is -∞ once in 2²³ draws, and would accept anything then.
-    accepted = log_odds >= -jax.random.exponential(key, dtype=log_odds.dtype)
-    point = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), there, here)
-    return point, Step(point.x, accepted, probability)
+    is_accepted = log_odds >= -jax.random.exponential(key, dtype=log_odds.dtype)
+    state = jax.tree.map(lambda new, old: jnp.where(is_accepted, new, old), new, old)
+    return state, MCMCInfo(state.position, is_accepted, rate)
 
 
-def _value(log_density: LogDensity, x: Any) -> Scalar:
-    value = simplex.floating(log_density(x))
+def _init(log_density: LogDensity, position: Any) -> MCMCState:
+    """The first state, without a gradient; refused where the density is 0 or infinite."""
+    position = jax.tree.map(_as_signed, position)
+    value = _evaluate(log_density, position)
+    if checks.is_concrete(value) and not np.isfinite(value):
+        raise ValueError(f"position: expected a start of positive, finite density, got log_density(x) = {value}")
+    return MCMCState(position, value)
+
+
+def _as_signed(x: Any) -> Array:
+    """The number as an array; unsigned integers as signed ones, since a step down from 0 must not wrap around."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.int32) if jnp.issubdtype(x.dtype, jnp.unsignedinteger) else x
+
+
+def _evaluate(log_density: LogDensity, x: Any) -> Scalar:
+    value = simplex.as_floating(log_density(x))
     if value.shape:
         raise ValueError(f"log_density: expected one number, got shape {value.shape}; sum over the dimensions of x")
     return value
 
 
-def _with_gradient(log_density: LogDensity, x: Any) -> Point:
+def _with_gradient(log_density: LogDensity, x: Any) -> MCMCState:
     _check_floating(x)
-    return Point(x, *jax.value_and_grad(lambda x: _value(log_density, x))(x))
+    return MCMCState(x, *jax.value_and_grad(lambda x: _evaluate(log_density, x))(x))
 
 
-def _moved(x: Float[Array, "..."], scale: StepSize, direction: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Of the type of x, whatever that of the scale is."""
+def _move(x: Float[Array, "..."], scale: StepSize, direction: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x + scale · direction, in the dtype of x."""
     return x + (scale * direction).astype(x.dtype)
 
 
@@ -291,10 +293,5 @@ def _noise(key: Key, x: Any) -> Float[Array, "..."]:
 
 def _check_floating(x: Any) -> None:
     if not hasattr(x, "dtype"):
-        raise ValueError(f"x: expected one array, got {type(x).__name__}; for other places use metropolis_hastings")
-    checks.floating("x", x, "start at 0.0 instead of 0; metropolis_hastings moves whole numbers")
-
-
-def _check(step_size: StepSize) -> None:
-    if simplex.known(step_size) and not np.all((np.asarray(step_size) > 0) & np.isfinite(step_size)):
-        raise ValueError(f"step_size: expected a positive number, got {step_size}")
+        raise ValueError(f"position: expected one array, got {type(x).__name__}; use metropolis_hastings for trees")
+    checks.floating("position", x, "start at 0.0 instead of 0; metropolis_hastings moves integers")

@@ -84,7 +84,7 @@ def gaussian(std: Any) -> Likelihood:
     Raises:
       ValueError: ``std`` is not positive and finite.
     """
-    if checks.known(std) and not 0 < float(std) < math.inf:
+    if checks.is_concrete(std) and not 0 < float(std) < math.inf:
         raise ValueError(f"std: expected a positive standard deviation, got {std}")
 
     def distribution(outputs: Outputs) -> normal.DiagGaussian:
@@ -117,7 +117,7 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
     Raises:
       ValueError: fewer than 2 levels.
     """
-    levels.check_number(num_levels)
+    levels.check_num_levels(num_levels)
     half = 1 / (num_levels - 1)
 
     def log_prob(outputs: Outputs, images: Any) -> Float[Array, " b"]:
@@ -151,7 +151,7 @@ def categorical(num_levels: int = 256) -> Likelihood:
     Raises:
       ValueError: fewer than 2 levels.
     """
-    levels.check_number(num_levels)
+    levels.check_num_levels(num_levels)
     logits = lambda outputs: outputs.reshape(*outputs.shape[:-1], num_levels, -1)
 
     def log_prob(outputs: Outputs, images: Any) -> Float[Array, " b"]:
@@ -185,7 +185,7 @@ def mixture_of_logistics(num_components: int = 10, num_levels: int = 256) -> Lik
     Raises:
       ValueError: no component, or fewer than 2 levels.
     """
-    levels.check_number(num_levels)
+    levels.check_num_levels(num_levels)
     if num_components < 1:
         raise ValueError(f"num_components: expected at least 1, got {num_components}")
     half = 1 / (num_levels - 1)
@@ -270,7 +270,7 @@ def _check(images: Any, outputs: Any, num_outputs: Callable[[int], int]) -> None
         got = f"{images.shape} and outputs {outputs.shape}"
         wish = f" of outputs {wanted}" if jnp.ndim(images) == 4 else ""
         raise ValueError(f"images: expected [b h w c]{wish}; got {got}")
-    if not checks.known(images):
+    if not checks.is_concrete(images):
         return
     low, high = np.min(np.asarray(images), initial=0), np.max(np.asarray(images), initial=0)
     if not -1 <= low <= high <= 1:

@@ -9,7 +9,7 @@ import numpy as np
 from genjax.types import Key, Output, State
 
 
-def in_segments(step, state: State, streams: Any, segment: int) -> tuple[State, Output]:
+def checkpointed_scan(step, state: State, streams: Any, segment: int) -> tuple[State, Output]:
     """A scan of scans, of which reverse mode keeps the states between segments, and inside one those between steps."""
     length = streams[0].shape[0]
     whole = length // segment * segment
@@ -23,7 +23,7 @@ def in_segments(step, state: State, streams: Any, segment: int) -> tuple[State, 
     return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, rest)
 
 
-def length(inputs: Any, named: int | None) -> int:
+def num_steps(inputs: Any, named: int | None) -> int:
     """The number of steps, which the inputs tell, or who calls.
 
     Raises:
@@ -39,7 +39,7 @@ def length(inputs: Any, named: int | None) -> int:
     return lengths.pop()
 
 
-def streams(key: Key, length: int) -> Key:
+def step_keys(key: Key, length: int) -> Key:
     """Keys [length, *key.shape].
 
     Raises:

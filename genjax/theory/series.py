@@ -20,12 +20,12 @@ NEAR = 0.1
 
 
 @jax.jit
-def excess(p: Values, q: Values) -> Values:
+def kl_div(p: Values, q: Values) -> Values:
     """p log(p / q) - p + q ≥ 0, of numbers p, q ≥ 0: ∞ where only q is 0. As ``bd0`` of Loader 2000.
 
     With z = (p - q) / (p + q), log(p / q) = 2 (z + z³/3 + z⁵/5 + ...), and 2 p z - p + q = (p - q) z.
 
-    >>> float(excess(jnp.float32(0.5), jnp.float32(0.5005)))  # (0.0005)² / (2 · 0.5) in the main
+    >>> float(kl_div(jnp.float32(0.5), jnp.float32(0.5005)))  # (0.0005)² / (2 · 0.5) in the main
     2.498...e-07
     """
     z = _contrast(p, q)
@@ -40,7 +40,7 @@ def excess(p: Values, q: Values) -> Values:
 
 
 @jax.jit
-def parting(p: Values, q: Values) -> Values:
+def jensen_shannon(p: Values, q: Values) -> Values:
     """p log(p / m) + q log(q / m) with m = (p + q) / 2, from 0 to (p + q) log 2.
 
     It is m ((1 + z) log(1 + z) + (1 - z) log(1 - z)), z = (p - q) / (p + q), of which z² + z⁴/6 + z⁶/15 + ... is left.
@@ -55,14 +55,14 @@ def parting(p: Values, q: Values) -> Values:
 
 
 @jax.jit
-def beyond_line(u: Values) -> Values:
+def expm1_minus_x(u: Values) -> Values:
     """e^u - 1 - u ≥ 0."""
     inner = jnp.where(jnp.abs(u) < 0.5, u, 0)
     series = inner**2 * _polynomial(inner, [1 / math.factorial(k + 2) for k in range(13)])
     return jnp.where(jnp.abs(u) < 0.5, series, jnp.expm1(u) - u)
 
 
-def surprise(q: Values, axis: int | tuple[int, ...]) -> Values:
+def surprisal(q: Values, axis: int | tuple[int, ...]) -> Values:
     """-log q ≥ 0, +∞ at 0; of what is nearly sure from the probability of all else."""
     sure = q > SURE
     others = jnp.sum(jnp.where(sure, 0, q), axis, keepdims=True)
@@ -70,17 +70,17 @@ def surprise(q: Values, axis: int | tuple[int, ...]) -> Values:
     return jnp.where(sure, 0 - jnp.log1p(-jnp.where(sure, others, 0)), plain)
 
 
-def weighted(p: Values, surprise: Values) -> Values:
-    """p · surprise, 0 where p is, also of +∞."""
-    return jnp.where(p > 0, p * jnp.where(p > 0, surprise, 0), 0)
+def weighted(p: Values, surprisal: Values) -> Values:
+    """p · surprisal, 0 where p is, also of +∞."""
+    return jnp.where(p > 0, p * jnp.where(p > 0, surprisal, 0), 0)
 
 
-def ratio(a: Values, b: Values) -> Values:
+def safe_divide(a: Values, b: Values) -> Values:
     """a / b, 0 where b is."""
     return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
 
 
-def with_slope(value: Values, like: Values) -> Values:
+def with_gradient_of(value: Values, like: Values) -> Values:
     """``value``, whose derivative is that of ``like``, a plain formula for the same number."""
     return jax.lax.stop_gradient(value) + jnp.where(jnp.isfinite(like), like - jax.lax.stop_gradient(like), 0)
 

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from genjax import checks
-from genjax.checks import known
 
 Axis = int | tuple[int, ...]
 """The axis, or axes, that a distribution lives on."""
@@ -38,7 +37,7 @@ def check(name: str, p: Any, axis: Axis = -1) -> None:
         raise ValueError(f"{name}: expected probabilities over axis {axis}, got an array of shape {shape}")
     if len({a % len(shape) for a in axes}) < len(axes):
         raise ValueError(f"axis: expected different axes, got {axis}")
-    if not known(p):
+    if not checks.is_concrete(p):
         return
     table = np.asarray(p)
     if not jnp.issubdtype(table.dtype, jnp.floating):
@@ -47,7 +46,7 @@ def check(name: str, p: Any, axis: Axis = -1) -> None:
         where = np.unravel_index(np.argmax(~(table >= 0)), table.shape)
         raise ValueError(f"{name}: expected probabilities, got {float(table[where]):g} at {_index(where)}")
     excess = np.asarray(table.sum(axis=axes, dtype=np.float64) - 1)
-    if np.all(np.abs(excess) <= rounding(table.dtype)):
+    if np.all(np.abs(excess) <= sum_tolerance(table.dtype)):
         return
     where = np.unravel_index(np.argmax(np.abs(excess)), excess.shape)
     row = f"row {_index(where)} sums" if where else "the probabilities sum"
@@ -63,28 +62,28 @@ def check_probability(name: str, p: Any) -> None:
       ValueError: says which number, and where.
     """
     checks.real(name, p)
-    if not known(p):
+    if not checks.is_concrete(p):
         return
     table = np.asarray(p)
-    good = (table >= 0) & (table.astype(np.float64) <= 1 + rounding(table.dtype))
+    good = (table >= 0) & (table.astype(np.float64) <= 1 + sum_tolerance(table.dtype))
     if not np.all(good):
         where = np.unravel_index(np.argmin(good), table.shape)
-        at = checks.place(where)
+        at = checks.at_index(where)
         raise ValueError(f"{name}: expected probabilities in [0, 1], got {float(table[where]):g}{at}")
 
 
-def table(name: str, p: Any, axis: Axis = -1) -> Float[Array, "..."]:
+def distribution(name: str, p: Any, axis: Axis = -1) -> Float[Array, "..."]:
     """What ``check`` accepts, as an array of floating-point numbers, float32 at least."""
     check(name, p, axis)
-    array = floating(p)
+    array = as_floating(p)
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def pair(axis: Axis, p: Any, q: Any) -> tuple[tuple[int, ...], Float[Array, "..."], Float[Array, "..."]]:
     """The axes counted from the end, and both tables; refused where -log q would be +∞ for want of small numbers."""
-    tables = table("p", p, axis), table("q", q, axis)
+    tables = distribution("p", p, axis), distribution("q", q, axis)
     axes = same_outcomes(axis, p=p, q=q)
-    check_lost("q", q, tables[1].dtype, p)
+    check_underflow("q", q, tables[1].dtype, p)
     return axes, *tables
 
 
@@ -106,9 +105,9 @@ def same_outcomes(axis: Axis, **tables: Any) -> tuple[int, ...]:
     return axes[0]
 
 
-def check_lost(name: str, q: Any, dtype: Any, p: Any = 1.0) -> None:
+def check_underflow(name: str, q: Any, dtype: Any, p: Any = 1.0) -> None:
     """Refuse what ``dtype`` takes for 0, so that it would cost +∞, where p is not 0."""
-    if known(p, q):
+    if checks.is_concrete(p, q):
         given, least = np.asarray(q, np.float64), float(jnp.finfo(dtype).tiny)
         lost = (given > 0) & (given < least) & (np.asarray(p, np.float64) >= least)
         if np.any(lost):
@@ -126,7 +125,7 @@ def check_logits(name: str, logits: Any) -> None:
     checks.real(name, logits)
     if not np.ndim(logits) or not np.shape(logits)[-1]:
         raise ValueError(f"{name}: expected outcomes along the last axis, got the shape {np.shape(logits)}")
-    if known(logits):
+    if checks.is_concrete(logits):
         top = np.max(np.asarray(logits, np.float64), -1)  # NaN if one is
         if not np.all(good := np.isfinite(top)):
             found = np.atleast_1d(top)[~np.atleast_1d(good)][0]
@@ -134,13 +133,13 @@ def check_logits(name: str, logits: Any) -> None:
             raise ValueError(f"{name}: expected {expected}, got a row whose largest is {found}")
 
 
-def floating(x: Any) -> Float[Array, "..."]:
+def as_floating(x: Any) -> Float[Array, "..."]:
     """As an array of floating-point numbers: whole numbers and truth values become such."""
     array = jnp.asarray(x)
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
-def rounding(dtype: Any) -> float:
+def sum_tolerance(dtype: Any) -> float:
     """How far a sum of probabilities of this type may be from 1."""
     if not jnp.issubdtype(dtype, jnp.floating) or dtype == np.float64:
         return 1e-9

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from scipy.sparse import csgraph, csr_array
 
+from genjax import checks
 from genjax.theory import simplex
 
 
@@ -17,18 +18,18 @@ def check(transition: Any) -> None:
     simplex.check("transition", transition)
 
 
-def known(transition: Any) -> Float[np.ndarray, "s s"]:
+def host_table(transition: Any) -> Float[np.ndarray, "s s"]:
     """In float64, with rows that sum to 1; refused inside ``jit``."""
-    if not simplex.known(transition):
+    if not checks.is_concrete(transition):
         raise ValueError("transition: expected known values, got a tracer; call this outside jit, grad and vmap")
     check(transition)
-    return rows_to_one(np.asarray(transition, np.float64))
+    return normalise_rows(np.asarray(transition, np.float64))
 
 
-def check_law(name: str, law: Any, transition: Any) -> None:
+def check_distribution(name: str, p: Any, transition: Any) -> None:
     """Refuse what is no distribution over the states of the chain."""
-    simplex.check(name, law)
-    if (size := np.shape(law)[-1]) != len(transition):
+    simplex.check(name, p)
+    if (size := np.shape(p)[-1]) != len(transition):
         raise ValueError(f"{name}: expected one probability of each of {len(transition)} states, got {size}")
 
 
@@ -43,15 +44,15 @@ def reachable(table: Float[Array, "s s"]) -> Bool[Array, "s s"]:
     """Whether j can be reached from i, in ``jit`` too."""
     reach = (table > 0) | jnp.eye(len(table), dtype=bool)
     for _ in range(len(table).bit_length()):
-        reach = times(reach.astype(table.dtype), reach.astype(table.dtype)) > 0
+        reach = matmul(reach.astype(table.dtype), reach.astype(table.dtype)) > 0
     return reach
 
 
-def rows_to_one(table):
+def normalise_rows(table):
     """Each row divided by its sum."""
     return table / table.sum(1, keepdims=True)
 
 
-def times(a: Float[Array, "... s"], b: Float[Array, "s s"]) -> Float[Array, "... s"]:
+def matmul(a: Float[Array, "... s"], b: Float[Array, "s s"]) -> Float[Array, "... s"]:
     """a b, without the rounding of the factors that accelerators would do."""
     return jnp.matmul(a, b, precision="highest")

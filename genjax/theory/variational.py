@@ -173,7 +173,8 @@ def fit(
 
     start = (family.init, optimizer.init(family.init))
     (params, _), bound = markov.simulate(step, key, start, length=num_steps)
-    if checks.known(params, bound) and not all(np.isfinite(x).all() for x in jax.tree.leaves((params, bound[-1]))):
+    is_finite = lambda tree: all(np.isfinite(x).all() for x in jax.tree.leaves(tree))
+    if checks.is_concrete(params, bound) and not is_finite((params, bound[-1])):
         first = int(np.argmin(np.isfinite(bound))) if not np.isfinite(bound).all() else num_steps - 1
         raise ValueError(
             f"log_joint: the fit is not finite at its end; the bound was {bound[first]} at step {first}. Expected "
@@ -188,8 +189,8 @@ def _draws(
     """Draws of one distribution, and log q of each."""
 
     def one(key: Key) -> tuple[Float[Array, " d"], Scalar]:
-        if family.weigh is not None:
-            return family.weigh(key, drawn_from, q)
+        if family.sample_and_log_prob is not None:
+            return family.sample_and_log_prob(key, drawn_from, q)
         z = family.sample(key, drawn_from)
         return z, family.log_prob(q, z)
 

@@ -7,7 +7,7 @@ import pytest
 
 from genjax import envs
 from genjax.envs import tables
-from genjax.theory import decisions
+from genjax.theory import mdp
 
 KEY = jax.random.key(0)
 
@@ -41,7 +41,7 @@ def test_every_environment_fits_its_own_description(name):
     keys = jax.random.split(KEY, 300)
     run = jax.jit(lambda key: jax.lax.scan(lambda carry, key: kernel(key, carry, None), start(key), keys)[1])
     seen = run(KEY)
-    assert seen.observation.shape == (300, env.num_observations) and np.isfinite(seen.observation).all()
+    assert seen.observation.shape == (300, env.observation_dim) and np.isfinite(seen.observation).all()
     assert set(np.unique(seen.action)) == set(range(env.num_actions))
     over = np.asarray(seen.terminated | seen.truncated)
     on = ~over[:-1]
@@ -64,9 +64,9 @@ def test_the_last_observation_is_of_the_episode_that_ended():
 
 
 def test_the_values_of_tables_are_those_of_long_simulation():
-    chain = tables.chain_tables()
+    chain = tables.chain_mdp()
     policy = np.array([[0.3, 0.7]] * 5)
-    exact = decisions.policy_values(chain, policy, 0.9)
+    exact = mdp.policy_values(chain, policy, 0.9)
     env = tables.tabular(chain, max_steps=10_000)
     chances = jnp.log(jnp.asarray(policy))
 
@@ -81,30 +81,28 @@ def test_the_values_of_tables_are_those_of_long_simulation():
 
 
 def test_the_best_policies_are_those_one_can_see():
-    _, actions = decisions.value_iteration(tables.chain_tables(), 0.9)
+    _, actions = mdp.policy_iteration(tables.chain_mdp(), 0.9)
     assert np.array_equal(actions, [1, 1, 1, 1, 1])  # looks ahead
-    _, near = decisions.value_iteration(tables.chain_tables(), 0.3)
+    _, near = mdp.policy_iteration(tables.chain_mdp(), 0.3)
     assert near[0] == 0 and near[-1] == 1  # does not
-    values, _ = decisions.value_iteration(tables.grid_tables(4), 1.0)
+    values, _ = mdp.policy_iteration(tables.grid_mdp(4), 1.0)
     row, column = np.divmod(np.arange(16), 4)
     steps = (3 - row) + (3 - column)
     assert np.allclose(values[:-1], -steps[:-1])
     for rung, wanted in ((1, [1]), (2, [1, -1]), (3, [0.9, 1]), (4, [1]), (5, [1, 1])):
-        found = decisions.value_iteration(tables.ladder_tables(rung), 0.9)[0]
+        found = mdp.policy_iteration(tables.ladder_mdp(rung), 0.9)[0]
         assert np.allclose(found[: len(wanted)], wanted)
 
 
 @pytest.mark.parametrize("discount", [0.0, 0.5, 0.95])
 def test_value_iteration_meets_bellmans_equation_and_no_policy_is_better(discount):
     source = np.random.default_rng(0)
-    process = decisions.Decisions(
-        source.dirichlet(np.ones(6), (6, 3)), source.normal(size=(6, 3)), np.eye(6)[0], np.zeros(6, bool)
-    )
-    values, actions = decisions.value_iteration(process, discount)
-    assert np.allclose(values, decisions.action_values(process, values, discount).max(1), atol=1e-10)
-    assert np.allclose(values, decisions.policy_values(process, np.eye(3)[actions], discount), atol=1e-9)
+    process = mdp.MDP(source.dirichlet(np.ones(6), (6, 3)), source.normal(size=(6, 3)), np.eye(6)[0], np.zeros(6, bool))
+    values, actions = mdp.policy_iteration(process, discount)
+    assert np.allclose(values, mdp.action_values(process, values, discount).max(1), atol=1e-10)
+    assert np.allclose(values, mdp.policy_values(process, np.eye(3)[actions], discount), atol=1e-9)
     for _ in range(50):
-        other = decisions.policy_values(process, source.dirichlet(np.ones(3), 6), discount)
+        other = mdp.policy_values(process, source.dirichlet(np.ones(3), 6), discount)
         assert (other <= values + 1e-9).all()
 
 
@@ -123,16 +121,19 @@ def test_value_iteration_meets_bellmans_equation_and_no_policy_is_better(discoun
         (lambda: envs.chain(1), "length: expected at least 2, got 1"),
         (lambda: envs.chain(slip=1.2), "slip: expected numbers from 0 to 1, got 1.2"),
         (lambda: envs.grid(1), "side: expected at least 2, got 1"),
-        (lambda: tables.tabular(tables.chain_tables(), max_steps=0), "max_steps: expected at least 1, got 0"),
+        (lambda: tables.tabular(tables.chain_mdp(), max_steps=0), "max_steps: expected at least 1, got 0"),
         (
             lambda: envs.episodes(envs.chain()._replace(max_steps=0), lambda key, seen: 0),
             "max_steps: expected at least 1, got 0",
         ),
-        (lambda: tables.ladder_tables(6), "rung: expected 1 to 5, got 6"),
-        (lambda: decisions.value_iteration(tables.chain_tables(), 1.0), "discount: 1 does not converge here"),
-        (lambda: decisions.value_iteration(tables.chain_tables(), 1.5), "discount: expected 0 to 1, got 1.5"),
-        (lambda: tables.tabular(tables.chain_tables()._replace(start=np.ones(5))), "start: the probabilities sum to 5"),
-        (lambda: tables.tabular(tables.chain_tables()._replace(start=np.ones(4) / 4)), r"got .*\(4,\)"),
+        (lambda: tables.ladder_mdp(6), "rung: expected 1 to 5, got 6"),
+        (lambda: mdp.policy_iteration(tables.chain_mdp(), 1.0), "discount: 1 does not converge here"),
+        (lambda: mdp.policy_iteration(tables.chain_mdp(), 1.5), "discount: expected 0 to 1, got 1.5"),
+        (
+            lambda: tables.tabular(tables.chain_mdp()._replace(initial=np.ones(5))),
+            "initial: the probabilities sum to 5",
+        ),
+        (lambda: tables.tabular(tables.chain_mdp()._replace(initial=np.ones(4) / 4)), r"got .*\(4,\)"),
     ],
 )
 def test_bad_input_is_refused(call, message, monkeypatch):

@@ -10,16 +10,16 @@ import pytest
 
 from genjax import envs
 from genjax.envs import tables
-from genjax.models import actor_critic
+from genjax.models import actor_critic, policy_gradient
 from genjax.nn import mlp
-from genjax.theory import decisions
+from genjax.theory import mdp
 from genjax.training import state, steps
 
 KEY = jax.random.key(0)
 
 
 def model(env, hidden=(), **more):
-    return actor_critic.build(mlp.Tanh(env.num_actions, hidden, 0.01), mlp.Tanh(1, hidden), env, **more)
+    return actor_critic.build(mlp.MLP(env.num_actions, hidden, 0.01), mlp.MLP(1, hidden), env, **more)
 
 
 def series(seed, n=12):
@@ -37,7 +37,7 @@ def test_advantages_are_those_of_the_definition(seed):
     r, v, w, over, cut = (np.asarray(x, float) for x in (reward, value, after, terminated, truncated))
     delta = r + 0.9 * (1 - over) * w - v
     for gae_lambda in (0.0, 0.7, 1.0):
-        found = actor_critic.advantages(reward, value, after, terminated, truncated, 0.9, gae_lambda)
+        found = policy_gradient.advantages(reward, value, after, terminated, truncated, 0.9, gae_lambda)
         for t in range(12):
             total, weight = 0.0, 1.0
             for i in range(t, 12):
@@ -46,7 +46,7 @@ def test_advantages_are_those_of_the_definition(seed):
                 if over[i] or cut[i]:
                     break
             assert np.isclose(found[t], total, atol=1e-5)
-    one = actor_critic.advantages(reward, value, after, terminated, truncated, 0.9, 1.0)
+    one = policy_gradient.advantages(reward, value, after, terminated, truncated, 0.9, 1.0)
     for t in range(12):
         end = next((i for i in range(t, 12) if over[i] or cut[i]), 11)
         back = sum(0.9 ** (i - t) * r[i] for i in range(t, end + 1)) + 0.9 ** (end - t + 1) * (1 - over[end]) * w[end]
@@ -61,7 +61,7 @@ def _drift(v, w, t, end):
 
 def test_a_time_limit_is_not_the_end_of_the_world():
     ones = jnp.ones(1)
-    estimate = lambda terminated: actor_critic.advantages(
+    estimate = lambda terminated: policy_gradient.advantages(
         ones, 0 * ones, 10 * ones, jnp.array([terminated]), jnp.array([not terminated]), 0.9, 0.95
     )
     assert estimate(True)[0] == 1 and estimate(False)[0] == 10
@@ -75,7 +75,7 @@ def enumerate_gradient(env_tables, logits, discount):
         pi = jax.nn.softmax(logits)
         policy = jnp.einsum("sa,sat->st", pi, onward) * jnp.asarray(~env_tables.terminal)
         values = jnp.linalg.solve(jnp.eye(len(policy)) - discount * policy, (pi * reward).sum(1))
-        return jnp.asarray(env_tables.start) @ values
+        return jnp.asarray(env_tables.initial) @ values
 
     return jax.grad(objective)(logits)
 
@@ -84,17 +84,17 @@ def enumerate_gradient(env_tables, logits, discount):
 @pytest.mark.parametrize("offset", [0.0, 5.0])
 def test_the_policy_gradient_is_unbiased_whatever_the_baseline(rung, offset):
     """A bandit with one and with two states, exactly: E[∇ log π (r - b)] over all outcomes is ∇J."""
-    env, given = envs.ladder(rung), tables.ladder_tables(rung)
+    env, given = envs.ladder(rung), tables.ladder_mdp(rung)
     ours = model(env, ent_coef=0.0, vf_coef=0.0, normalise=False)
     params = jax.jit(ours.init)(KEY)
-    kernel = jax.random.normal(KEY, (env.num_observations, env.num_actions))
+    kernel = jax.random.normal(KEY, (env.observation_dim, env.num_actions))
     params["policy"]["Dense_0"]["kernel"] = kernel
     logits = kernel  # of one-hot observations
     total = jax.tree.map(jnp.zeros_like, params["policy"])
-    for s, a in itertools.product(range(env.num_observations - 1), range(env.num_actions)):
-        weight = float(given.start[s] * jax.nn.softmax(logits[s])[a])
+    for s, a in itertools.product(range(env.observation_dim - 1), range(env.num_actions)):
+        weight = float(given.initial[s] * jax.nn.softmax(logits[s])[a])
         batch = {
-            "observation": jnp.eye(env.num_observations)[s][None],
+            "observation": jnp.eye(env.observation_dim)[s][None],
             "action": jnp.array([a]),
             "log_prob": jnp.zeros(1),
             "advantage": jnp.array([given.reward[s, a] - offset], jnp.float32),
@@ -144,7 +144,7 @@ def test_a_ratio_beyond_the_numbers_leaves_loss_and_slopes_finite():
 
 
 def test_the_ratio_is_bounded_however_far_the_policy_has_moved():
-    ratio = jax.vmap(jax.value_and_grad(actor_critic.probability_ratio))
+    ratio = jax.vmap(jax.value_and_grad(policy_gradient.probability_ratio))
     value, slope = ratio(jnp.array([0.0, 0, 0, -200, -jnp.inf]), jnp.array([-200.0, -1e9, -jnp.inf, 0, 0]))
     assert np.allclose(value, [np.exp(30)] * 3 + [0, 0]) and np.allclose(slope[:2], np.exp(30)) and not slope[2:].any()
 
@@ -172,11 +172,61 @@ def test_a_rollout_depends_on_the_key_the_step_and_the_copy_only():
     assert not np.allclose(a["observation"], later["observation"])
 
 
+def rolled_out(model, num_updates, start, params):
+    """Batches [n t ....] of a policy that does not learn."""
+    sample = jax.jit(model.sample_batch)
+    now, batches = state.create(params, optax.set_to_zero(), model.carry(start)), []
+    for _ in range(num_updates):
+        batch, carry = sample(KEY, now, {})
+        batches.append({name: array.reshape(3, -1, *array.shape[1:]) for name, array in batch.items()})
+        now = now._replace(step=now.step + 1, carry=carry)
+    return {name: np.concatenate([batch[name] for batch in batches], 1) for name in batches[0]}
+
+
+def test_rollouts_that_go_on_visit_the_same_steps_whatever_their_length():
+    """Four rollouts of 15 steps are one of 60, through several episodes; those from a reset are not."""
+    env = envs.cartpole()
+    build = lambda num_steps, **more: model(env, (4,), num_envs=3, num_steps=num_steps, normalise=False, **more)
+    params = jax.jit(build(15).init)(KEY)
+    short, whole = (rolled_out(build(n, start="continue"), 60 // n, KEY, params) for n in (15, 60))
+    for name in ("observation", "action", "log_prob"):
+        assert np.allclose(short[name], whole[name], atol=1e-6), name
+    assert np.abs(np.diff(whole["observation"][..., 2])).max() > 0.1  # the pole is upright again: a new episode
+    assert not np.allclose(whole["observation"][:, ::15], whole["observation"][:, :1], atol=0.1)
+    late = short["target"][:, 14], whole["target"][:, 14]  # at the cut the future is the value function's
+    assert not np.allclose(*late, atol=1e-6)
+
+
+def test_rollouts_that_go_on_need_the_running_environments():
+    goes_on = model(envs.chain(), num_envs=2, num_steps=3, start="continue")
+    params, optimizer = goes_on.init(KEY), optax.sgd(0.1)
+    run = steps.repeat(steps.gradient_step(goes_on.loss, optimizer), goes_on.sample_batch, 2)
+    with pytest.raises(ValueError, match=r"make the state by create\(params, optimizer, model.carry\(key\)\)"):
+        run(KEY, state.create(params, optimizer), {})
+    resets = model(envs.chain(), num_envs=2, num_steps=3)
+    assert resets.carry(KEY) == ()
+    run = steps.repeat(steps.gradient_step(resets.loss, optimizer), resets.sample_batch, 2)
+    with pytest.raises(ValueError, match="carry: expected what sample_batch returns"):
+        run(KEY, state.create(params, optimizer, goes_on.carry(KEY)), {})
+
+
+@pytest.mark.slow
+def test_short_rollouts_that_go_on_learn_to_balance_the_pole():
+    env = envs.cartpole()
+    ours = model(env, (64, 64), num_envs=16, num_steps=128, start="continue", clip_eps=0.2)
+    optimizer = ours.optimizer(optax.adam(1e-3))
+    step = steps.minibatch_updates(steps.gradient_step(ours.loss, optimizer), 4, 256)
+    begin = state.create(jax.jit(ours.init)(KEY), optimizer, ours.carry(KEY))
+    end = jax.jit(steps.repeat(step, ours.sample_batch, 150))(KEY, begin, {})[0]
+    returns, _ = jax.jit(ours.evaluate_episodes)(jax.random.split(KEY, 64), end.params)
+    assert returns.mean() > 400
+
+
 def test_the_best_policy_of_a_chain_is_found_and_its_values():
-    given = tables.chain_tables()
-    exact, actions = decisions.value_iteration(given, 0.9)
+    given = tables.chain_mdp()
+    exact, actions = mdp.policy_iteration(given, 0.9)
     ours = model(envs.chain(), (16,), num_envs=16, num_steps=100, discount=0.9, gae_lambda=0.9, ent_coef=0.0)
-    optimizer = actor_critic.optimizer(optax.adam(1e-2), optax.adam(1e-2))
+    optimizer = ours.optimizer(optax.adam(1e-2))
     train = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.sample_batch, 300))
     end = train(KEY, state.create(jax.jit(ours.init)(KEY), optimizer), {})[0]
     seen = jnp.eye(5)
@@ -186,10 +236,10 @@ def test_the_best_policy_of_a_chain_is_found_and_its_values():
 
 @pytest.mark.parametrize("rung", range(1, 6))
 def test_every_rung_of_the_ladder_is_climbed(rung):
-    given = tables.ladder_tables(rung)
-    exact, actions = decisions.value_iteration(given, 0.9)
+    given = tables.ladder_mdp(rung)
+    exact, actions = mdp.policy_iteration(given, 0.9)
     ours = model(envs.ladder(rung), num_envs=8, num_steps=16, discount=0.9, ent_coef=0.0, clip_eps=0.2)
-    optimizer = actor_critic.optimizer(optax.adam(0.03), optax.adam(0.03))
+    optimizer = ours.optimizer(optax.adam(0.03))
     step = steps.minibatch_updates(steps.gradient_step(ours.loss, optimizer), 2, 64)
     end = jax.jit(steps.repeat(step, ours.sample_batch, 150))(
         KEY, state.create(jax.jit(ours.init)(KEY), optimizer), {}
@@ -208,6 +258,7 @@ LITTLE = model(envs.chain())
     ("call", "message"),
     [
         (lambda: model(envs.chain(), num_envs=0), "num_envs: expected at least 1, got 0"),
+        (lambda: model(envs.chain(), start="anew"), "start: expected"),
         *(
             (lambda name=name, value=value: model(envs.chain(), **{name: value}), f"{name}: expected")
             for name, values in {
@@ -224,10 +275,10 @@ LITTLE = model(envs.chain())
         (lambda: LITTLE.logits({}, jnp.zeros((2, 4))), "observations: expected 5 numbers each"),
         (lambda: LITTLE.values({}, jnp.full((1, 5), jnp.nan)), "observations: expected finite numbers, got nan"),
         (lambda: LITTLE.logits({}, jnp.zeros((2, 5), int)), "observations: expected floating-point numbers, got int32"),
-        (lambda: actor_critic.advantages(*(jnp.zeros(0),) * 3, *(jnp.zeros(0, bool),) * 2, 0.9, 0.9),
+        (lambda: policy_gradient.advantages(*(jnp.zeros(0),) * 3, *(jnp.zeros(0, bool),) * 2, 0.9, 0.9),
          "reward: expected at least 1"),
-        (lambda: actor_critic.build(mlp.Tanh(3), mlp.Tanh(1), envs.chain()), r"policy: expected 2 outputs, got \(3,\)"),
-        (lambda: actor_critic.build(mlp.Tanh(2), mlp.Tanh(2), envs.chain()), r"value: expected 1 outputs, got \(2,\)"),
+        (lambda: actor_critic.build(mlp.MLP(3), mlp.MLP(1), envs.chain()), r"policy: expected 2 outputs, got \(3,\)"),
+        (lambda: actor_critic.build(mlp.MLP(2), mlp.MLP(2), envs.chain()), r"value: expected 1 outputs, got \(2,\)"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(call, message):

@@ -51,14 +51,16 @@ def test_draws_of_a_small_gamma_follow_their_law_and_slope_below_the_range_of_fl
     """By their log z: P(log z < y) = e^(a y) / Γ(a + 1) far out; E[∂ log z/∂a] = ψ'(a), as E[log z] = ψ(a)."""
     a, family = 0.01, families.gamma(1)
     q = families.Gamma(jnp.array([a]), jnp.array([1.0]))
-    log_q = jax.jit(jax.vmap(lambda key: family.weigh(key, q, q)[1]))(jax.random.split(KEY, 4000))
+    log_q = jax.jit(jax.vmap(lambda key: family.sample_and_log_prob(key, q, q)[1]))(jax.random.split(KEY, 4000))
     density = scipy.special.gammaln(a) + np.asarray(log_q, float)  # (a - 1) y - e^y, falling in y
     y = -density / (1 - a)
     for _ in range(50):
         y = y - (density + (1 - a) * y + np.exp(y)) / (1 - a + np.exp(y))
     share = np.where(y < -30, np.exp(a * y - scipy.special.gammaln(a + 1)), scipy.special.gammainc(a, np.exp(y)))
     assert (y < -88).mean() > 0.4 and scipy.stats.kstest(share, "uniform").pvalue > 1e-3
-    through = lambda a, key: family.weigh(key, families.Gamma(a, jnp.ones(1)), q)[1]  # of log z, at a still density
+    through = lambda a, key: family.sample_and_log_prob(key, families.Gamma(a, jnp.ones(1)), q)[
+        1
+    ]  # of log z, at a still density
     slopes = jax.jit(jax.vmap(jax.grad(through), (None, 0)))(jnp.array([a]), jax.random.split(KEY, 4000))[:, 0]
     slopes = np.asarray(slopes, float) / (a - 1 - np.exp(y))
     assert abs(slopes.mean() - scipy.special.polygamma(1, a)) < 4 * slopes.std() / np.sqrt(4000)
@@ -68,7 +70,7 @@ def test_slopes_of_gamma_draws_are_finite_at_the_ends_of_float32_and_right_for_l
     """z / a is nearly constant for large a, so ∂ log z / ∂ log a = 1; for tiny a z is the smallest number there is."""
     family = families.gamma(1)
     draw = lambda log_a: jnp.log(family.sample(KEY, families.Gamma(jnp.exp(log_a), jnp.ones(1)))[0])
-    weight = lambda log_a: family.weigh(KEY, *[families.Gamma(jnp.exp(log_a), jnp.ones(1))] * 2)[1]
+    weight = lambda log_a: family.sample_and_log_prob(KEY, *[families.Gamma(jnp.exp(log_a), jnp.ones(1))] * 2)[1]
     slopes = jax.jit(jax.vmap(lambda log_a: (jax.grad(draw)(log_a), jax.grad(weight)(log_a))))
     of_draws, of_weights = slopes(jnp.log(jnp.array([[1e-36], [1e-20], [1e-18], [1e6], [1e10], [1e36]])))
     assert np.isfinite(of_draws).all() and np.isfinite(of_weights).all()

@@ -111,7 +111,7 @@ def test_the_interval_covers_the_truth_95_times_of_100():
     @jax.jit
     @jax.vmap
     def covers(x):
-        lower, upper = likelihood.interval(likelihood.fit(bernoulli, 0.0, x))
+        lower, upper = likelihood.confidence_interval(likelihood.fit(bernoulli, 0.0, x))
         return (lower < truth) & (truth < upper)
 
     assert abs(covers(tosses).mean() - 0.95) < 0.01
@@ -150,7 +150,7 @@ def test_a_maximum_is_found_and_told_from_anywhere_whatever_is_added(init, const
     assert end.converged and np.isclose(end.params, np.log(3 / 7), atol=1e-4)
     assert np.isclose(end.standard_error, 1 / np.sqrt(21), rtol=1e-4)
     assert not coins(init, ~TAILS, constant).converged and not coins(init, TAILS, constant).converged
-    assert np.all(np.abs(likelihood.interval(coins(init, TAILS, constant))) == np.inf)
+    assert np.all(np.abs(likelihood.confidence_interval(coins(init, TAILS, constant))) == np.inf)
 
 
 def test_a_maximum_is_told_in_any_unit():
@@ -267,7 +267,7 @@ def test_log_likelihoods_are_subtracted_with_all_their_digits():
     assert test.statistic == 2 and np.isclose(test.p_value, 0.15729920705, rtol=1e-6)
     end = likelihood.Fit(0.0, 0.0, jnp.eye(1), 1.0, True)
     for level, z in ((1 - 1.97e-9, 6.0003), (1 - 2**-53, 8.2924), (0.95, 1.959964), (1e-20, 1.2533141e-20)):
-        lower, upper = likelihood.interval(end, level)
+        lower, upper = likelihood.confidence_interval(end, level)
         assert np.isclose(upper, z, rtol=1e-4, atol=0) and lower == -upper  # z by mpmath's erfinv
 
 

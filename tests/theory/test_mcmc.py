@@ -14,6 +14,7 @@ from jax.extend.core import jaxprs_in_params
 from genjax.theory import markov, mcmc
 
 KEY = jax.random.key(0)
+RWM = mcmc.random_walk_metropolis
 
 normal = lambda x: -jnp.sum(x**2) / 2
 gamma = lambda x: jnp.where(x > 0, 2 * jnp.log(x) - x, -jnp.inf)  # Gamma(3); below 0 the gradient is NaN
@@ -21,10 +22,10 @@ gamma = lambda x: jnp.where(x > 0, 2 * jnp.log(x) - x, -jnp.inf)  # Gamma(3); be
 ess = jax.jit(mcmc.effective_sample_size)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def chains(kernel, state, key):
+@functools.partial(jax.jit, static_argnums=0)
+def chains(algorithm, start, key):
     """64 chains of 2200 steps, the first 200 left out: outputs [t, chain, ...]."""
-    run = lambda key: markov.simulate(kernel, key, state(), length=2200)[1]
+    run = lambda key: markov.simulate(algorithm.step, key, algorithm.init(start), length=2200)[1]
     return jax.tree.map(lambda y: jnp.swapaxes(y, 0, 1)[200:], jax.vmap(run)(jax.random.split(key, 64)))
 
 
@@ -48,8 +49,8 @@ def acceptance(law, proposal):
     log_q = jnp.log(proposal)
 
     def accept(i, j):
-        kernel = mcmc.metropolis_hastings(log_density, lambda key, x: (j, log_q[j, x] - log_q[x, j]))
-        return kernel(KEY, mcmc.start(log_density, i), None)[1].probability
+        algorithm = mcmc.metropolis_hastings(log_density, lambda key, x: (j, log_q[j, x] - log_q[x, j]))
+        return algorithm.step(KEY, algorithm.init(i), None)[1].acceptance_rate
 
     states = jnp.arange(len(law))
     return np.asarray(jax.jit(jax.vmap(jax.vmap(accept, (None, 0)), (0, None)))(states, states))
@@ -72,41 +73,41 @@ def test_proposals_are_accepted_as_often_as_they_should():
     @jax.jit
     def one_step(log_ratio):
         log_density = lambda i: i * log_ratio
-        kernel = mcmc.metropolis_hastings(log_density, lambda key, x: (x + 1, 0.0))
-        here = mcmc.start(log_density, 0)
-        return jax.vmap(lambda key: kernel(key, here, None))(jax.random.split(KEY, 20_000))
+        algorithm = mcmc.metropolis_hastings(log_density, lambda key, x: (x + 1, 0.0))
+        start = algorithm.init(0)
+        return jax.vmap(lambda key: algorithm.step(key, start, None))(jax.random.split(KEY, 20_000))
 
     for ratio in (0.02, 0.5, 0.9, 1.0, 3.0):
-        point, step = one_step(math.log(ratio))
-        np.testing.assert_allclose(step.probability, min(1, ratio), rtol=1e-6)
-        assert np.array_equal(step.x, step.accepted) and np.array_equal(point.x, step.x)
-        np.testing.assert_allclose(point.log_density, step.x * math.log(ratio), rtol=1e-6)
-        spread = math.sqrt(min(1, ratio) * (1 - min(1, ratio)) / 20_000)
-        assert abs(step.accepted.mean() - min(1, ratio)) <= 4 * spread
+        state, info = one_step(math.log(ratio))
+        np.testing.assert_allclose(info.acceptance_rate, min(1, ratio), rtol=1e-6)
+        assert np.array_equal(info.position, info.is_accepted) and np.array_equal(state.position, info.position)
+        np.testing.assert_allclose(state.log_density, info.position * math.log(ratio), rtol=1e-6)
+        error = math.sqrt(min(1, ratio) * (1 - min(1, ratio)) / 20_000)
+        assert abs(info.is_accepted.mean() - min(1, ratio)) <= 4 * error
 
 
 # Known laws.
 
 
 @pytest.mark.parametrize(
-    ("kernel", "start"),
-    [(mcmc.metropolis(gamma, 4.0), mcmc.start), (mcmc.adjusted_langevin(gamma, 2.0), mcmc.start_with_gradient)],
+    "algorithm",
+    [mcmc.random_walk_metropolis(gamma, 4.0), mcmc.mala(gamma, 2.0)],
     ids=["metropolis", "MALA"],
 )
-def test_the_draws_follow_the_law(kernel, start):
-    steps = chains(kernel, lambda: start(gamma, 3.0), KEY)
-    assert check_moment(steps.x, 3) < 0.05
-    check_moment((steps.x - 3) ** 2, 3)
-    assert np.all(steps.x > 0) and 0.3 < steps.accepted.mean() < 0.9
-    np.testing.assert_allclose(steps.accepted.mean(), steps.probability.mean(), atol=0.01)
-    thinned = np.asarray(steps.x[::50]).reshape(-1)
-    assert ess(steps.x).mean() > 3 * 2000 / 50  # so these are as good as independent
+def test_the_draws_follow_the_distribution(algorithm):
+    info = chains(algorithm, 3.0, KEY)
+    assert check_moment(info.position, 3) < 0.05
+    check_moment((info.position - 3) ** 2, 3)
+    assert np.all(info.position > 0) and 0.3 < info.is_accepted.mean() < 0.9
+    np.testing.assert_allclose(info.is_accepted.mean(), info.acceptance_rate.mean(), atol=0.01)
+    thinned = np.asarray(info.position[::50]).reshape(-1)
+    assert ess(info.position).mean() > 3 * 2000 / 50  # so these are as good as independent
     assert scipy.stats.kstest(thinned, scipy.stats.gamma(3).cdf).pvalue > 0.001
 
 
 def test_unadjusted_langevin_has_the_variance_of_its_steps():
     h = 1.5
-    x = chains(mcmc.langevin(normal, h), lambda: jnp.zeros(()), KEY)
+    x = chains(mcmc.langevin(normal, h), 0.0, KEY)
     assert check_moment(x**2, 1 / (1 - h / 4)) < 0.02  # so it is no 1
     check_moment(x, 0)
 
@@ -115,11 +116,10 @@ def test_adjusted_langevin_has_the_true_covariance_in_several_dimensions():
     covariance = np.array([[1.0, 0.8], [0.8, 2.0]])
     precision = jnp.asarray(np.linalg.inv(covariance))
     log_density = lambda x: -x @ precision @ x / 2
-    kernel = mcmc.adjusted_langevin(log_density, 0.9)
-    steps = chains(kernel, lambda: mcmc.start_with_gradient(log_density, jnp.zeros(2)), KEY)
-    assert steps.x.shape == (2000, 64, 2) and steps.accepted.shape == (2000, 64)
+    info = chains(mcmc.mala(log_density, 0.9), jnp.zeros(2), KEY)
+    assert info.position.shape == (2000, 64, 2) and info.is_accepted.shape == (2000, 64)
     for i, j in ((0, 0), (0, 1), (1, 1)):
-        assert check_moment(steps.x[:, :, i] * steps.x[:, :, j], covariance[i, j]) < 0.05
+        assert check_moment(info.position[:, :, i] * info.position[:, :, j], covariance[i, j]) < 0.05
 
 
 # Where there is nothing to stand on.
@@ -129,61 +129,64 @@ def test_proposals_without_a_density_are_rejected():
     @jax.jit
     def run(outside):
         box = lambda x: jnp.where(jnp.abs(x) < 1, 0.0, outside)  # uniform on (-1, 1)
-        return markov.simulate(mcmc.metropolis(box, 1.0), KEY, mcmc.start(box, 0.5), length=20_000)[1]
+        algorithm = mcmc.random_walk_metropolis(box, 1.0)
+        return markov.simulate(algorithm.step, KEY, algorithm.init(0.5), length=20_000)[1]
 
     nowhere, unknown = run(-jnp.inf), run(jnp.nan)
-    assert np.all(np.abs(nowhere.x) < 1) and np.isfinite(nowhere.probability).all()
-    assert 0.5 < nowhere.accepted.mean() < 0.8
-    assert check_moment(nowhere.x[:, None] ** 2, 1 / 3) < 0.01
+    assert np.all(np.abs(nowhere.position) < 1) and np.isfinite(nowhere.acceptance_rate).all()
+    assert 0.5 < nowhere.is_accepted.mean() < 0.8
+    assert check_moment(nowhere.position[:, None] ** 2, 1 / 3) < 0.01
     jax.tree.map(np.testing.assert_array_equal, nowhere, unknown)
 
 
 def test_a_bad_start_is_refused():
-    with pytest.raises(ValueError, match=r"x: expected a start where the density is positive.*-inf"):
-        mcmc.start(gamma, -1.0)
+    with pytest.raises(ValueError, match=r"position: expected a start of positive, finite density.*-inf"):
+        mcmc.random_walk_metropolis(gamma, 1.0).init(-1.0)
     with pytest.raises(ValueError, match="nan"):
-        mcmc.start_with_gradient(normal, jnp.nan)
+        mcmc.mala(normal, 1.0).init(jnp.nan)
     with pytest.raises(ValueError, match="gradient is finite"):
-        mcmc.start_with_gradient(lambda x: -jnp.sqrt(x), 0.0)
+        mcmc.mala(lambda x: -jnp.sqrt(x), 1.0).init(0.0)
     with pytest.raises(ValueError, match=r"expected one number, got shape \(3,\); sum"):
-        mcmc.start(lambda x: -(x**2) / 2, jnp.zeros(3))
+        mcmc.random_walk_metropolis(lambda x: -(x**2) / 2, 1.0).init(jnp.zeros(3))
 
 
 @pytest.mark.parametrize(
     ("make", "begin", "message"),
     [
-        (mcmc.metropolis, lambda: mcmc.start(normal, 0), "x: expected floating-point numbers, got int32; start at 0.0"),
-        (mcmc.langevin, lambda: 0, "x: expected floating-point numbers"),
-        (mcmc.adjusted_langevin, lambda: mcmc.start_with_gradient(normal, 0), "x: expected floating-point numbers"),
-        (mcmc.adjusted_langevin, lambda: mcmc.start(normal, 0.0), "state: expected a Point with a gradient"),
-        (mcmc.metropolis, lambda: mcmc.start_with_gradient(normal, 0.0), "state: expected a Point without a gradient"),
-        (mcmc.metropolis, lambda: 0.0, "state: expected a Point"),
+        (RWM, lambda: RWM(normal, 1.0).init(0), "position: expected floating-point numbers, got int32; start at 0.0"),
+        (mcmc.langevin, lambda: mcmc.langevin(normal, 1.0).init(0), "position: expected floating-point numbers"),
+        (mcmc.langevin, lambda: mcmc.langevin(normal, 1.0).init((0.0, 0.0)), "position: expected one array, got tuple"),
+        (mcmc.mala, lambda: mcmc.mala(normal, 1.0).init(0), "position: expected floating-point numbers"),
+        (mcmc.mala, lambda: RWM(normal, 1.0).init(0.0), "state: expected an MCMCState with a gradient"),
+        (RWM, lambda: mcmc.mala(normal, 1.0).init(0.0), "state: expected an MCMCState without a gradient"),
+        (RWM, lambda: 0.0, "state: expected an MCMCState"),
     ],
 )
 def test_a_start_of_another_kind_is_refused(make, begin, message):
     with pytest.raises(ValueError, match=message):
-        markov.simulate(make(normal, 1.0), KEY, begin(), length=2)
+        markov.simulate(make(normal, 1.0).step, KEY, begin(), length=2)
 
 
 def test_whole_numbers_walk_with_a_density_of_whole_numbers():
-    kernel = mcmc.metropolis_hastings(lambda i: -abs(i), lambda key, x: (x + 1, 0.0))
-    _, steps = markov.simulate(kernel, KEY, mcmc.start(lambda i: -abs(i), 0), length=3)
-    assert steps.x.dtype == jnp.int32 and np.allclose(steps.probability, np.exp(-1))
-    _, none = markov.simulate(kernel, KEY, mcmc.start(lambda i: -abs(i), 0), length=0)
-    assert none.x.shape == (0,)
+    algorithm = mcmc.metropolis_hastings(lambda i: -abs(i), lambda key, x: (x + 1, 0.0))
+    _, info = markov.simulate(algorithm.step, KEY, algorithm.init(0), length=3)
+    assert info.position.dtype == jnp.int32 and np.allclose(info.acceptance_rate, np.exp(-1))
+    _, none = markov.simulate(algorithm.step, KEY, algorithm.init(0), length=0)
+    assert none.position.shape == (0,)
+    assert algorithm.init(np.uint8(0)).position.dtype == jnp.int32
 
 
 def test_an_infinite_density_is_no_place_to_be():
     """One would never leave it."""
     spike = lambda x: jnp.where(x == 1, jnp.inf, 0.0)
-    kernel = mcmc.metropolis_hastings(spike, lambda key, x: (1 - x, 0.0))
-    assert not markov.simulate(kernel, KEY, mcmc.start(spike, 0.0), length=5)[1].accepted.any()
+    algorithm = mcmc.metropolis_hastings(spike, lambda key, x: (1 - x, 0.0))
+    assert not markov.simulate(algorithm.step, KEY, algorithm.init(0.0), length=5)[1].is_accepted.any()
 
 
 @pytest.mark.parametrize("step_size", [0.0, -1.0, math.nan, math.inf])
 def test_a_step_must_be_positive(step_size):
-    for make in (mcmc.metropolis, mcmc.langevin, mcmc.adjusted_langevin):
-        with pytest.raises(ValueError, match="step_size: expected a positive"):
+    for make in (RWM, mcmc.langevin, mcmc.mala):
+        with pytest.raises(ValueError, match="step_size: expected positive"):
             make(normal, step_size)
 
 
@@ -198,14 +201,16 @@ def primitives(jaxpr):
 
 
 def test_a_run_is_one_scan_with_one_gradient_a_step():
-    kernel, point = mcmc.metropolis(normal, 1.0), mcmc.start(normal, 0.0)
-    names = list(primitives(jax.make_jaxpr(lambda: markov.simulate(kernel, KEY, point, length=7))().jaxpr))
+    algorithm = RWM(normal, 1.0)
+    start = algorithm.init(0.0)
+    names = list(primitives(jax.make_jaxpr(lambda: markov.simulate(algorithm.step, KEY, start, length=7))().jaxpr))
     assert names.count("scan") == 1 and "while" not in names
     calls = []
     counted = lambda x: calls.append(1) or normal(x)
-    kernel, point = mcmc.adjusted_langevin(counted, 1.0), mcmc.start_with_gradient(counted, 0.0)
+    algorithm = mcmc.mala(counted, 1.0)
+    start = algorithm.init(0.0)
     calls.clear()
-    jax.eval_shape(lambda: kernel(KEY, point, None))
+    jax.eval_shape(lambda: algorithm.step(KEY, start, None))
     assert len(calls) == 1
 
 
@@ -213,12 +218,13 @@ def test_many_chains_are_each_alone_and_many_step_sizes_can_be_tried_at_once():
     @jax.jit
     @jax.vmap
     def run(key, step_size):
-        return markov.simulate(mcmc.metropolis(gamma, step_size), key, mcmc.start(gamma, 1.0), length=50)[1]
+        algorithm = RWM(gamma, step_size)
+        return markov.simulate(algorithm.step, key, algorithm.init(1.0), length=50)[1]
 
     keys, sizes = jax.random.split(KEY, 3), jnp.array([0.1, 2.0, 50.0])
     together, backwards = run(keys, sizes), run(keys[::-1], sizes[::-1])
-    np.testing.assert_array_equal(together.x, backwards.x[::-1])
-    rates = together.accepted.mean(1)
+    np.testing.assert_array_equal(together.position, backwards.position[::-1])
+    rates = together.is_accepted.mean(1)
     assert rates[0] > rates[1] > rates[2]
 
 

@@ -45,4 +45,4 @@ def test_the_ends_of_the_line():
     assert np.isclose(gaussian.log_cdf(gaussian.inverse_log_cdf(far)), far, rtol=1e-6)
     with pytest.raises(ValueError, match="log_p: expected numbers from -inf to 0, got 0.1"):
         gaussian.inverse_log_cdf(jnp.array(0.1))
-    assert gaussian.exp_minus_line(jnp.array(jnp.inf)) == jnp.inf
+    assert gaussian.expm1_minus_x(jnp.array(jnp.inf)) == jnp.inf

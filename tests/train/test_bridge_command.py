@@ -215,7 +215,7 @@ def test_a_process_that_is_understood_has_the_tables_and_the_steps_of_diffusers(
     schedule = ddpm.schedule(told)
     assert np.abs(schedule.alpha_bar - theirs.alphas_cumprod.numpy()).max() < 1e-6
     stay = lambda x, t: read_as(schedule, 0.3 * jnp.tanh(x), x, t)
-    read_as = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[told.predict]
+    read_as = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[told.prediction_type]
     start = np.random.default_rng(1).normal(size=(2, 2, 2, 1)).astype(np.float32)
     one = lambda t: diffusion.posterior(
         schedule, bounded(told, stay(jnp.asarray(start), jnp.full(2, t)).x0), jnp.asarray(start), jnp.full(2, t)

@@ -73,16 +73,16 @@ def everything(folder):
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory):
+def steps(tmp_path_factory):
     """A workdir with steps 2 and 4, to be copied."""
-    folder = tmp_path_factory.mktemp("shelf")
+    folder = tmp_path_factory.mktemp("steps")
     save(folder, 2, 4)
     return folder
 
 
 @pytest.fixture
-def workdir(shelf, tmp_path):
-    return shutil.copytree(shelf, tmp_path / "run")
+def workdir(steps, tmp_path):
+    return shutil.copytree(steps, tmp_path / "run")
 
 
 @pytest.fixture
@@ -320,10 +320,10 @@ def test_failure_of_the_last_save_ends_the_block_but_does_not_hide_another_error
 FULL = """
 import resource, sys
 import numpy as np
-from train import checkpoint
+from train.checkpoint import store
 assert "orbax" not in sys.modules, "half a second that a mistyped flag need not wait for"
 state = {"a": np.random.default_rng(0).normal(size=200_000)}
-with checkpoint.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
+with store.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
     for step in range(100):
         checkpoints.save(step, {**state, "b": np.zeros(step + 1)}, {})
 """
@@ -353,8 +353,8 @@ import os, pathlib, shutil, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore")
 sys.path.insert(0, "tests/train")
 import numpy as np
-from train import checkpoint, manifest, shelf
-checkpoint._orbax()
+from train.checkpoint import manifest, steps, store
+store._orbax()
 template, target = map(pathlib.Path, sys.argv[1:])
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
@@ -369,14 +369,14 @@ def when(module, name, condition, after=False):
     setattr(module, name, patched)
 
 def mid_write():
-    write = checkpoint._write
+    write = store._write
     def patched(folder, state):
         def watch():
             while not any(path.is_file() for path in folder.parent.glob("6.partial.*/**/*")): time.sleep(0.0005)
             die()
         threading.Thread(target=watch).start()
         write(folder, state)
-    checkpoint._write = patched
+    store._write = patched
 
 points = {
     "mid-write": mid_write,
@@ -385,15 +385,15 @@ points = {
     "before-seal": lambda: when(manifest, "_write", lambda path, *_, **__: path.name == "manifest.sha256"),
     "sealed": lambda: when(manifest, "seal", lambda *_, **__: True, after=True),
     "committed": lambda: when(os, "rename", lambda _, to: pathlib.Path(to).name == "6", after=True),
-    "before-prune": lambda: when(checkpoint.Checkpoints, "_prune", lambda *_, **__: True),
+    "before-prune": lambda: when(store.Checkpoints, "_prune", lambda *_, **__: True),
     "mid-prune": lambda: when(shutil, "rmtree", lambda path, **_: path.name == "2.pruned"),
-    "pruned": lambda: when(checkpoint.Checkpoints, "_prune", lambda *_, **__: True, after=True),
+    "pruned": lambda: when(store.Checkpoints, "_prune", lambda *_, **__: True, after=True),
 }
 for name, arrange in points.items():
     shutil.copytree(template, target / name)
     if os.fork() == 0:
         arrange()
-        with checkpoint.Checkpoints(target / name, run_id="run") as checkpoints:
+        with store.Checkpoints(target / name, run_id="run") as checkpoints:
             checkpoints.save(6, {"step": np.int32(6), "big": np.arange(1 << 18) * 0.1}, {})
         os._exit(0)
     _, status = os.wait()
@@ -435,8 +435,8 @@ def test_kill_at_random_moments_never_costs_a_committed_step(tmp_path):
     program = """
 import sys; sys.path.insert(0, "tests/train")
 import numpy as np
-from train import checkpoint
-with checkpoint.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
+from train.checkpoint import store
+with store.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
     state = {"step": np.int32(0), "big": np.zeros(1 << 21)}
     found = checkpoints.restore(state)
     step = found.step if found else 0
@@ -471,12 +471,12 @@ with checkpoint.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
 PROCESSES = """
 import sys
 import jax, numpy as np
-from train import checkpoint
+from train.checkpoint import store
 port, me, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, me)
 state = {"w": np.arange(5, dtype=np.float32), "step": np.int32(0)}
-with checkpoint.lock(folder), checkpoint.Checkpoints(folder, run_id="run") as checkpoints:
+with store.lock(folder), store.Checkpoints(folder, run_id="run") as checkpoints:
     found = checkpoints.restore(state)
     step = found.step + 1 if found else 1
     state = {"w": state["w"] + step, "step": np.int32(step)}
@@ -703,14 +703,14 @@ DEVICES = """
 import sys
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from train import checkpoint
+from train.checkpoint import store
 jax.config.update("jax_num_cpu_devices", 8)
 everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("x",)), PartitionSpec())
-step, state, _ = checkpoint.read(sys.argv[1], {"w": np.zeros(5, np.float32), "step": np.int32(0)})
+step, state, _ = store.read(sys.argv[1], {"w": np.zeros(5, np.float32), "step": np.int32(0)})
 advance = jax.pmap(lambda s, x: jax.tree.map(lambda leaf: leaf + 1, s), in_axes=(None, 0), out_axes=None)
 state = advance(jax.device_put(state, everywhere), np.zeros(8))
 assert len(state["w"].sharding.device_set) == 8
-with checkpoint.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
+with store.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
     checkpoints.save(2, state, {})
 """
 
@@ -955,7 +955,7 @@ def test_file_or_link_in_place_of_the_folder_of_steps_is_refused_by_name(tmp_pat
         store.read(tmp_path, state_at(0))
 
 
-def test_folder_that_another_run_has_taken_is_left_alone(tmp_path, shelf):
+def test_folder_that_another_run_has_taken_is_left_alone(tmp_path, steps):
     """``rm -rf`` of a live run, and a new run in its place: the old one ends, the new one does not notice."""
     with store.Checkpoints(tmp_path / "run", run_id="old") as old:
         old.save(1, state_at(1), {})
@@ -964,7 +964,7 @@ def test_folder_that_another_run_has_taken_is_left_alone(tmp_path, shelf):
         with pytest.raises(store.CheckpointError, match="removed or replaced"):
             old.save(2, state_at(2), {})
         assert not (tmp_path / "run").exists()
-        shutil.copytree(shelf, tmp_path / "run")
+        shutil.copytree(steps, tmp_path / "run")
         before = everything(tmp_path / "run")
         with pytest.raises(store.CheckpointError, match="removed or replaced"):
             old.save(6, state_at(6), {})

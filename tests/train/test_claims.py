@@ -11,7 +11,7 @@ import pytest
 from genjax import data
 from train import ae, evaluate, judge, vae
 from train.checkpoint import lock, store
-from train.run import claims, config, files, load, logging, metric_lines
+from train.run import claims, config, files, load, logging, metrics_file, record
 
 SETTINGS = ae.Config(workdir="run", steps=4, every=2)
 STATE = {"w": np.arange(3.0)}
@@ -24,7 +24,7 @@ def dataset(value=0, name="digits"):
 
 def begin(folder, settings=SETTINGS, rows=None, name="0123abcd"):
     rows = rows or dataset()
-    return logging.write(folder, "ae", name, settings, rows, data.fingerprint(rows))
+    return record.write(folder, "ae", name, settings, rows, data.fingerprint(rows))
 
 
 def everything(folder):
@@ -41,10 +41,10 @@ def run(tmp_path):
     folder = tmp_path / "run"
     with store.Checkpoints(folder, run_id="0123abcd") as checkpoints:
         own = begin(folder)
-        log = metric_lines.Lines(folder / "metrics.jsonl", SETTINGS, 0, own)
+        log = metrics_file.MetricsFile(folder / "metrics.jsonl", SETTINGS, 0, own)
         for step in (2, 4):
             log.append({"step": step, "loss": 1.0, "heldout_loss": 1.0})
-            own.step(step)
+            own.add_step(step)
             checkpoints.save(step, STATE, {})
             checkpoints.wait()
             (folder / "samples").mkdir(exist_ok=True)
@@ -81,7 +81,7 @@ MINE = (
 def test_starting_over_deletes_what_the_run_wrote_and_nothing_else(run):
     put(run, *MINE)
     (run / "checkpoints/2/manifest.json").unlink()  # damaged, and still the run's: it is on the list
-    logging.check(run, restarted(), "ae")
+    record.check(run, restarted(), "ae")
     claims.clear(run, "0123abcd")
     left = {name for name, content in everything(run).items() if content is not None}
     assert left == {*MINE, "config.json", ".genjax"}
@@ -122,7 +122,7 @@ def test_a_folder_of_somebody_else_is_refused_and_stays_as_it_is(tmp_path, names
     before = everything(tmp_path)
     settings = restarted() if restart else SETTINGS
     with pytest.raises(lock.WorkdirError, match=pathlib.Path(names[0]).parts[0]) as caught:
-        logging.check(tmp_path, settings, "ae")
+        record.check(tmp_path, settings, "ae")
     assert "restart" not in str(caught.value) and everything(tmp_path) == before
 
 
@@ -130,7 +130,7 @@ def test_a_folder_with_other_things_or_empty_folders_is_free(tmp_path):
     put(tmp_path, "notes.txt", "src/a.py")
     (tmp_path / "samples").mkdir()
     (tmp_path / "checkpoints").mkdir()
-    logging.check(tmp_path, SETTINGS, "ae")
+    record.check(tmp_path, SETTINGS, "ae")
 
 
 @pytest.mark.parametrize("name", ["curves.png", "checkpoints/6/weights.bin", "samples"])
@@ -142,7 +142,7 @@ def test_starting_over_is_refused_where_somebody_elses_files_are_in_the_way(run,
         text = (run / ".genjax").read_text()
         (run / ".genjax").write_text(text.replace("curves.png\n", ""))
     before = everything(run)
-    for refuse in (lambda: logging.check(run, restarted(), "ae"), lambda: claims.clear(run, "0123abcd")):
+    for refuse in (lambda: record.check(run, restarted(), "ae"), lambda: claims.clear(run, "0123abcd")):
         with pytest.raises(lock.WorkdirError, match=f"holds {name.removesuffix('/weights.bin')}, which the run"):
             refuse()
     assert everything(run) == before
@@ -159,7 +159,7 @@ def test_links_in_a_workdir_are_refused_before_anything_is_deleted(run, tmp_path
     (run / name).symlink_to(kept)
     before = everything(tmp_path)
     with pytest.raises(lock.WorkdirError, match=f"{name} is a link to {kept}"):
-        logging.check(run, settings, "ae")
+        record.check(run, settings, "ae")
     assert everything(tmp_path) == before
 
 
@@ -193,9 +193,9 @@ def test_the_list_of_another_run_counts_for_nothing(run):
 
 def test_a_run_of_another_script_is_named(run):
     with pytest.raises(config.UsageError, match="was trained by train.ae") as caught:
-        logging.check(run, vae.Config(workdir="run"), "vae")
+        record.check(run, vae.Config(workdir="run"), "vae")
     assert "beta" not in str(caught.value)
-    logging.check(run, vae.Config(workdir="run", restart=True), "vae")
+    record.check(run, vae.Config(workdir="run", restart=True), "vae")
 
 
 BROKEN = [b"", b"{", b"[]", b'{"run_id": 3}', b"\xff\xfe", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"]
@@ -211,7 +211,7 @@ def test_a_record_that_cannot_be_read_is_named_and_never_a_reason_to_start_over(
     for settings in (SETTINGS, restarted()):
         kind = store.CheckpointError if steps else lock.WorkdirError
         with pytest.raises(kind, match=r"config.json is not a run's record") as caught:
-            logging.check(run, settings, "ae")
+            record.check(run, settings, "ae")
         assert "restart" not in str(caught.value)
     assert everything(run) == before
 
@@ -243,49 +243,49 @@ def test_values_of_another_type_in_a_record_are_other_settings(run):
     described["config"] |= {"data": 5, "hidden": "x", "size": None}
     (run / "config.json").write_text(json.dumps(described))
     with pytest.raises(config.UsageError, match="hidden: 'x' -> "):
-        logging.check(run, SETTINGS, "ae")
+        record.check(run, SETTINGS, "ae")
 
 
 def test_a_folder_in_place_of_the_lines_is_named(run):
     (run / "metrics.jsonl").unlink()
     (run / "metrics.jsonl").mkdir()
     with pytest.raises(store.CheckpointError, match=r"metrics.jsonl cannot be .*: Is a directory"):
-        metric_lines.Lines(run / "metrics.jsonl", SETTINGS, 4, claims.Claims(run, "0123abcd"))
+        metrics_file.MetricsFile(run / "metrics.jsonl", SETTINGS, 4, claims.Claims(run, "0123abcd"))
 
 
 def test_a_pipe_in_place_of_the_record_does_not_hang(run):
     (run / "config.json").unlink()
     os.mkfifo(run / "config.json")
     with pytest.raises(store.CheckpointError, match="expected a plain file"):
-        logging.check(run, SETTINGS, "ae")
+        record.check(run, SETTINGS, "ae")
 
 
 def test_checkpoints_without_a_record_are_no_fresh_start(run):
     (run / "config.json").unlink()
     with pytest.raises(store.CheckpointError, match="no config.json") as caught:
-        logging.check(run, SETTINGS, "ae")
+        record.check(run, SETTINGS, "ae")
     assert "restart" not in str(caught.value)
 
 
 def test_the_same_data_elsewhere_are_the_same_and_other_data_are_never(run):
     moved = dataclasses.replace(SETTINGS, data="npz:/elsewhere/digits.npz", data_dir="/elsewhere")
-    logging.check(run, moved, "ae")
+    record.check(run, moved, "ae")
     begin(run, moved, dataset(name="moved"))
-    logging.check_data(run, dataset(name="again"), data.fingerprint(dataset()))
+    record.check_data(run, dataset(name="again"), data.fingerprint(dataset()))
     with pytest.raises(config.UsageError, match="other data") as caught:
-        logging.check_data(run, dataset(1), data.fingerprint(dataset(1)))
+        record.check_data(run, dataset(1), data.fingerprint(dataset(1)))
     assert "--restart" not in str(caught.value)
 
 
 def test_what_was_changed_or_overridden_stays_in_the_record(run):
     with pytest.raises(config.UsageError, match="seed: 0 -> 5"):
-        logging.check(run, dataclasses.replace(SETTINGS, seed=5), "ae")
+        record.check(run, dataclasses.replace(SETTINGS, seed=5), "ae")
     for settings in (
         dataclasses.replace(SETTINGS, seed=5, override_resume=True),
         dataclasses.replace(SETTINGS, seed=5, lr=0.5),
         dataclasses.replace(SETTINGS, seed=5, lr=0.5, traceback=True),
     ):
-        logging.check(run, settings, "ae")
+        record.check(run, settings, "ae")
         begin(run, settings)
     described = json.loads((run / "config.json").read_text())
     told = [(change["changed"], change["overridden"]) for change in described["changes"]]
@@ -299,7 +299,7 @@ def test_what_was_changed_or_overridden_stays_in_the_record(run):
 def test_lines_of_a_run_whose_checkpoints_are_gone_are_kept_aside(run):
     text = (run / "metrics.jsonl").read_text()
     for i in (1, 2):
-        log = metric_lines.Lines(run / "metrics.jsonl", SETTINGS, 0, begin(run))
+        log = metrics_file.MetricsFile(run / "metrics.jsonl", SETTINGS, 0, begin(run))
         assert log.aside == run / f"metrics.jsonl.{i}" and log.aside.read_text() == text
         assert (run / "metrics.jsonl").read_text() == ""
         (run / "metrics.jsonl").write_text(text)
@@ -311,14 +311,14 @@ def test_lines_before_the_first_report_are_written_again_and_damaged_ones_passed
     path = run / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 1.0}\n[1]\n"text"\n{"step": "x"}\n' + "[" * 100_000 + '\n\n{"step": 1, "lo')
     one = dataclasses.replace(SETTINGS, log_every=1)
-    assert metric_lines.Lines(path, one, 0, begin(run)).aside is None and path.read_text() == ""
+    assert metrics_file.MetricsFile(path, one, 0, begin(run)).aside is None and path.read_text() == ""
     path.write_text('{"step": 1, "loss": 1.0}\nnot json\n{"step": 2, "loss": 2.0, "heldout_loss": 1}\n{"step": 3}\n')
-    metric_lines.Lines(path, one, 2, begin(run))
+    metrics_file.MetricsFile(path, one, 2, begin(run))
     assert [line["step"] for line in files.lines(path)] == [1, 2]
 
 
 def test_lines_that_cannot_be_written_wait_and_cost_nothing(run, monkeypatch, capsys):
-    log = metric_lines.Lines(run / "metrics.jsonl", SETTINGS, 4, begin(run))
+    log = metrics_file.MetricsFile(run / "metrics.jsonl", SETTINGS, 4, begin(run))
     append = files.append
 
     def full(path, content, **options):
@@ -338,18 +338,18 @@ def test_lines_that_cannot_be_written_wait_and_cost_nothing(run, monkeypatch, ca
 @pytest.mark.parametrize("saved", [{}, [], "text", {"count": 1, "sums": 3}, {"count": "x", "sums": {}}])
 def test_sums_that_are_none_are_an_error_of_the_checkpoint(saved):
     with pytest.raises(store.CheckpointError, match="sums of its metrics"):
-        logging.Interval(saved)
+        logging.MetricAverage(saved)
 
 
 def test_a_full_or_closed_terminal_costs_nothing(monkeypatch, capfd):
     with open("/dev/full", "w") as full:
         monkeypatch.setattr("sys.stdout", full)
-        logging.say("a")
-        logging.say("b")  # to nowhere by now
-    logging.say("closed by now")
+        logging.log("a")
+        logging.log("b")  # to nowhere by now
+    logging.log("closed by now")
     monkeypatch.setattr("sys.stdout", None)
-    logging.say("c")
+    logging.log("c")
     monkeypatch.undo()
     assert "No space left" in capfd.readouterr().err
-    logging.say("\x1b[2Jname\nnext")
+    logging.log("\x1b[2Jname\nnext")
     assert capfd.readouterr().out == "\\x1b[2Jname\nnext\n"

@@ -25,11 +25,11 @@ TINY = """
 timesteps = 20
 network = "simple"
 width = 8
-multipliers = [1, 2]
+channel_mults = [1, 2]
 flip = true
 batch_size = 16
 num_samples = 4
-ema = 0.9
+ema_decay = 0.9
 steps = 60
 every = 20
 log_every = 5
@@ -99,7 +99,7 @@ def digest(workdir, step=60):
 def lines(workdir):
     """metrics.jsonl without the clock."""
     return [
-        {name: value for name, value in json.loads(line).items() if name not in logging.CLOCKS}
+        {name: value for name, value in json.loads(line).items() if name not in logging.CLOCK_FIELDS}
         for line in (workdir / "metrics.jsonl").read_text().splitlines()
     ]
 
@@ -187,7 +187,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoints(run, t
         (["--lr", -1], ["lr"]),
         (["--config", "nothing"], ["digits"]),
         (["--network", "unet", "--width", 37], ["groups"]),
-        (["--multipliers", 1, 1, 1, 1, 1], ["16"]),
+        (["--channel-mults", 1, 1, 1, 1, 1], ["16"]),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(argv, words, tiny, tmp_path):
@@ -292,10 +292,12 @@ def test_a_damaged_checkpoint_is_passed_over(unbroken, run, tmp_path):
 
 def little_run(workdir, figures, **settings):
     """Three reports in three steps, of a little autoencoder, with these pictures: ``figures(step)``."""
-    draw = lambda folder, step, params, dataset: figures(step)
-    build = lambda told, shape: ae.build(told, shape)._replace(figures=draw)
-    told = ae.Config(workdir=str(workdir), steps=3, every=1, steps_per_call=1, batch_size=16, hidden=(4,), **settings)
-    loop.run("ae", told, build)
+    write_figures = lambda folder, step, params, dataset: figures(step)
+    build = lambda settings, shape: ae.build(settings, shape)._replace(write_figures=write_figures)
+    options = ae.Config(
+        workdir=str(workdir), steps=3, every=1, steps_per_call=1, batch_size=16, hidden=(4,), **settings
+    )
+    loop.run("ae", options, build)
 
 
 def test_pictures_that_fail_or_last_cost_no_checkpoint_and_keep_no_signal_waiting(tmp_path, capfd, monkeypatch):

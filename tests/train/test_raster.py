@@ -16,7 +16,8 @@ from train.run import codes, config, load
 
 TINY = "--steps 20 --every 20 --log-every 10 --steps-per-call 10 --batch-size 16 --num-samples 4 --head 8 --layers 2"
 TINY = (*TINY.split(), "--features", "4")
-CODEBOOK = "--steps 40 --every 40 --log-every 20 --steps-per-call 20 --codebook 8 --features 4 --filters 8".split()
+CODEBOOK = "--steps 40 --every 40 --log-every 20 --steps-per-call 20 --codebook-size 8 --embedding-dim 4"
+CODEBOOK = (*CODEBOOK.split(), "--conv-channels", "8")
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +77,18 @@ def test_codes_are_those_of_the_run(runs):
 @pytest.mark.parametrize(
     ("script", "argv", "message"),
     [
-        (pixelcnn, "--levels 5 --classes 0", "digits has pixels of 17 levels, which are not among 5, evenly spaced"),
+        (
+            pixelcnn,
+            "--levels 5 --num-classes 0",
+            "digits has pixels of 17 levels, which are not among 5, evenly spaced",
+        ),
         (pixelcnn, "--likelihood bernoulli", "use --binarization dynamic, or --likelihood categorical or mixture"),
         (pixelrnn, "--binarization dynamic", "dynamic pixels want --likelihood bernoulli, not categorical"),
         (pixelrnn, "--binarization static --likelihood bernoulli", "has 17 levels, not black and white alone"),
-        (pixelcnn, "--classes 5", "labels from 0 to 9; expected 0 to 4; use --classes 10"),
+        (pixelcnn, "--num-classes 5", "labels from 0 to 9; expected 0 to 4; use --num-classes 10"),
         (pixelcnn, "--stacks plain", "plain masked convolutions take no labels"),
-        (pixelcnn, "--kernel 4 --temperature 0", "kernel: expected an odd width, got 4"),
-        (pixelcnn, "--data codes:{runs}/vqvae --levels 17 --classes 0", "codebook of 8 entries; use --levels 8"),
+        (pixelcnn, "--kernel-size 4 --temperature 0", "kernel_size: expected an odd width, got 4"),
+        (pixelcnn, "--data codes:{runs}/vqvae --levels 17 --num-classes 0", "codebook of 8 entries; use --levels 8"),
         (pixelcnn, "--data codes:{runs}/vqvae --likelihood mixture", "codes are names, which want --likelihood cat"),
         (pixelcnn, "--data codes:", "expected digits, .* or codes:WORKDIR of a VQ-VAE"),
         (vqvae, "--data codes:runs/x", r"expected digits, tfds:NAME, folder:PATH or npz:PATH\[#KEY\]$"),

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 WAITING = """
 import sys
 import jax, jax.numpy as jnp
-from train import runtime, signals
+from train.run import process, signals
 signals.GRACE = 1.0
 
 def for_ever():
@@ -27,7 +27,7 @@ def script(argv):
         print("waiting", flush=True)
         for_ever().block_until_ready()
 
-runtime.main(script, [])
+process.main(script, [])
 """
 
 
@@ -90,7 +90,10 @@ def test_who_imports_train_keeps_the_handlers():
     assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
 
 
-TELL = "from train.run import terminal; terminal.prepare(); terminal.tell('a ± b'); terminal.tell('±'); terminal.tell('end')"
+TELL = (
+    "from train.run import terminal; terminal.prepare(); "
+    "terminal.write_line('a ± b'); terminal.write_line('±'); terminal.write_line('end')"
+)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +137,8 @@ def test_without_a_home_nothing_is_kept_and_nothing_fails(monkeypatch):
 
 CACHED = """
 import jax
-from train import runtime
-runtime.remember_compilations()
+from train.run import process
+process.remember_compilations()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 def cached(x): return x * 2 + 1
 print(jax.jit(cached)(1.0))

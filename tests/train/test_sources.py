@@ -11,7 +11,7 @@ from PIL import Image
 from genjax import data
 from genjax.data import images
 from train import pixelcnn, vae
-from train.run import config, data_forms, logging, sources
+from train.run import config, data_forms, record, sources
 
 
 def settings(data_="digits", schema=vae.Config, **more):
@@ -133,9 +133,9 @@ def test_old_records_keep_their_shapes(archive, pictures, tmp_path):
         )
         read = config.read(vae.Config, "vae", str(tmp_path / "config.json"))
         assert sources.load(read).train["image"].shape[1:] == shape
-        logging.check(tmp_path, settings(kind))  # the same command goes on
+        record.check(tmp_path, settings(kind))  # the same command goes on
         with pytest.raises(config.UsageError, match="size: .* -> 32"):
-            logging.check(tmp_path, settings(kind, size=32))
+            record.check(tmp_path, settings(kind, size=32))
 
 
 def test_sets_of_the_catalogue_whose_size_is_not_known_come_to_64_as_before():

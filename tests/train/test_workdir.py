@@ -15,8 +15,8 @@ from train.checkpoint import lock
 ROOT = pathlib.Path(__file__).parents[2]
 HOLDER = """
 import sys, time
-from train import workdir
-with workdir.lock(sys.argv[1]):
+from train.checkpoint import lock
+with lock.lock(sys.argv[1]):
     print("locked", flush=True)
     time.sleep(60)
 """
@@ -99,7 +99,7 @@ def test_lock_file_that_is_a_link_is_not_followed(tmp_path):
 @pytest.mark.parametrize("options, reason", [("ro", "Read-only file system"), ("size=4k,nr_inodes=2", "No space left")])
 def test_folder_that_cannot_be_written_to_is_refused_before_anything(tmp_path, options, reason):
     program = "import sys; from train.checkpoint import lock\ntry: lock.lock(sys.argv[1]).__enter__()\n"
-    program += "except workdir.WorkdirError as error: print(error)"
+    program += "except lock.WorkdirError as error: print(error)"
     fill = "" if options == "ro" else f"touch {tmp_path}/a {tmp_path}/b 2>/dev/null;"
     command = (
         f"mount -t tmpfs -o {options} tmpfs {tmp_path} || exit 77; {fill} {sys.executable} -c '{program}' {tmp_path}"

@@ -92,7 +92,7 @@ def first_sound(
 
 def warn(message: str) -> None:
     """A sentence on stderr, if anybody reads it."""
-    terminal.tell(f"warning: {message}", sys.stderr)
+    terminal.write_line(f"warning: {message}", sys.stderr)
 
 
 def report(damage: Mapping[int, str], used: int, warn: Warn) -> None:

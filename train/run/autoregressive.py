@@ -15,7 +15,8 @@ from genjax import data
 from genjax.models import autoregressive
 from genjax.training import parallel, steps
 from genjax.types import Batch, Images, Params
-from train.run import codes, config, loop, networks, optimizers, plots, reads, sources
+from train.run import codes, conditions, config, networks, optimizers, plots, sources
+from train.run.task import Task
 
 COLUMNS = 10  # completed images
 
@@ -41,10 +42,10 @@ class Config(config.ImageRun, abc.ABC):
     """Images drawn for the pictures of a report."""
 
     kinds: ClassVar[tuple[str, ...]] = ("codes",)
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "levels": reads.needs(likelihood=("categorical", "mixture")),
-        "components": reads.needs(likelihood="mixture"),
-        "binarization": reads.needs(likelihood="bernoulli"),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "levels": conditions.needs(likelihood=("categorical", "mixture")),
+        "components": conditions.needs(likelihood="mixture"),
+        "binarization": conditions.needs(likelihood="bernoulli"),
     }
 
     def problems(self) -> list[str]:
@@ -76,24 +77,26 @@ def model(settings: Config, shape: tuple[int, int, int]) -> autoregressive.Autor
     return autoregressive.build(network, likelihood, shape, temperature=settings.temperature)
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     ours = model(settings, shape)
 
-    return loop.Task(
+    optimizer, learning_rate = optimizers.adam(settings)
+    return Task(
         init=ours.init,
-        optimizer=optimizers.adam(settings),
+        optimizer=optimizer,
+        learning_rate=learning_rate,
         sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=sources.on_rows(settings, ours.loss, training=True),
-        heldout_loss=sources.on_rows(settings, ours.loss),
-        figures=_figures(settings, shape, ours),
+        evaluate=sources.on_rows(settings, ours.loss),
+        write_figures=_figures(settings, shape, ours),
         check=functools.partial(_check, settings),
     )
 
 
 def classes(settings: Config) -> int:
     """Of the labels that the model depends on; 0 for none."""
-    return getattr(settings, "classes", 0)
+    return getattr(settings, "num_classes", 0)
 
 
 def load(settings: Config) -> data.Dataset:
@@ -134,7 +137,7 @@ def _figures(settings: Config, shape: tuple[int, int, int], ours: autoregressive
         done = [ours.complete(k, params, given, known, theirs) for k in keys]
         return given, jnp.concatenate(done)
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         show = lambda images: plots.to_uint8(shown(images), f"the model at step {step}")
         sheet = plots.tile(show(draw(params)), columns=round(num**0.5))
         plots.save(folder / f"{step:07d}.png", sheet)
@@ -148,4 +151,4 @@ def _figures(settings: Config, shape: tuple[int, int, int], ours: autoregressive
         both = np.concatenate([originals, occluded, done])
         plots.save(folder / "completion.png", plots.tile(both, len(originals)), width=900)
 
-    return figures
+    return write_figures

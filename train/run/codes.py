@@ -46,10 +46,10 @@ def load(settings: Any) -> data.Dataset:
       CheckpointError: as ``source``.
     """
     run, model, params = source(_workdir(settings))
-    if settings.levels != run.settings.codebook:
+    if settings.levels != run.settings.codebook_size:
         raise config.UsageError(
-            f"levels {settings.levels}: {run.workdir} has a codebook of {run.settings.codebook} entries; "
-            f"use --levels {run.settings.codebook}"
+            f"levels {settings.levels}: {run.workdir} has a codebook of {run.settings.codebook_size} entries; "
+            f"use --levels {run.settings.codebook_size}"
         )
     whole = images(settings)
     encode = jax.jit(lambda part: model.encode(params, data.scale(part)))

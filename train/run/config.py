@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
-from train.run import data_forms, naming, reads, usage
+from train.run import conditions, data_forms, default_workdir, startup, usage
 from train.run.configfile import CONFIGS, is_record, read
 from train.run.usage import UsageError, at_least
 
 __all__ = [
     "CONFIGS",
-    "FREE",
+    "CHANGEABLE",
     "ImageRun",
     "Run",
     "UNetRun",
@@ -62,9 +62,9 @@ class Run:
     """Steps over which the learning rate rises from 0."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate after warm-up: constant, or a cosine to 0 at the last step."""
-    clip: float = 0.0
+    grad_clip: float = 0.0
     """Largest global norm of the gradient; 0 does not clip."""
-    ema: float = 0.0
+    ema_decay: float = 0.0
     """Decay of the moving average of the parameters that samples are drawn from; 0 takes the parameters themselves."""
     seed: int = 0
     """Of everything random."""
@@ -79,7 +79,7 @@ class Run:
     traceback: bool = False
     """Show where in the code an error arose."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"override_resume": reads.needs(restart=False)}
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"override_resume": conditions.needs(restart=False)}
     """When a setting is read that is not always; see ``reads``."""
 
     def problems(self) -> list[str]:
@@ -88,10 +88,10 @@ class Run:
         found = at_least(self, ones | {"warmup": 0, "seed": 0, "devices": 0})
         if not (math.isfinite(self.lr) and self.lr > 0):
             found.append(f"lr: expected a positive number, got {self.lr}")
-        if not (math.isfinite(self.clip) and self.clip >= 0):
-            found.append(f"clip: expected 0 (no clipping) or a positive number, got {self.clip}")
-        if not 0 <= self.ema < 1:
-            found.append(f"ema: expected 0 (no average) to below 1, got {self.ema}")
+        if not (math.isfinite(self.grad_clip) and self.grad_clip >= 0):
+            found.append(f"grad_clip: expected 0 (no clipping) or a positive number, got {self.grad_clip}")
+        if not 0 <= self.ema_decay < 1:
+            found.append(f"ema_decay: expected 0 (no average) to below 1, got {self.ema_decay}")
         if self.seed + self.num_seeds > 2**32:
             found.append(f"seed: expected below 2**32, got {self.seed + self.num_seeds - 1}")
         return found
@@ -114,18 +114,20 @@ class ImageRun(Run):
     """A picture of a folder that cannot be read: refuse the folder, or skip it if no more than 1 % are so."""
     flip: bool = False
     """Mirror half of the training images."""
-    without: int = -1
+    exclude_class: int = -1
     """A class that training never sees; the held-out split keeps it. -1 for none."""
 
     kinds: ClassVar[tuple[str, ...]] = ()  # of data that the model takes beside images; see sources.MORE
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        name: (reads.Condition(functools.partial(data_forms.heeds, name), f"with --data {data_forms.heeding(name)}"),)
-        for name in ("data_dir", "size", "channels", "on_bad_image", "flip", "without")
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        name: (
+            conditions.Condition(functools.partial(data_forms.heeds, name), f"with --data {data_forms.heeding(name)}"),
+        )
+        for name in ("data_dir", "size", "channels", "on_bad_image", "flip", "exclude_class")
     }
 
     def problems(self) -> list[str]:
         """Everything wrong with the values, one line each."""
-        return super().problems() + at_least(self, {"size": 0, "without": -1})
+        return super().problems() + at_least(self, {"size": 0, "exclude_class": -1})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,11 +136,11 @@ class UNetRun(ImageRun):
 
     width: int = 32
     """Channels at full resolution."""
-    multipliers: tuple[int, ...] = (1, 2, 2)
+    channel_mults: tuple[int, ...] = (1, 2, 2)
     """Channels at each resolution, from the full one down, as multiples of the width."""
-    blocks: int = 2
+    num_res_blocks: int = 2
     """Residual blocks per resolution."""
-    attention: tuple[int, ...] = ()
+    attention_resolutions: tuple[int, ...] = ()
     """Heights with self-attention, of those that the image comes to as it is halved."""
     dropout: float = 0.0
     """Share of activations dropped in training."""
@@ -152,25 +154,29 @@ class UNetRun(ImageRun):
 
     def problems(self) -> list[str]:
         """Everything wrong with the values, one line each."""
-        found = super().problems() + at_least(self, {"width": 1, "multipliers": 1, "blocks": 1, "num_samples": 1})
-        if not self.multipliers:
-            found.append("multipliers: expected a positive number for each resolution, got none")
+        found = super().problems() + at_least(
+            self, {"width": 1, "channel_mults": 1, "num_res_blocks": 1, "num_samples": 1}
+        )
+        if not self.channel_mults:
+            found.append("channel_mults: expected a positive number for each resolution, got none")
         if not 0 <= self.dropout < 1:
             found.append(f"dropout: expected 0 to below 1, got {self.dropout}")
         return found
 
 
-# What a resumed run may be asked to do differently; anything else would not be the same run.
-FREE = {"config", "workdir", "restart", "override_resume", "data_dir", "on_bad_image", "steps", "every", "log_every",
-        "steps_per_call", "lr", "clip", "devices", "distributed", "traceback"}  # fmt: skip
+CHANGEABLE = {
+    "config", "workdir", "restart", "override_resume", "data_dir", "on_bad_image", "steps", "every", "log_every",
+    "steps_per_call", "lr", "grad_clip", "devices", "distributed", "traceback",
+}  # fmt: skip
+"""Settings that may change on resume; a change of any other setting makes another run."""
 
 C = TypeVar("C", bound=Run)
 S = TypeVar("S")
 
 
-def free(settings: Run) -> set[str]:
+def changeable(settings: Run) -> set[str]:
     """The settings that a resumed run may change: with a cosine, not the steps that it ends at."""
-    return FREE - ({"steps"} if settings.schedule == "cosine" else set())
+    return CHANGEABLE - ({"steps"} if settings.schedule == "cosine" else set())
 
 
 def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
@@ -181,7 +187,7 @@ def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
       SystemExit: 2 where a flag is not one (tyro says which is meant), 0 after ``--help``.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    first = argparse.ArgumentParser(f"python -m train.{script}", add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(startup.program(script), add_help=False, allow_abbrev=False)
     first.add_argument("--config", default=schema.config)
     base = read(schema, script, first.parse_known_args(argv)[0].config)
     settings, typed = _said(schema, script, argv, base)
@@ -193,13 +199,13 @@ def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
     _refuse_idle(settings, base, typed)
     if settings.workdir:
         return settings
-    own = reads.changed(settings, base) - free(settings)
+    own = conditions.changed(settings, base) - changeable(settings)
     if own and settings.override_resume:  # another run would begin, in a folder of its own
         raise UsageError(
             f"--override-resume: say by --workdir which run is to go on with other {', '.join(sorted(own))}"
         )
     differs = {name: value for name, value in vars(settings).items() if name in own}
-    return dataclasses.replace(settings, workdir=naming.workdir(script, settings.config, differs))
+    return dataclasses.replace(settings, workdir=default_workdir.default_workdir(script, settings.config, differs))
 
 
 def command(schema: type[S], script: str, argv: Sequence[str]) -> tuple[S, set[str]]:
@@ -216,22 +222,25 @@ def command(schema: type[S], script: str, argv: Sequence[str]) -> tuple[S, set[s
 
 
 def _said(schema: type[S], script: str, argv: Sequence[str], default: S | None = None) -> tuple[S, set[str]]:
-    usage.check_flags(schema, argv)
+    usage.check_flags(schema, script, argv)
     more: dict[str, Any] = {} if default is None else {"default": default}
-    settings = tyro.cli(schema, prog=f"python -m train.{script}", description=schema.__doc__, args=argv, **more)
-    return usage.at_home(settings), reads.typed(schema, argv)
+    settings = tyro.cli(schema, prog=startup.program(script), description=schema.__doc__, args=argv, **more)
+    return usage.at_home(settings), conditions.typed(schema, argv)
 
 
 def _refuse_idle(settings: Run, base: Run, typed: set[str]) -> None:
     """Refuse what was typed and has no effect, and what a file says that has none, neither there nor with the flags."""
-    table = reads.conditions(type(settings))
+    table = conditions.table(type(settings))
     swept = settings.sweep.partition("=")[0].strip().replace("-", "_")
     if swept in typed:
-        raise UsageError(f"{reads.flag(swept)}: --sweep {swept} says its values; leave one of the two out")
+        raise UsageError(f"{conditions.flag(swept)}: --sweep {swept} says its values; leave one of the two out")
     usage.refuse(table, settings, typed)
     if not is_record(settings.config):
-        filed = reads.changed(base, type(base)(config=base.config)) - typed
-        idle = reads.without_effect(table, base, filed).keys() & reads.without_effect(table, settings, filed).keys()
+        filed = conditions.changed(base, type(base)(config=base.config)) - typed
+        idle = (
+            conditions.without_effect(table, base, filed).keys()
+            & conditions.without_effect(table, settings, filed).keys()
+        )
         usage.refuse(table, settings, idle, f"{settings.config}: ")
 
 

@@ -7,7 +7,7 @@ import pathlib
 import typing
 from typing import Any, Literal, TypeVar
 
-from train.run import data_forms, documents, files, reads, usage
+from train.run import conditions, data_forms, documents, files, renamed, usage
 from train.run.usage import UsageError
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -28,8 +28,11 @@ def read(schema: type[C], script: str, name: str) -> C:
     recorded = is_record(name)
     try:
         values = _recorded(path, script) if recorded else documents.toml(path)
+        values = renamed.translate(script, values)
     except documents.Unreadable as error:
         raise UsageError(f"not a configuration: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
     if recorded:
         values = {
             key: value for key, value in data_forms.recorded(values).items() if key not in (*FLAGS_ONLY, "workdir")
@@ -42,7 +45,7 @@ def read(schema: type[C], script: str, name: str) -> C:
             hint = f"; did you mean {close}?" if close else ""
             found.append(f"{path}: {files.shown(key)}: no such setting{hint}")
         elif key in FLAGS_ONLY:
-            found.append(f"{path}: {key}: no setting of a file; type {reads.flag(key)} where you mean it")
+            found.append(f"{path}: {key}: no setting of a file; type {conditions.flag(key)} where you mean it")
         else:
             try:
                 values[key] = _conform(hints[key], value)

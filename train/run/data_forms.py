@@ -49,7 +49,7 @@ def heeds(name: str, settings: Any) -> bool:
         return True
     if name == "flip":
         return kind(settings.data) not in ("ring", "codes")  # a mirrored map of codes is no code of the mirrored image
-    if name == "without":
+    if name == "exclude_class":
         return kind(settings.data) != "codes"
     return name in reads(settings.data)
 
@@ -57,7 +57,7 @@ def heeds(name: str, settings: Any) -> bool:
 def heeding(name: str) -> str:
     """The forms of ``--data`` that ``heeds`` a setting, for a message."""
     shown = {"digits": "digits", "tfds": "tfds:NAME", "folder": "folder:PATH", "npz": "npz:PATH"}
-    found = [form for of, form in shown.items() if name in ("flip", "without") or name in READS[of]]
+    found = [form for of, form in shown.items() if name in ("flip", "exclude_class") or name in READS[of]]
     return f"{', '.join(found[:-1])} or {found[-1]}" if len(found) > 1 else found[0]
 
 

@@ -89,13 +89,13 @@ def settings(described: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]
         wrong.append("rescale_betas_zero_snr: with prediction_type 'epsilon' the last step tells nothing of the image")
     if wrong:
         raise config.UsageError("\n  ".join([f"{path}: a process that is not covered:", *wrong]))
-    linear = {"first_beta": float(found["beta_start"]), "last_beta": float(found["beta_end"])}
+    linear = {"beta_start": float(found["beta_start"]), "beta_end": float(found["beta_end"])}
     return {
         "timesteps": found["num_train_timesteps"],
-        "noise": SCHEDULES[found["beta_schedule"]],
-        "predict": PREDICTS[found["prediction_type"]],
+        "beta_schedule": SCHEDULES[found["beta_schedule"]],
+        "prediction_type": PREDICTS[found["prediction_type"]],
         "variance": VARIANCES[found["variance_type"]],
-        "zero_terminal": found["rescale_betas_zero_snr"],
+        "rescale_zero_terminal_snr": found["rescale_betas_zero_snr"],
         "x0_range": float(found["clip_sample_range"]) if found["clip_sample"] else 0.0,
         **(linear if found["beta_schedule"] == "linear" else {}),
     }
@@ -119,24 +119,28 @@ def scheduler(told: ddpm.Config) -> dict[str, Any]:
     """
     wrong = [
         f"{name} {value}"
-        for name, value in (("noise", told.noise), ("variance", told.variance), ("times", told.times))
+        for name, value in (
+            ("beta_schedule", told.beta_schedule),
+            ("variance", told.variance),
+            ("timestep_sampling", told.timestep_sampling),
+        )
         if value in ("sigmoid", "learned", "loss_aware")
     ]
-    wrong += [f"classes {told.classes}"] if told.classes else []
+    wrong += [f"num_classes {told.num_classes}"] if told.num_classes else []
     if wrong:
         raise config.UsageError(f"export: diffusers' DDPMScheduler has no counterpart of {', '.join(wrong)}")
     back = lambda table, value: next(name for name, ours in table.items() if ours == value)
     return {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": told.timesteps,
-        "beta_start": told.first_beta,
-        "beta_end": told.last_beta,
-        "beta_schedule": back(SCHEDULES, told.noise),
-        "prediction_type": back(PREDICTS, told.predict),
+        "beta_start": told.beta_start,
+        "beta_end": told.beta_end,
+        "beta_schedule": back(SCHEDULES, told.beta_schedule),
+        "prediction_type": back(PREDICTS, told.prediction_type),
         "variance_type": back(VARIANCES, told.variance),
         "clip_sample": told.x0_range > 0,
         "clip_sample_range": told.x0_range or 1.0,
-        "rescale_betas_zero_snr": told.zero_terminal,
+        "rescale_betas_zero_snr": told.rescale_zero_terminal_snr,
         "timestep_spacing": "trailing",
     }
 

@@ -181,14 +181,14 @@ def _listen() -> None:
             return
         _heard.append(found)
         if not _finished.wait(GRACE):
-            terminal.tell(_sentence(found), sys.stderr)
+            terminal.write_line(_sentence(found), sys.stderr)
             _left()
             os._exit(found["code"])
 
 
 def _lost(status: Any) -> None:
     found = _heard[0] if _heard else {"code": 75}
-    terminal.tell(_sentence(found) if _heard else str(Gone()), sys.stderr)
+    terminal.write_line(_sentence(found) if _heard else str(Gone()), sys.stderr)
     os._exit(found["code"])
 
 

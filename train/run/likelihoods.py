@@ -30,7 +30,7 @@ def _bounds(settings: Any, told: vae.Config, model: vae_model.VAE) -> Score:
         batch = {**part, "image": images}
         weights = model.log_weights(model_keys, params, batch, settings.samples)
         found = {"elbo": variational.elbo(weights), "bound": variational.importance_weighted_bound(weights)}
-        return found | ({"exact": vae_model.log_evidence(model, params, batch)} if told.latents == 2 else {})
+        return found | ({"exact": vae_model.log_evidence(model, params, batch)} if told.latent_dim == 2 else {})
 
     return score
 
@@ -38,7 +38,7 @@ def _bounds(settings: Any, told: vae.Config, model: vae_model.VAE) -> Score:
 def _diffusion(settings: Any, told: ddpm.Config, model: ddpm_model.DDPM) -> Score:
     """Given the labels, where the model has some and ``labels`` does not leave them out."""
     process = lambda params, labels: (model.denoise(params, labels), ddpm.schedule(told))
-    labelled = bool(told.classes) and settings.labels
+    labelled = bool(told.num_classes) and settings.labels
     return _of_steps(settings, told, process, ddpm.variance(told), clip=ddpm.clip(told), labelled=labelled)
 
 

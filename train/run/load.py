@@ -16,7 +16,7 @@ from genjax.training import state
 from genjax.types import Key, Params
 from train.checkpoint import manifest, store
 from train.checkpoint.lock import resolve
-from train.run import claims, config, data_forms, documents, files, sweep
+from train.run import claims, config, data_forms, documents, files, startup, sweep
 
 
 class Record(NamedTuple):
@@ -27,7 +27,7 @@ class Record(NamedTuple):
       script: that trained it.
       settings: of that script; where the run trained many, with the member's value of what was swept.
       shape: (h, w, c) of the images.
-      lineup: all the members of the run.
+      ensemble: all the members of the run.
       member: which one is meant.
       described: all that ``config.json`` says.
     """
@@ -36,7 +36,7 @@ class Record(NamedTuple):
     script: str
     settings: Any
     shape: tuple[int, int, int]
-    lineup: sweep.Members
+    ensemble: sweep.Ensemble
     member: int
     described: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -56,7 +56,7 @@ def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType], member: int
     workdir = resolve(workdir)
     path = workdir / "config.json"
     if not path.exists():
-        names = " or ".join(f"python -m train.{name}" for name in scripts)
+        names = " or ".join(map(startup.program, scripts))
         raise store.CheckpointError(f"{workdir} holds no run: there is no config.json; train one with {names}")
     try:
         described = documents.json_object(path)
@@ -69,11 +69,11 @@ def record(workdir: pathlib.Path, scripts: Mapping[str, ModuleType], member: int
     if script not in scripts:
         wanted = " or ".join(f"train.{name}" for name in scripts)
         raise store.CheckpointError(f"{workdir} was trained by train.{files.shown(script)}; expected a run of {wanted}")
-    lineup = sweep.of(config.read(scripts[script].Config, script, str(path)))
-    if not 0 <= member < len(lineup.seeds):
-        raise config.UsageError(f"member {member}: {workdir} has {len(lineup.seeds)}, numbered from 0")
-    settings = lineup.with_value(None if lineup.values is None else float(lineup.values[member]))
-    return Record(workdir, script, settings, shape, lineup, member, described)
+    ensemble = sweep.ensemble(config.read(scripts[script].Config, script, str(path)))
+    if not 0 <= member < len(ensemble.seeds):
+        raise config.UsageError(f"member {member}: {workdir} has {len(ensemble.seeds)}, numbered from 0")
+    settings = ensemble.with_value(None if ensemble.values is None else float(ensemble.values[member]))
+    return Record(workdir, script, settings, shape, ensemble, member, described)
 
 
 def check_output(settings: Any, suffixes: Sequence[str] = ()) -> pathlib.Path:
@@ -87,7 +87,7 @@ def check_output(settings: Any, suffixes: Sequence[str] = ()) -> pathlib.Path:
       UsageError: the file cannot be written, or is needed as it is.
     """
     out = files.check_output(settings.out, suffixes)
-    if claims.of_a_run(out):
+    if claims.belongs_to_a_run(out):
         raise config.UsageError(f"--out {files.shown(settings.out)}: belongs to a run; name another file")
     read = [getattr(settings, name, "") for name in ("terms", "inception")]
     with contextlib.suppress(documents.Unreadable, LookupError, TypeError, AttributeError):  # refused when it is read
@@ -131,9 +131,9 @@ def params(run: Record, init: Callable[[Key], Params], which: Literal["latest", 
     Raises:
       CheckpointError: there is no usable checkpoint.
     """
-    lineup = run.lineup
+    ensemble = run.ensemble
     absent: Any = None  # only the average is read
-    shapes = jax.eval_shape(lambda: lineup.lift(lambda key, value: init(key), ())(*lineup.who))
+    shapes = jax.eval_shape(lambda: ensemble.lift(lambda key, value: init(key), ())(*ensemble.keys_and_values))
     found = store.read(run.workdir, state.TrainState(absent, absent, shapes, absent), step=which).state.ema_params
     with jax.ensure_compile_time_eval():  # arrays, also where a program is being traced
-        return jax.tree.map(lambda array: jnp.asarray(array[run.member] if lineup.many else array), found)
+        return jax.tree.map(lambda array: jnp.asarray(array[run.member] if ensemble.many else array), found)

@@ -11,7 +11,7 @@ import numpy as np
 from genjax import data
 from genjax.nn import convnet, mlp, unet
 from genjax.theory import pixels
-from train.run import config, logging, reads, sources
+from train.run import conditions, config, logging, sources
 
 
 def likelihood(settings: Any) -> pixels.Likelihood:
@@ -44,10 +44,10 @@ def encoder_decoder(
     """
     down, up = settings.hidden, settings.hidden[::-1]
     if settings.network == "conv":
-        check_halvings("--filters", len(settings.filters), outputs)
+        check_halvings("--conv-channels", len(settings.conv_channels), outputs)
         return (
-            convnet.Encoder(features, settings.filters, down, num_classes, activation),
-            convnet.Decoder(outputs, settings.filters, up, num_classes),
+            convnet.Encoder(features, settings.conv_channels, down, num_classes, activation),
+            convnet.Decoder(outputs, settings.conv_channels, up, num_classes),
         )
     return mlp.Encoder(features, down, num_classes, activation), mlp.Decoder(outputs, up, num_classes)
 
@@ -56,9 +56,9 @@ def unet_of(settings: config.UNetRun, channels: int, height: int, **more: Any) -
     """The U-Net that the settings describe, for images of that height, which puts out so many channels."""
     return unet.UNet(
         channels=settings.width,
-        channel_mults=settings.multipliers,
-        num_res_blocks=settings.blocks,
-        attention_resolutions=tuple(sorted(set(settings.attention) & heights(settings, height))),
+        channel_mults=settings.channel_mults,
+        num_res_blocks=settings.num_res_blocks,
+        attention_resolutions=tuple(sorted(set(settings.attention_resolutions) & heights(settings, height))),
         dropout=settings.dropout,
         groups=min(32, max(settings.width // 4, 1)),
         image_channels=channels,
@@ -90,30 +90,30 @@ def check_halvings(flag: str, times: int, shape: tuple[int, int, int]) -> None:
 
 def heights(settings: config.UNetRun, height: int) -> set[int]:
     """Of the maps in the U-Net, of images of that height."""
-    return {height >> level for level in range(len(settings.multipliers))}
+    return {height >> level for level in range(len(settings.channel_mults))}
 
 
 def _occurs(settings: config.UNetRun) -> bool:
     """Whether all heights of attention are somewhere; yes where only the data tell how high images are."""
     shape = sources.shape(settings)
-    return shape is None or set(settings.attention) <= heights(settings, shape[0])
+    return shape is None or set(settings.attention_resolutions) <= heights(settings, shape[0])
 
 
 def tell_attention(settings: config.UNetRun, dataset: data.Dataset) -> None:
     """Say where a configuration asks for attention at heights that these images never have."""
     height = dataset.train["image"].shape[1]
-    if missing := sorted(set(settings.attention) - heights(settings, height)):
+    if missing := sorted(set(settings.attention_resolutions) - heights(settings, height)):
         there = ", ".join(map(str, sorted(heights(settings, height), reverse=True)))
-        logging.say(
+        logging.log(
             f"attention at height {', '.join(map(str, missing))}: images of height {height} come to {there} only, so "
-            "there is none of it; --attention says where"
+            "there is none of it; --attention-resolutions says where"
         )
 
 
 OCCURS = (
-    reads.Condition(
+    conditions.Condition(
         _occurs,
-        "at heights that the U-Net has: that of the images, halved once for each of --multipliers after the first",
+        "at heights that the U-Net has: that of the images, halved once for each of --channel-mults after the first",
     ),
 )
 """When attention at these heights is somewhere."""
@@ -128,13 +128,13 @@ def check_labels(classes: int, dataset: data.Dataset) -> None:
     if not classes:
         return
     if "label" not in dataset.train:
-        raise config.UsageError(f"classes {classes}: {dataset.name} has no labels; use --classes 0")
+        raise config.UsageError(f"num_classes {classes}: {dataset.name} has no labels; use --num-classes 0")
     for split in (dataset.train, dataset.heldout):
         labels = split["label"]
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             raise config.UsageError(
-                f"classes {classes}: {dataset.name} has labels from {labels.min()} to {labels.max()}; "
-                f"expected 0 to {classes - 1}; use --classes {labels.max() + 1}"
+                f"num_classes {classes}: {dataset.name} has labels from {labels.min()} to {labels.max()}; "
+                f"expected 0 to {classes - 1}; use --num-classes {labels.max() + 1}"
             )
 
 

@@ -24,7 +24,7 @@ def adam(
       step: of training, after so many updates, where there is not one update for each.
     """
     rate = _rate(settings, settings.lr if peak is None else peak)
-    clip = optax.clip_by_global_norm(settings.clip) if settings.clip else optax.identity()
+    clip = optax.clip_by_global_norm(settings.grad_clip) if settings.grad_clip else optax.identity()
     return optax.chain(clip, optax.adam(lambda count: rate(step(count)), b1=b1)), rate
 
 

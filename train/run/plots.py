@@ -187,24 +187,24 @@ def curves(path: pathlib.Path, metrics: pathlib.Path, names: Sequence[str] = ("l
         lower.set(yscale="log", ylabel="gradient norm", xlabel="step")
 
 
-def compare(folder: pathlib.Path, lineup: Any, found: dict[str, np.ndarray]) -> None:
+def compare(folder: pathlib.Path, ensemble: Any, found: dict[str, np.ndarray]) -> None:
     """Draw the held-out loss of each member, against the setting that varies: ``members.png``."""
     with figure(folder / "members.png", size=(6.2, 4.2)) as ((panel,),):
-        if lineup.values is None:
-            panel.plot(lineup.seeds, found["loss"], "o", alpha=0.7)
+        if ensemble.values is None:
+            panel.plot(ensemble.seeds, found["loss"], "o", alpha=0.7)
             panel.axhline(found["loss"].mean(), color=COLOURS[1], lw=1, label=f"mean {found['loss'].mean():.4g}")
-            panel.set(xlabel="seed", ylabel="held-out loss", xticks=lineup.seeds)
+            panel.set(xlabel="seed", ylabel="held-out loss", xticks=ensemble.seeds)
         else:
-            values = np.unique(lineup.values)
-            panel.plot(lineup.values, found["loss"], "o", alpha=0.5)
-            panel.plot(values, [found["loss"][lineup.values == value].mean() for value in values], lw=1.4)
-            panel.set(xlabel=lineup.name, ylabel="held-out loss", xscale="log" if values.min() > 0 else "linear")
+            values = np.unique(ensemble.values)
+            panel.plot(ensemble.values, found["loss"], "o", alpha=0.5)
+            panel.plot(values, [found["loss"][ensemble.values == value].mean() for value in values], lw=1.4)
+            panel.set(xlabel=ensemble.name, ylabel="held-out loss", xscale="log" if values.min() > 0 else "linear")
 
 
 def roc(path: pathlib.Path, curve: Any, strange: int) -> None:
-    """Draw a receiver operating characteristic (``metrics.roc.Curve``) of telling a class from the others."""
+    """Draw a receiver operating characteristic (``metrics.roc.ROC``) of telling a class from the others."""
     with figure(path, size=(5, 5)) as ((panel,),):
-        panel.plot(curve.false_positive, curve.true_positive, lw=1.8, label=f"area {curve.area:.3f}")
+        panel.plot(curve.fpr, curve.tpr, lw=1.8, label=f"area {curve.auc:.3f}")
         panel.plot([0, 1], [0, 1], color="#888888", ls="--", lw=1, label="by chance")
         panel.set(
             xlabel="others taken for strange", ylabel=f"share of class {strange} found", title="By reconstruction error"

@@ -80,7 +80,7 @@ def main(script: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
             if "--traceback" in argv:
                 traceback.print_exc()
             code, message = distributed.verdict(error, code, _message(error))
-            terminal.tell(message, sys.stderr)
+            terminal.write_line(message, sys.stderr)
             distributed.leave(code, message)
         _leave(code if isinstance(code, int) else int(code is not None))
 
@@ -156,6 +156,6 @@ def _message(error: BaseException) -> str:
 def _leave(code: int) -> None:
     """End the process now: a compiled loop that is still running in the background is not waited for."""
     for stream in (sys.stdout, sys.stderr):
-        terminal.tell("", stream, end="")
+        terminal.write_line("", stream, end="")
     if code:
         os._exit(code)

@@ -100,12 +100,12 @@ def on_sigterm(restart: bool = False) -> Iterator[Stop]:
     try:
         yield stop
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(f"interrupted; {going_on(restart)} from the last checkpoint") from error
+        raise KeyboardInterrupt(f"interrupted; {resume_hint(restart)} from the last checkpoint") from error
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def going_on(restart: bool) -> str:
+def resume_hint(restart: bool) -> str:
     """Which command goes on with a run that was stopped."""
     return "the same command without --restart goes on" if restart else "the same command goes on"
 

@@ -11,7 +11,7 @@ import numpy as np
 from genjax import data, random
 from genjax.theory import pixels
 from genjax.types import Batch, Images, Key, Loss, Params
-from train.run import data_forms, reads
+from train.run import conditions, data_forms
 from train.run.config import UsageError
 
 FORMS = "digits, tfds:NAME, folder:PATH or npz:PATH[#KEY]"
@@ -29,7 +29,7 @@ FLAGS = {
 """What the library advises, and what a command takes for it."""
 
 OF_DATA_DIR = (
-    reads.Condition(
+    conditions.Condition(
         functools.partial(data_forms.heeds, "data_dir"), f"of a run with --data {data_forms.heeding('data_dir')}"
     ),
 )
@@ -122,7 +122,7 @@ def on_rows(settings: Any, loss: Loss, *, training: bool = False) -> Loss:
 
 
 def load(settings: Any) -> data.Dataset:
-    """The data set, without the class that ``without`` names.
+    """The data set, without the class that ``exclude_class`` names.
 
     Args:
       settings: of the script: ``data``, and what its kind reads (READS).
@@ -142,14 +142,16 @@ def load(settings: Any) -> data.Dataset:
                     f"--binarization static: {whole.name} has {len(levels)} levels, not black and white alone; "
                     "use --data tfds:binarized_mnist, or --binarization dynamic"
                 )
-    if settings.without < 0:
+    if settings.exclude_class < 0:
         return whole
     if "label" not in whole.train:
-        raise UsageError(f"--without {settings.without}: {whole.name} has no labels")
-    kept = whole.train["label"] != settings.without
+        raise UsageError(f"--exclude-class {settings.exclude_class}: {whole.name} has no labels")
+    kept = whole.train["label"] != settings.exclude_class
     if kept.all() or not kept.any():
         classes = np.unique(whole.train["label"]).tolist()
-        raise UsageError(f"--without {settings.without}: expected one of the classes {classes} of {whole.name}")
+        raise UsageError(
+            f"--exclude-class {settings.exclude_class}: expected one of the classes {classes} of {whole.name}"
+        )
     return whole._replace(train={name: array[kept] for name, array in whole.train.items()})
 
 
@@ -198,12 +200,18 @@ class Source(NamedTuple):
       shape: ``(settings) -> (h, w, c)`` of the images, or None where only the data tell.
       load: ``(settings) -> Dataset``.
       fingerprint: ``(settings, dataset) -> str``: equal for the same data, wherever they lie.
+      has_images: False where the rows of the data are no images; a recipe is then built for the shape None.
     """
 
     check: Callable[[Any], None]
     shape: Callable[[Any], tuple[int, int, int] | None]
     load: Callable[[Any], data.Dataset]
     fingerprint: Callable[[Any, data.Dataset], str] = lambda settings, dataset: data.fingerprint(dataset)
+    has_images: bool = True
+
+    def shape_of(self, dataset: data.Dataset) -> tuple[int, int, int] | None:
+        """The shape (h, w, c) of the images of a data set; None where its rows are no images."""
+        return tuple(dataset.train["image"].shape[1:]) if self.has_images else None
 
 
 IMAGES = Source(check, shape, load)

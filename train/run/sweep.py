@@ -15,7 +15,7 @@ import numpy as np
 from jax import errors
 
 from genjax.types import Key
-from train.run import reads
+from train.run import conditions
 from train.run.config import Run, UsageError
 
 WRONG_TYPE = (errors.ConcretizationTypeError, errors.TracerArrayConversionError)
@@ -23,7 +23,7 @@ WRONG_TYPE = (errors.ConcretizationTypeError, errors.TracerArrayConversionError)
 
 
 @dataclasses.dataclass(frozen=True)
-class Members:
+class Ensemble:
     """The members of a run: every value with every seed, value by value.
 
     Fields:
@@ -46,7 +46,7 @@ class Members:
         return jax.vmap(jax.random.key)(self.seeds) if self.many else jax.random.key(self.settings.seed)
 
     @property
-    def who(self) -> tuple[Key, np.ndarray | None]:
+    def keys_and_values(self) -> tuple[Key, np.ndarray | None]:
         """Keys and values, as ``lift``ed functions take them."""
         return self.keys, self.values
 
@@ -77,7 +77,7 @@ class Members:
         return f"seed {self.seeds[i]}{value}"
 
 
-def of(settings: Run) -> Members:
+def ensemble(settings: Run) -> Ensemble:
     """The members that ``--num-seeds`` and ``--sweep`` ask for.
 
     Raises:
@@ -85,14 +85,16 @@ def of(settings: Run) -> Members:
     """
     seeds = settings.seed + np.arange(settings.num_seeds, dtype=np.uint32)
     if not settings.sweep:
-        return Members(settings, "", None, seeds, settings.num_seeds > 1)
+        return Ensemble(settings, "", None, seeds, settings.num_seeds > 1)
     name, _, text = settings.sweep.partition("=")
     name = name.strip().replace("-", "_")
     kinds = typing.get_type_hints(type(settings))
-    numbers = [field for field, kind in kinds.items() if kind is float and field != "ema"]  # the loop has one average
+    numbers = [
+        field for field, kind in kinds.items() if kind is float and field != "ema_decay"
+    ]  # the loop has one average
     if name not in numbers:
         raise UsageError(f"--sweep {settings.sweep}: expected NAME=V1,V2,... where NAME is one of {', '.join(numbers)}")
-    if idle := reads.without_effect(reads.conditions(type(settings)), settings, [name]):
+    if idle := conditions.without_effect(conditions.table(type(settings)), settings, [name]):
         why = idle[name].partition("; ")[2]
         raise UsageError(f"--sweep {name}: with the other settings as they are this number makes no difference; {why}")
     try:
@@ -106,14 +108,14 @@ def of(settings: Run) -> Members:
         if found := dataclasses.replace(settings, **change).problems():
             raise UsageError(f"--sweep {settings.sweep}: {'; '.join(found)}")
     every_value = np.repeat(np.array(values, np.float32), settings.num_seeds)
-    return Members(settings, name, every_value, np.tile(seeds, len(values)), True)
+    return Ensemble(settings, name, every_value, np.tile(seeds, len(values)), True)
 
 
-def check(lineup: Members, trial: Callable[..., Any], *args: Any) -> None:
+def check(ensemble: Ensemble, trial: Callable[..., Any], *args: Any) -> None:
     """Refuse a setting that cannot vary within a program, or that the program does not use; nothing is computed.
 
     Args:
-      lineup: the members.
+      ensemble: the members.
       trial: ``(keys, values, *args)``: a step of all of them, and an evaluation.
       args: shapes and types.
 
@@ -121,16 +123,16 @@ def check(lineup: Members, trial: Callable[..., Any], *args: Any) -> None:
       UsageError: what to do instead.
     """
     try:
-        traced = jax.make_jaxpr(trial)(*lineup.who, *args).jaxpr
+        traced = jax.make_jaxpr(trial)(*ensemble.keys_and_values, *args).jaxpr
     except WRONG_TYPE as error:
         raise UsageError(
-            f"--sweep {lineup.name}: this number decides which program is run, so it cannot vary within one; "
+            f"--sweep {ensemble.name}: this number decides which program is run, so it cannot vary within one; "
             "start a run for each value"
         ) from error
     used = {id(variable) for equation in traced.eqns for variable in equation.invars}
-    if lineup.name and id(traced.invars[1]) not in used:
+    if ensemble.name and id(traced.invars[1]) not in used:
         raise UsageError(
-            f"--sweep {lineup.name}: with the other settings as they are this number makes no difference; "
+            f"--sweep {ensemble.name}: with the other settings as they are this number makes no difference; "
             "all members would be the same"
         )
 

@@ -28,7 +28,7 @@ def prepare() -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where its cache cannot be in the home
 
 
-def tell(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
+def write_line(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
     """A line on stdout or another stream, for whoever reads it; nobody need be there, so this never raises.
 
     Where the reader has left, as `| head -1` does, or the disk is full, nobody reads the stream from then on.
@@ -43,4 +43,6 @@ def tell(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             stream.flush()
         if not isinstance(error, BrokenPipeError) and stream is sys.stdout:
-            tell(f"warning: stdout cannot be written to ({error.strerror}); nothing more is shown there", sys.stderr)
+            write_line(
+                f"warning: stdout cannot be written to ({error.strerror}); nothing more is shown there", sys.stderr
+            )

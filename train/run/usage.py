@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import genjax
-from train.run import reads
+from train.run import conditions, renamed
 
 
 class UsageError(Exception):
@@ -25,10 +25,10 @@ PATHS = ("config", "workdir", "data_dir", "out", "terms", "classifier", "incepti
 
 MOST = {
     "seed": 2**32 - 1, "timesteps": 10**6, "size": 8192, "batch_size": 10**6, "num_samples": 10**4, "num_seeds": 10**4,
-    "num": 10**6, "samples": 10**6, "times": 10**5, "levels": 2**16, "width": 8192, "multipliers": 256, "blocks": 100,
-    "layers": 1000, "kernel": 255, "fourier": 30, "features": 2**16, "head": 2**16, "hidden": 2**20, "filters": 2**16,
-    "components": 1000, "latents": 2**20, "code": 2**20, "codebook": 2**20, "classes": 2**20, "rollout": 10**6,
-    "episodes": 10**6,
+    "num": 10**6, "samples": 10**6, "times": 10**5, "levels": 2**16, "width": 8192, "channel_mults": 256,
+    "num_res_blocks": 100, "layers": 1000, "kernel_size": 255, "fourier": 30, "features": 2**16, "head": 2**16,
+    "hidden": 2**20, "conv_channels": 2**16, "components": 1000, "latent_dim": 2**20, "codebook_size": 2**20,
+    "embedding_dim": 2**16, "num_classes": 2**20, "rollout_length": 10**6, "eval_episodes": 10**6,
 }  # fmt: skip
 """The largest values of whole numbers, by name; beyond them is a slip of the hand, and no machine has the memory."""
 
@@ -55,7 +55,7 @@ def closest(name: str, names: Collection[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, [*{*names} - DESTRUCTIVE], n=1, cutoff=0.7)), None)
 
 
-def check_flags(schema: type, argv: Sequence[str]) -> None:
+def check_flags(schema: type, script: str, argv: Sequence[str]) -> None:
     """Refuse words that look like flags and are none.
 
     Raises:
@@ -68,9 +68,14 @@ def check_flags(schema: type, argv: Sequence[str]) -> None:
     found = []
     for word in words:
         name = word[2:].replace("-", "_")
-        if not ({name, name.removeprefix("no_")} & names or name.startswith("tyro_")):
+        if {name, name.removeprefix("no_")} & names or name.startswith("tyro_"):
+            continue
+        new = renamed.new_names(script).get(name.removeprefix("no_"))
+        if new in names:
+            found.append(f"{word}: renamed; use {conditions.flag(new)}")
+        else:
             meant = closest(name, names)
-            found.append(f"{word}: no such flag" + (f"; did you mean {reads.flag(meant)}?" if meant else ""))
+            found.append(f"{word}: no such flag" + (f"; did you mean {conditions.flag(meant)}?" if meant else ""))
     if found:
         raise UsageError("\n".join([*found, "--help lists them all"]))
 
@@ -103,11 +108,11 @@ def extremes(settings: Any) -> list[str]:
     return found
 
 
-def refuse(table: dict[str, reads.Conditions], settings: Any, given: Collection[str], place: str = "") -> None:
+def refuse(table: dict[str, conditions.Conditions], settings: Any, given: Collection[str], place: str = "") -> None:
     """Refuse settings that were given and that nothing reads.
 
     Args:
-      table: of ``reads.conditions``.
+      table: of ``conditions.table``.
       settings: all of them, with whatever else the table looks at.
       given: names.
       place: where they were given, for the message; on the command line by default.
@@ -115,8 +120,8 @@ def refuse(table: dict[str, reads.Conditions], settings: Any, given: Collection[
     Raises:
       UsageError: names them all, and says what reads them.
     """
-    if idle := reads.without_effect(table, settings, sorted(given)):
-        raise UsageError("\n".join(f"{place}{reads.flag(name)}: {why}" for name, why in idle.items()))
+    if idle := conditions.without_effect(table, settings, sorted(given)):
+        raise UsageError("\n".join(f"{place}{conditions.flag(name)}: {why}" for name, why in idle.items()))
 
 
 def refuse_idle(settings: Any, run: Any, typed: Collection[str], data: str = "") -> None:
@@ -131,11 +136,11 @@ def refuse_idle(settings: Any, run: Any, typed: Collection[str], data: str = "")
     Raises:
       UsageError: names it, and says which runs read it.
     """
-    told = {name: getattr(run.settings, name, None) for name in ("classes", "data", "variance")}
+    told = {name: getattr(run.settings, name, None) for name in ("num_classes", "data", "variance")}
     told |= {"data": data} if data else {}
     asked = types.SimpleNamespace(**{**told, **vars(settings), "script": run.script})
-    given = {*typed, *reads.changed(settings, type(settings)(settings.workdir))}
-    refuse(reads.conditions(type(settings)), asked, given)
+    given = {*typed, *conditions.changed(settings, type(settings)(settings.workdir))}
+    refuse(conditions.table(type(settings)), asked, given)
 
 
 def at_home(settings: S) -> S:

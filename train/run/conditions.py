@@ -35,7 +35,7 @@ def of_runs(*scripts: str) -> Conditions:
     return (Condition(lambda settings: settings.script in scripts, f"of a run of {words}"),)
 
 
-def conditions(schema: type) -> dict[str, Conditions]:
+def table(schema: type) -> dict[str, Conditions]:
     """The table of a schema, with those of the schemas it extends."""
     tables = [vars(part).get("READ_WITH", {}) for part in reversed(schema.__mro__)]
     return {name: found for table in tables for name, found in table.items()}

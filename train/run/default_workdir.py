@@ -1,4 +1,4 @@
-"""Folders of runs by what they are runs of: ``runs/vae-digits-latents=8``."""
+"""Folders of runs by what they are runs of: ``runs/vae-digits-latent_dim=8``."""
 
 import hashlib
 import pathlib
@@ -10,13 +10,13 @@ LONGEST = 40
 """Letters of a value; of what is longer a digest tells the rest."""
 
 
-def workdir(script: str, config: str, differs: Mapping[str, Any]) -> str:
+def default_workdir(script: str, config: str, differs: Mapping[str, Any]) -> str:
     """The folder of a run under ``runs``: the same for the same settings, another for others.
 
-    >>> workdir("vae", "digits", {})
+    >>> default_workdir("vae", "digits", {})
     'runs/vae-digits'
-    >>> workdir("vae", "digits", {"latents": 8, "spectral": True, "hidden": (64, 64), "data": "tfds:mnist"})
-    'runs/vae-digits-latents=8-spectral-hidden=64,64-data=tfds,mnist'
+    >>> default_workdir("vae", "digits", {"latent_dim": 8, "hidden": (64, 64), "flip": True, "data": "tfds:mnist"})
+    'runs/vae-digits-latent_dim=8-hidden=64,64-flip-data=tfds,mnist'
 
     Args:
       script: that trains it.
