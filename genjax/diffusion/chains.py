@@ -82,7 +82,7 @@ class Sampler:
           key: a single key, or one per image [b].
           x_T: the start of the chain, for the number of images and the dtype.
         """
-        keys = scans.streams(random.example_keys(key, x_T.shape[0]), self.num_steps)
+        keys = scans.step_keys(random.example_keys(key, x_T.shape[0]), self.num_steps)
         places = _cast(self.places, _dtype(x_T))
         return ((keys[k], jax.tree.map(lambda table: table[k], places)) for k in range(self.num_steps))  # noqa: B023
 
@@ -117,7 +117,7 @@ def make_sampler(
     """Make a sampler, whose ``init`` checks x_T and takes it to at least float32.
 
     Args:
-      step: the step of the chain, ``(keys [b], state, place) -> state``; the floats of ``place`` have the dtype of the chain.
+      step: the step of the chain, ``(keys [b], state, place) -> state``; floats of ``place`` come in the chain's dtype.
       places: input of each step, a tree of tables with leading axis K.
       init: state of x_T; x_T itself by default.
       output: images of a state; the state itself by default.
