@@ -169,7 +169,7 @@ class UNet(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Residual block, x + conv(dropout(silu(norm(conv(silu(norm(x))) + time)))); the last convolution starts at zero."""
+    """Residual block, x + conv(dropout(silu(norm(conv(silu(norm(x))) + time)))); the last conv starts at zero."""
 
     features: int
     norm: Callable[..., nn.Module]
