@@ -182,7 +182,7 @@ def _figures(settings: Config, ours: actor_critic.ActorCritic):
             plots.lines(folder / "rollout.png", frames, [str(i) for i in chosen], plane.size)
         else:
             chances, values = map(np.asarray, judge(params, jnp.eye(env.observation_dim)))
-            exact = mdp.value_iteration(TABLES[settings.env](), settings.discount)[0]
+            exact = mdp.policy_iteration(TABLES[settings.env](), settings.discount)[0]
             with plots.figure(folder / "latest.png", 1, 2) as ((left, right),):
                 left.bar(range(len(exact)), values, alpha=0.7, label="learned")
                 left.plot(range(len(exact)), exact, "o", color=plots.COLOURS[1], label="of the best policy, exact")

@@ -85,6 +85,7 @@ def model(settings: Config, shape: tuple[int, int, int]) -> gan.GAN:
         latent_dim=settings.latent_dim,
         gp_weight=settings.gp_weight,
         r1_weight=settings.r1_weight,
+        n_critic=settings.n_critic,
     )
 
 
@@ -101,7 +102,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
         metrics = ours.loss(loss_keys, params, {**batch, "image": images})[1]
         return distances.energy_distance(images.reshape(num, -1), made.reshape(num, -1)), metrics
 
-    optimizer, learning_rate = _optimizer(settings)
+    optimizer, learning_rate = _optimizer(settings, ours)
     return Task(
         init=ours.init,
         optimizer=optimizer,
@@ -116,11 +117,11 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     )
 
 
-def _optimizer(settings: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def _optimizer(settings: Config, ours: gan.GAN) -> tuple[optax.GradientTransformation, optax.Schedule]:
     every = settings.n_critic  # the generator moves at the last of so many steps
     generator, rate = optimizers.adam(settings, b1=settings.beta1, step=lambda count: (count + 1) * every - 1)
     discriminator, _ = optimizers.adam(settings, settings.critic_lr or settings.lr, b1=settings.beta1)
-    return gan.optimizer(generator, discriminator, n_critic=settings.n_critic), rate
+    return ours.optimizer(generator, discriminator), rate
 
 
 def _figures(settings: Config, ours: gan.GAN):

@@ -113,7 +113,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
 
     return Task(
         init=ours.init,
-        optimizer=vqvae.optimizer(adam),
+        optimizer=ours.optimizer(adam),
         learning_rate=learning_rate,
         sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
         loss=loss,

@@ -9,7 +9,6 @@ import numpy as np
 import optax
 
 from benchmarks import harness, peers, work
-from genjax.models import gan
 from train import gan as script
 
 Variant = harness.Variant
@@ -39,7 +38,7 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
     ours = script.model(script.Config(hidden=size.hidden, latent_dim=size.latent_dim), SHAPE)
     params = jax.jit(ours.init)(jax.random.key(work.SEED))
     adam = lambda: optax.adam(2e-4, b1=0.5)
-    at_once, in_turn = work.training(params, ours.loss, gan.optimizer(adam(), adam()), images, size.batch, steps)
+    at_once, in_turn = work.training(params, ours.loss, ours.optimizer(adam(), adam()), images, size.batch, steps)
     notes = peers.adapter("notes")
     widths = (size.latent_dim, *size.hidden, 784)
 

@@ -41,6 +41,7 @@ from genjax.diffusion.schedules import (
     sigmoid_schedule,
 )
 from genjax.diffusion.solvers import dpm_solver, dpm_solver_sde, heun, invert, pndm
+from genjax.lazy import attach
 
 __all__ = [
     "Denoise",
@@ -98,3 +99,5 @@ __all__ = [
     "with_learned_variance",
     "rescale_zero_terminal_snr",
 ]
+
+__dir__ = attach(__name__, __all__)[1]

@@ -31,7 +31,7 @@ class Network(nn.Module):
     features: int = 64
 
     def __post_init__(self):
-        """Refuse numbers that cannot be."""
+        """Refuse settings out of range."""
         checks.count("num_classes", self.num_classes)
         checks.counts("channels", self.channels)
         checks.count("features", self.features)

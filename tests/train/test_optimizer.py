@@ -43,7 +43,7 @@ def test_both_players_warm_up_and_the_generator_follows_the_steps_it_moves_at(sc
     settings = gan.Config(
         steps=STEPS, lr=0.1, critic_lr=0.3, warmup=4, schedule=schedule, n_critic=2, beta1=0.9,
     )  # fmt: skip
-    transformation, rate = gan._optimizer(settings)
+    transformation, rate = gan._optimizer(settings, gan.model(settings, (8, 8, 1)))
     params = {"generator": {"w": jnp.zeros(1)}, "discriminator": {"w": jnp.zeros(1)}}
     found = moves(transformation, params, STEPS)
     assert np.allclose(found["discriminator"], expected(0.3, 4, schedule, STEPS), atol=1e-5)
@@ -60,7 +60,7 @@ def test_policy_and_value_warm_up_over_rollouts(algorithm):
         minibatch_size=4,
     )  # fmt: skip
     updates = 6 if algorithm == "ppo" else 1
-    transformation, rate = actor_critic._optimizer(settings)
+    transformation, rate = actor_critic._optimizer(settings, actor_critic.model(settings))
     found = moves(transformation, {"policy": {"w": jnp.zeros(1)}, "value": {"w": jnp.zeros(1)}}, STEPS * updates)
     at = np.arange(STEPS * updates) / updates
     for part, peak in (("policy", 0.1), ("value", 0.2)):
