@@ -1,7 +1,8 @@
-"""What a public function refuses: one check for each kind of bad argument, used at every entrance.
+"""Checks of arguments: one function for each kind of bad argument, used by every public function.
 
-Values are looked at where they are known: outside ``jit``, ``grad``, ``vmap`` and ``scan``. Types and shapes are known
-everywhere. Each raises a ValueError that says the argument, what was expected, what came and, of arrays, where.
+Values are checked where they are concrete: outside ``jit``, ``grad``, ``vmap`` and ``scan``. Types and shapes are
+checked everywhere. Every check raises a ValueError with the name of the argument, what was expected, what was given
+and, for arrays, the index.
 """
 
 import math
@@ -16,7 +17,7 @@ SCALE = "genjax.data.scale brings bytes to [-1, 1]"
 
 
 def is_concrete(*trees: Any) -> bool:
-    """Whether the values can be looked at: false inside ``jit``, ``grad``, ``vmap`` and ``scan``."""
+    """Return True if no leaf is a tracer: values can be read, which is not so inside ``jit``, ``grad`` and ``vmap``."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
@@ -85,14 +86,11 @@ def integers(name: str, x: Any, low: int, high: int) -> None:
 
 
 def floating(name: str, x: Any, instead: str = "") -> None:
-    """Refuse arrays that are not of floating-point type, as bytes of images are.
+    """Refuse arrays that are not of floating-point type, with the advice ``instead`` in the message.
 
     >>> floating("images", np.zeros(2, np.uint8), "genjax.data.scale makes them of bytes")
     Traceback (most recent call last):
     ValueError: images: expected floating-point numbers, got uint8; genjax.data.scale makes them of bytes
-
-    Args:
-      instead: what to do, for the message.
     """
     if not jnp.issubdtype(dtype := _dtype(x), jnp.floating):
         advice = f"; {instead}" if instead else ""
@@ -100,7 +98,7 @@ def floating(name: str, x: Any, instead: str = "") -> None:
 
 
 def floats(name: str, x: Any, instead: str = "genjax.data.scale makes them of bytes") -> None:
-    """Refuse arrays that are not of floating-point type, and NaN and infinity: what images and noise must be.
+    """Refuse arrays that are not of floating-point type, and NaN and infinity.
 
     >>> floats("x_T", np.array([math.nan]))
     Traceback (most recent call last):
@@ -111,7 +109,7 @@ def floats(name: str, x: Any, instead: str = "genjax.data.scale makes them of by
 
 
 def count(name: str, value: Any, least: int = 1, most: float | int = math.inf) -> int:
-    """One whole number from ``least`` to ``most``.
+    """Check one whole number from ``least`` to ``most`` and return it.
 
     >>> count("num_steps", 2.5)
     Traceback (most recent call last):
@@ -137,7 +135,7 @@ def min_rows(name: str, x: Any, least: int = 1) -> None:
 
 
 def counts(name: str, values: Any, least: int = 1, length: int = 0) -> None:
-    """Refuse what is no sequence of at least ``length`` whole numbers of at least ``least``.
+    """Refuse what is no sequence of ``length`` or more whole numbers, each at least ``least``.
 
     >>> counts("hidden", (64, 0))
     Traceback (most recent call last):
@@ -175,7 +173,7 @@ def choice(name: str, value: Any, options: Sequence[Any]) -> None:
 
 
 def batch(name: str, x: Any) -> jax.Array:
-    """What a loss takes, as an array: at least one row, of floating point, finite where that can be seen.
+    """Check the input of a loss and return it as an array: floating-point, finite, at least one row.
 
     >>> batch("image", np.zeros((0, 8, 8, 1), np.float32))
     Traceback (most recent call last):
@@ -189,25 +187,27 @@ def batch(name: str, x: Any) -> jax.Array:
 def images(
     name: str, x: Any, shape: tuple[int, int, int], low: float | int = -1, high: float | int = 1, instead: str = SCALE
 ) -> jax.Array:
-    """The images as an array, of which there is at least one.
+    """Check images and return them as an array: at least one image.
 
     >>> images("images", np.zeros((2, 8, 8, 1), np.uint8), (8, 8, 1))
     Traceback (most recent call last):
     ValueError: images: expected floating-point numbers, got uint8; genjax.data.scale brings bytes to [-1, 1]
 
     Args:
-      name, x: the argument, images [b h w c].
-      shape: (h, w, c) that they must have.
-      low, high: where the pixels must be; finite in any case. Rounding may pass them by 1e-3 of their distance.
-      instead: what to do about bytes, and about pixels elsewhere.
+      name: the argument, for the message.
+      x: images [b h w c].
+      shape: required (h, w, c).
+      low: smallest pixel; a pixel may exceed the range by 1e-3 of its width, for rounding.
+      high: largest pixel; infinite for finite pixels of any size.
+      instead: advice for the message.
 
     Raises:
-      ValueError: their type, their shape, or a pixel.
+      ValueError: the type, the shape or a pixel is not as required.
     """
     floating(name, x, instead)
     if np.ndim(x) != 4 or np.shape(x)[1:] != shape:
-        wanted = ", ".join(map(str, shape))
-        raise ValueError(f"{name}: expected images of shape [b, {wanted}], got {np.shape(x)}")
+        expected = ", ".join(map(str, shape))
+        raise ValueError(f"{name}: expected images of shape [b, {expected}], got {np.shape(x)}")
     min_rows(name, x)
     finite(name, x)
     if is_concrete(x) and math.isfinite(high):
@@ -220,36 +220,37 @@ def images(
 
 
 def labels(name: str, x: Any, num_classes: int, num: int | None = None, *, none: bool = False) -> jax.Array | None:
-    """The labels as an array, or None for a model without.
+    """Check labels and return them as an array, or None for a model without labels.
 
     >>> labels("labels", [10], 10, 1)
     Traceback (most recent call last):
     ValueError: labels: expected whole numbers from 0 to 9, got 10 at 0
 
     Args:
-      name, x: the argument, a class for each example [b], or None.
-      num_classes: that there are; 0 for a model without labels.
-      num: b, if it is known.
-      none: whether ``num_classes``, which stands for no label, is allowed.
+      name: the argument, for the message.
+      x: a class for each example [b], or None.
+      num_classes: number of classes; 0 for a model without labels.
+      num: b; None for any.
+      none: True where ``num_classes`` itself is allowed, which stands for no label.
 
     Raises:
-      ValueError: labels are wanted and missing, or given and not wanted; their type, their shape, or a number.
+      ValueError: labels are missing or superfluous, or the type, the shape or a number is wrong.
     """
     if (x is None) != (num_classes == 0):
         conditional = f"one of {num_classes} classes for each example, as the network is conditional"
-        wanted, got = conditional if num_classes else "none", "none" if x is None else "labels"
-        raise ValueError(f"{name}: expected {wanted}; got {got}")
+        expected, got = conditional if num_classes else "none", "none" if x is None else "labels"
+        raise ValueError(f"{name}: expected {expected}; got {got}")
     if x is None:
         return None
     if np.ndim(x) != 1 or num not in (None, np.shape(x)[0]):
-        many = "the images" if num is None else f"{num} images"
-        raise ValueError(f"{name}: expected one for each of {many}, got the shape {np.shape(x)}")
+        batch_size = "the images" if num is None else f"{num} images"
+        raise ValueError(f"{name}: expected one for each of {batch_size}, got the shape {np.shape(x)}")
     integers(name, x, 0, num_classes + none)
     return jnp.asarray(x)
 
 
 def vectors(name: str, x: Any, size: int) -> None:
-    """Refuse what are no vectors [b d] of this many finite numbers, at least one of them.
+    """Refuse what is no array of one or more vectors [b d] of ``size`` finite numbers.
 
     >>> vectors("z", np.zeros((3, 2)), 4)
     Traceback (most recent call last):
@@ -263,13 +264,13 @@ def vectors(name: str, x: Any, size: int) -> None:
 
 
 def axis(name: str, value: Any, ndim: int) -> int:
-    """The axis counted from 0, of an array of so many.
+    """Check an axis of an array with ``ndim`` axes and return it counted from 0.
 
     >>> axis("x", -1, 2), axis("x", 0, 2)
     (1, 0)
 
     Raises:
-      ValueError: there is no such axis.
+      ValueError: the array has no such axis.
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or not -ndim <= value < ndim:
@@ -281,12 +282,12 @@ def _refuse(name: str, x: Any, good: Any, expected: str) -> None:
     if not np.all(good):
         table = np.asarray(x)
         where = np.unravel_index(np.argmin(good), np.shape(good)) if np.ndim(good) else ()
-        found = f"{float(table[where]):g}" if table.dtype.kind not in "iu" else str(table[where])
-        raise ValueError(f"{name}: expected {expected}, got {found}{at_index(where)}")
+        value = f"{float(table[where]):g}" if table.dtype.kind not in "iu" else str(table[where])
+        raise ValueError(f"{name}: expected {expected}, got {value}{at_index(where)}")
 
 
 def at_index(where: tuple[Any, ...]) -> str:
-    """`` at 3``, `` at (0, 2)``, or nothing for a scalar."""
+    """The index for messages: `` at 3``, `` at (0, 2)``, or nothing for a scalar."""
     index = tuple(int(i) for i in where)
     return f" at {index[0] if len(index) == 1 else index}" if index else ""
 

@@ -33,7 +33,17 @@ from genjax.diffusion import editing, edm, grids, guidance, objectives, predicti
 from genjax.diffusion import likelihood as bounds
 from genjax.envs import ENVIRONMENTS
 from genjax.metrics import classes, distances, neighbours, roc
-from genjax.models import actor_critic, autoencoder, autoregressive, ddpm, gan, policy_gradient, vae, vqvae
+from genjax.models import (
+    actor_critic,
+    autoencoder,
+    autoregressive,
+    ddpm,
+    gan_losses,
+    loss_aware,
+    policy_gradient,
+    vae,
+    vqvae,
+)
 from genjax.models import edm as edm_model
 from genjax.models import vdm as vdm_model
 from genjax.nn import mlp, pixelcnn, unet
@@ -103,10 +113,18 @@ APART = {
     "diffusion.samplers.telling": "inside the samplers",
     "diffusion.samplers.evaluate_denoiser": "inside the samplers",
     "diffusion.objectives.hybrid": "takes functions: tests/diffusion/test_objectives.py",
-    "models.ddpm.optimizer": "takes functions: tests/models/test_ddpm.py",
+    "models.loss_aware.optimizer": "takes functions: tests/models/test_ddpm.py",
     "models.contracts": "asks about networks: the tests of every model",
-    "models.gan.optimizer": "takes functions: tests/models/test_gan.py",
-    "models.vqvae.optimizer": "takes functions: tests/models/test_vqvae.py",
+    "models.gan_losses.penalty": "takes functions: tests/models/test_gan.py",
+    "models.autoregressive.generate": "takes networks: tests/models/test_autoregressive.py",
+    "models.vae.elbo_terms": "inside the loss: tests/models/test_vae.py",
+    "models.vae.log_prior": "inside log_joint: tests/models/test_vae.py",
+    "models.codebooks.codebook_loss": "inside the loss: tests/models/test_vqvae.py",
+    "models.codebooks.batch_means": "inside the loss: tests/models/test_vqvae.py",
+    "models.codebooks.smoothed_means": "inside a codebook: tests/models/test_vqvae.py",
+    "models.codebooks.split_dead_codes": "inside the loss: tests/models/test_vqvae.py",
+    "models.vqvae.commitment_loss": "inside the loss: tests/models/test_vqvae.py",
+    "models.vqvae.perplexity": "inside the loss: tests/models/test_vqvae.py",
     "models.policy_gradient.probability_ratio": "inside the loss: tests/models/test_actor_critic.py",
     "models.gan.build": "takes networks: tests/models/test_gan.py",
     "models.vqvae.build": "takes networks: tests/models/test_vqvae.py",
@@ -275,8 +293,8 @@ def theory() -> None:
         discount=0.9,
     )
     add(
-        "theory.mdp.value_iteration",
-        lambda reward, discount: mdp.value_iteration(tables(reward), discount),
+        "theory.mdp.policy_iteration",
+        lambda reward, discount: mdp.policy_iteration(tables(reward), discount),
         reward=reward,
         discount=0.9,
     )
@@ -342,14 +360,14 @@ def _pixel_law(law: Callable[..., pixels.Likelihood], outputs: Any, images: Any,
 
 def metrics() -> None:
     """``genjax.metrics``."""
-    add("metrics.classes.balance", classes.balance, classes=np.array([0, 1, 1, 2]), wanted=P)
+    add("metrics.classes.balance", classes.balance, classes=np.array([0, 1, 1, 2]), target=P)
     add("metrics.classes.modes", classes.modes, points=POINTS, centres=OTHERS[:3], radius=2.0)
     for name in ("frechet_distance", "energy_distance"):
         add(f"metrics.distances.{name}", getattr(distances, name), a=POINTS, b=OTHERS)
     add("metrics.distances.kernel_distance", functools.partial(distances.kernel_distance, KEY), a=POINTS, b=OTHERS)
     add("metrics.distances.standardise", distances.standardise, reference=POINTS)
-    add("metrics.neighbours.prdc", neighbours.prdc, real=POINTS, made=OTHERS, k=3)
-    add("metrics.neighbours.memorization", neighbours.memorization, train=POINTS, heldout=OTHERS, made=OTHERS[:4])
+    add("metrics.neighbours.prdc", neighbours.prdc, real=POINTS, generated=OTHERS, k=3)
+    add("metrics.neighbours.memorization", neighbours.memorization, train=POINTS, heldout=OTHERS, generated=OTHERS[:4])
     add("metrics.neighbours.nearest_distances", neighbours.nearest_distances, points=POINTS, others=OTHERS)
     add("metrics.neighbours.kth_neighbour_distances", neighbours.kth_neighbour_distances, points=POINTS, k=3)
     add("metrics.neighbours.pairwise_distances", neighbours.pairwise_distances, a=POINTS, b=OTHERS)
@@ -613,7 +631,7 @@ def models() -> None:
         num_classes=3,
         p_uncond=0.1,
     )
-    add("models.ddpm.loss_aware", lambda floor: ddpm.loss_aware(told, T, floor=floor) and 0.0, floor=0.001)
+    add("models.loss_aware.build", lambda floor: loss_aware.build(told, T, floor=floor) and 0.0, floor=0.001)
     sizes = {"sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2}
     add(
         "models.edm.losses",
@@ -654,20 +672,24 @@ def models() -> None:
         images=IMAGES,
         reconstructions=NOISE,
     )
-    add("models.vqvae.gradient_codebook", lambda size: vqvae.gradient_codebook(size) and 0.0, size=8)
+    add("models.codebooks.gradient_codebook", lambda size: vqvae.gradient_codebook(size) and 0.0, size=8)
     add(
-        "models.vqvae.ema_codebook",
+        "models.codebooks.ema_codebook",
         lambda **k: vqvae.ema_codebook(**k) and 0.0,
         size=8,
         decay=0.99,
         dead_code_threshold=0.0,
         epsilon=1e-5,
     )
-    add("models.gan.value", gan.value, real=f32(0.5, 1.0), fake=f32(-0.5, 0.0))
-    add("models.gan.optimal_discriminator", gan.optimal_discriminator, p=f32(0.5, 0.2), q=f32(0.1, 0.3))
+    add("models.gan_losses.value", gan_losses.value, real=f32(0.5, 1.0), fake=f32(-0.5, 0.0))
+    add("models.gan_losses.optimal_discriminator", gan_losses.optimal_discriminator, p=f32(0.5, 0.2), q=f32(0.1, 0.3))
     critic = lambda images: jnp.sum(images**2, (1, 2, 3))
     for name in ("gradient_penalty", "r1"):
-        add(f"models.gan.{name}", lambda images, name=name: getattr(gan, name)(critic, images), images=IMAGES)
+        add(
+            f"models.gan_losses.{name}",
+            lambda images, name=name: getattr(gan_losses, name)(critic, images),
+            images=IMAGES,
+        )
     add("models.classifier.build", lambda: 0.0)
     add("models.autoregressive.check_prefix", autoregressive.check_prefix, known=np.arange(4)[:, None] < np.full(4, 2))
     pixel = autoregressive.build(

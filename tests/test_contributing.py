@@ -33,7 +33,7 @@ def test_the_data_set_is_one_and_is_read_from_its_file(tmp_path, monkeypatch):
     assert data.fingerprint(data.npz("checkerboards.npz")) == data.fingerprint(made)
 
 
-@pytest.mark.parametrize(("formula", "source", "names"), ROWS)
+@pytest.mark.parametrize(("formula", "source", "names"), ROWS, ids=[row[2].split("`")[1] for row in ROWS])
 def test_each_formula_stands_where_the_table_says(formula, source, names):
     module, files = None, []
     for name in re.findall(r"`([^`]+)`", names):

@@ -6,6 +6,8 @@ import tomllib
 
 import pytest
 
+from train.run import renamed
+
 ROOT = pathlib.Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -47,3 +49,15 @@ def test_the_workflow_tests_the_first_and_the_last_python_that_the_package_names
         versions[-1],
     ]
     assert PROJECT["requires-python"] == f">={versions[0]}"
+
+
+def test_the_changelog_names_renamed_settings_as_they_are_read():
+    table = (
+        (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("| command | old | new |")[2].partition("\n\n")[0]
+    )
+    pairs = set()
+    for old, new in re.findall(r"^  \| .* \| (`.*`) \| (`.*`) \|$", table, re.MULTILINE):
+        olds, news = re.findall(r"`(\w+)`", old), re.findall(r"`(\w+)`", new)
+        pairs |= {*zip(olds, news if len(news) > 1 else news * len(olds), strict=True)}
+    assert len(pairs) > 25
+    assert pairs <= {pair for table in renamed.RENAMED.values() for pair in table.items()}

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 
@@ -24,14 +25,20 @@ def run(*command, **options):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel of this checkout, built from a copy, so that nothing is written here."""
+    """The wheel of this checkout, by way of the source archive, as a release is built; from a copy of the files."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("genjax", "train", "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    script = f"from setuptools import build_meta; build_meta.build_sdist({str(out)!r})"
+    done = run(sys.executable, "-c", script, cwd=source)
+    assert done.returncode == 0, done.stderr
+    (archive,) = out.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        assert not [name for name in packed.getnames() if name.split("/")[1:2] == ["tests"]]  # they need the checkout
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-deps", "--no-build-isolation")
-    done = run(*pip, "-w", out, source)
+    done = run(*pip, "-w", out, archive)
     assert done.returncode == 0, done.stderr
     (built,) = out.glob("*.whl")
     return built

@@ -236,7 +236,7 @@ def _table_figures(settings: Config, trained: actor_critic.ActorCritic) -> Calla
 
     def write(folder: pathlib.Path, params: Params) -> None:
         probabilities, values = map(np.asarray, evaluate(params, jnp.eye(env.observation_dim)))
-        exact = mdp.value_iteration(environments.TABLES[settings.env](), settings.discount)[0]
+        exact = mdp.policy_iteration(environments.TABLES[settings.env](), settings.discount)[0]
         with plots.figure(folder / "latest.png", 1, 2) as ((left, right),):
             left.bar(range(len(exact)), values, alpha=0.7, label="learned")
             left.plot(range(len(exact)), exact, "o", color=plots.COLOURS[1], label="of the best policy, exact")

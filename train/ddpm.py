@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax import data, diffusion
-from genjax.models import ddpm
+from genjax.models import ddpm, loss_aware
 from genjax.nn import diffusers_unet, unet
 from genjax.training import parallel, steps
 from genjax.types import Images, Key, Params
@@ -145,7 +145,7 @@ def model(settings: Config, shape: Shape, sampler: Callable[..., diffusion.Sampl
             channels=shape[-1] if learned else None,
         ),
     )
-    return ddpm.loss_aware(built, settings.timesteps) if settings.timestep_sampling == "loss_aware" else built
+    return loss_aware.build(built, settings.timesteps) if settings.timestep_sampling == "loss_aware" else built
 
 
 def schedule(settings: Config) -> diffusion.Schedule:
@@ -198,8 +198,7 @@ def build(settings: Config, shape: Shape) -> Task:
         _check_one_device(settings)
     trained = model(settings, shape)
     task = images.task(settings, trained, _figures(settings, trained))
-    if settings.timestep_sampling == "loss_aware":
-        task = task._replace(optimizer=ddpm.optimizer(task.optimizer))
+    task = task._replace(optimizer=trained.optimizer(task.optimizer))
     if settings.timestep_sampling == "stratified":
         batches = steps.with_stratified_times(task.sample_batch, "time", axis_name=parallel.AXIS)
         task = task._replace(sample_batch=batches)

@@ -83,6 +83,7 @@ def model(settings: Config, shape: Shape) -> gan.GAN:
         gan.LOSSES[settings.loss],
         shape,
         latent_dim=settings.latent_dim,
+        n_critic=settings.n_critic,
         gp_weight=settings.gp_weight,
         r1_weight=settings.r1_weight,
     )
@@ -102,7 +103,7 @@ def build(settings: Config, shape: Shape) -> Task:
         return distances.energy_distance(heldout.reshape(num, -1), generated.reshape(num, -1)), metrics
 
     figures = _point_figures if sources.points(settings) else _image_figures
-    optimizer, learning_rate = _optimizer(settings)
+    optimizer, learning_rate = _optimizer(settings, trained)
     return images.task(settings, trained, figures(settings, trained))._replace(
         optimizer=optimizer,
         learning_rate=learning_rate,
@@ -113,11 +114,11 @@ def build(settings: Config, shape: Shape) -> Task:
     )
 
 
-def _optimizer(settings: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def _optimizer(settings: Config, trained: gan.GAN) -> tuple[optax.GradientTransformation, optax.Schedule]:
     every = settings.n_critic  # the generator moves at the last of so many steps
     generator, rate = optimizers.adam(settings, b1=settings.beta1, step=lambda count: (count + 1) * every - 1)
     discriminator, _ = optimizers.adam(settings, settings.critic_lr or settings.lr, b1=settings.beta1)
-    return gan.optimizer(generator, discriminator, n_critic=settings.n_critic), rate
+    return trained.optimizer(generator, discriminator), rate
 
 
 def _point_figures(settings: Config, trained: gan.GAN) -> images.Figures:

@@ -111,7 +111,7 @@ def build(settings: Config, shape: Shape) -> Task:
     task = images.task(settings, trained, _figures(settings, trained))
     loss = task.evaluate
     return task._replace(
-        optimizer=vqvae.optimizer(task.optimizer),
+        optimizer=trained.optimizer(task.optimizer),
         evaluate=evaluate,
         check=functools.partial(_check, settings, shape),
     )

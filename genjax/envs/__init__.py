@@ -32,6 +32,6 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
     "grid": grid,
     **{f"ladder{rung}": functools.partial(ladder, rung) for rung in range(1, 6)},
 }
-"""By name."""
+"""Constructors of the environments, by name."""
 
 __getattr__, __dir__ = attach(__name__, __all__)

@@ -1,8 +1,8 @@
-"""What an environment is, and the kernel that goes from episode to episode.
+"""Environments as pure functions, and a kernel that runs episode after episode.
 
-An episode ends because the environment says so (terminated: there is no future to value) or because its time is up
-(truncated: the future goes on unseen, and its value must be estimated from the last observation). The two are kept
-apart, with the observation that came last before the new episode began (Pardo et al. 2018).
+An episode ends because the environment ends it (terminated: there is no future to value) or because the limit of steps
+is reached (truncated: the future is not observed, and its value must be estimated from the last observation). The two
+are kept apart, and the last observation of an episode is kept when the next one begins (Pardo et al. 2018).
 """
 
 from collections.abc import Callable
@@ -18,15 +18,18 @@ from genjax.types import Kernel, Key, Scalar
 
 Observation = Float[Array, " o"]
 Action = Any
-"""A number from 0 to the actions there are, less one."""
+"""An integer from 0 to ``num_actions`` - 1."""
+
+Carry = tuple[Any, Int[Array, ""]]
+"""State of an environment, and number of steps of the present episode."""
 
 
 class Step(NamedTuple):
-    """What an action led to.
+    """Outcome of an action.
 
-    Fields:
-      reward: of this step.
-      terminated: whether the episode is over for good.
+    Attributes:
+      reward: reward of this step.
+      terminated: True where the environment has ended the episode.
     """
 
     reward: Scalar
@@ -34,14 +37,15 @@ class Step(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """An environment of discrete actions as pure functions, for one copy; ``jax.vmap`` makes many.
+    """Pure functions of an environment with discrete actions, for one copy; ``jax.vmap`` makes many copies.
 
-    Fields:
+    Attributes:
       reset: ``(key) -> state``.
-      step: the kernel ``(key, state, action) -> (state, Step)``; outside ``jit`` it refuses actions that there are not.
-      observe: ``(state) -> [o]``.
-      num_actions, observation_dim: of the action and the observation.
-      max_steps: after which an episode is truncated.
+      step: the kernel ``(key, state, action) -> (state, Step)``; outside ``jit`` it refuses unknown actions.
+      observe: ``(state) -> observation [o]``.
+      num_actions: number of actions.
+      observation_dim: o, the length of an observation.
+      max_steps: number of steps after which an episode is truncated.
     """
 
     reset: Callable[[Key], Any]
@@ -53,10 +57,10 @@ class Environment(NamedTuple):
 
 
 def check_action(action: Any, num_actions: int) -> None:
-    """Refuse what is no action: outside ``jit`` by its number, inside by its type.
+    """Refuse what is no action: by value outside ``jit``, by type inside.
 
     Raises:
-      ValueError: what was expected.
+      ValueError: ``action`` is not one integer in [0, num_actions).
     """
     checks.integers("action", action, 0, num_actions)
     if np.shape(action):
@@ -64,14 +68,15 @@ def check_action(action: Any, num_actions: int) -> None:
 
 
 class Transition(NamedTuple):
-    """One step as a learner sees it.
+    """A transition, as a learner observes it.
 
-    Fields:
-      observation: before the action.
-      action: taken.
-      reward: got.
-      terminated, truncated: how the episode ended, if it did.
-      next_observation: after the action, of the same episode also where it ended.
+    Attributes:
+      observation: observation before the action.
+      action: action of the policy.
+      reward: reward of the step.
+      terminated: True where the environment has ended the episode.
+      truncated: True where the episode has reached its limit of steps.
+      next_observation: observation after the action, of the same episode even where the episode ended.
     """
 
     observation: Observation
@@ -82,34 +87,35 @@ class Transition(NamedTuple):
     next_observation: Observation
 
 
-def episodes(env: Environment, policy: Callable[[Key, Observation], Action]) -> tuple[Callable[[Key], Any], Kernel]:
-    """Episodes one after the other under a policy.
+def episodes(env: Environment, policy: Callable[[Key, Observation], Action]) -> tuple[Callable[[Key], Carry], Kernel]:
+    """Run episodes one after the other under a policy.
 
     Args:
       env: the environment.
       policy: ``(key, observation) -> action``.
 
-    Raises:
-      ValueError: ``env.max_steps`` below 1.
-
     Returns:
-      ``start(key) -> (state, steps done)`` and the kernel ``(key, start's, _) -> (the same, Transition)``.
-    """
+      init: ``(key) -> carry``, the state of a new episode and its number of steps, 0.
+      step: the kernel ``(key, carry, _) -> (carry, Transition)``; it begins a new episode where one has ended.
 
+    Raises:
+      ValueError: ``env.max_steps`` is below 1.
+    """
     checks.count("max_steps", env.max_steps)
 
-    def start(key: Key) -> tuple[Any, Int[Array, ""]]:
+    def init(key: Key) -> Carry:
         return env.reset(key), jnp.zeros((), jnp.int32)
 
-    def kernel(key: Key, carry: tuple[Any, Int[Array, ""]], _) -> tuple[tuple[Any, Int[Array, ""]], Transition]:
-        state, done = carry
+    def step(key: Key, carry: Carry, _: Any) -> tuple[Carry, Transition]:
+        state, num_steps = carry
         action_key, step_key, reset_key = jax.random.split(key, 3)
-        before = env.observe(state)
-        action = policy(action_key, before)
-        after, (reward, terminated) = env.step(step_key, state, action)
-        truncated = (done + 1 >= env.max_steps) & ~terminated
-        seen = Transition(before, action, reward, terminated, truncated, env.observe(after))
-        fresh = start(reset_key)
-        return jax.tree.map(lambda new, on: jnp.where(terminated | truncated, new, on), fresh, (after, done + 1)), seen
+        observation = env.observe(state)
+        action = policy(action_key, observation)
+        state, (reward, terminated) = env.step(step_key, state, action)
+        truncated = (num_steps + 1 >= env.max_steps) & ~terminated
+        transition = Transition(observation, action, reward, terminated, truncated, env.observe(state))
+        ended = terminated | truncated
+        carry = jax.tree.map(lambda new, same: jnp.where(ended, new, same), init(reset_key), (state, num_steps + 1))
+        return carry, transition
 
-    return start, kernel
+    return init, step

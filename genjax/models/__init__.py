@@ -7,14 +7,18 @@ __all__ = [
     "autoencoder",
     "autoregressive",
     "classifier",
+    "codebooks",
     "contracts",
     "ddpm",
     "edm",
     "gan",
+    "gan_losses",
+    "loss_aware",
     "policy_gradient",
     "rollouts",
     "vae",
     "vdm",
+    "vdm_losses",
     "vqvae",
 ]
 

@@ -81,16 +81,16 @@ def test_the_values_of_tables_are_those_of_long_simulation():
 
 
 def test_the_best_policies_are_those_one_can_see():
-    _, actions = mdp.value_iteration(tables.chain_mdp(), 0.9)
+    _, actions = mdp.policy_iteration(tables.chain_mdp(), 0.9)
     assert np.array_equal(actions, [1, 1, 1, 1, 1])  # looks ahead
-    _, near = mdp.value_iteration(tables.chain_mdp(), 0.3)
+    _, near = mdp.policy_iteration(tables.chain_mdp(), 0.3)
     assert near[0] == 0 and near[-1] == 1  # does not
-    values, _ = mdp.value_iteration(tables.grid_mdp(4), 1.0)
+    values, _ = mdp.policy_iteration(tables.grid_mdp(4), 1.0)
     row, column = np.divmod(np.arange(16), 4)
     steps = (3 - row) + (3 - column)
     assert np.allclose(values[:-1], -steps[:-1])
     for rung, wanted in ((1, [1]), (2, [1, -1]), (3, [0.9, 1]), (4, [1]), (5, [1, 1])):
-        found = mdp.value_iteration(tables.ladder_mdp(rung), 0.9)[0]
+        found = mdp.policy_iteration(tables.ladder_mdp(rung), 0.9)[0]
         assert np.allclose(found[: len(wanted)], wanted)
 
 
@@ -98,7 +98,7 @@ def test_the_best_policies_are_those_one_can_see():
 def test_value_iteration_meets_bellmans_equation_and_no_policy_is_better(discount):
     source = np.random.default_rng(0)
     process = mdp.MDP(source.dirichlet(np.ones(6), (6, 3)), source.normal(size=(6, 3)), np.eye(6)[0], np.zeros(6, bool))
-    values, actions = mdp.value_iteration(process, discount)
+    values, actions = mdp.policy_iteration(process, discount)
     assert np.allclose(values, mdp.action_values(process, values, discount).max(1), atol=1e-10)
     assert np.allclose(values, mdp.policy_values(process, np.eye(3)[actions], discount), atol=1e-9)
     for _ in range(50):
@@ -127,10 +127,13 @@ def test_value_iteration_meets_bellmans_equation_and_no_policy_is_better(discoun
             "max_steps: expected at least 1, got 0",
         ),
         (lambda: tables.ladder_mdp(6), "rung: expected 1 to 5, got 6"),
-        (lambda: mdp.value_iteration(tables.chain_mdp(), 1.0), "discount: 1 does not converge here"),
-        (lambda: mdp.value_iteration(tables.chain_mdp(), 1.5), "discount: expected 0 to 1, got 1.5"),
-        (lambda: tables.tabular(tables.chain_mdp()._replace(start=np.ones(5))), "start: the probabilities sum to 5"),
-        (lambda: tables.tabular(tables.chain_mdp()._replace(start=np.ones(4) / 4)), r"got .*\(4,\)"),
+        (lambda: mdp.policy_iteration(tables.chain_mdp(), 1.0), "discount: 1 does not converge here"),
+        (lambda: mdp.policy_iteration(tables.chain_mdp(), 1.5), "discount: expected 0 to 1, got 1.5"),
+        (
+            lambda: tables.tabular(tables.chain_mdp()._replace(initial=np.ones(5))),
+            "initial: the probabilities sum to 5",
+        ),
+        (lambda: tables.tabular(tables.chain_mdp()._replace(initial=np.ones(4) / 4)), r"got .*\(4,\)"),
     ],
 )
 def test_bad_input_is_refused(call, message, monkeypatch):

@@ -135,7 +135,7 @@ def test_classes_that_are_missing_are_seen():
         ),
         (lambda: neighbours.prdc(np.zeros((5, 2)), np.zeros((5, 2))), "k: expected 1 to below 5.* got 5"),
         (lambda: neighbours.prdc(np.zeros((5, 2)), np.zeros((5, 2)), k=1.5), "k: expected a whole number"),
-        (lambda: classes.balance(np.array([4]), np.full(4, 0.25)), r"classes: expected some, in \[0, 4\)"),
+        (lambda: classes.balance(np.array([4]), np.full(4, 0.25)), r"classes: expected whole numbers in \[0, 4\)"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -75,7 +75,7 @@ def enumerate_gradient(env_tables, logits, discount):
         pi = jax.nn.softmax(logits)
         policy = jnp.einsum("sa,sat->st", pi, onward) * jnp.asarray(~env_tables.terminal)
         values = jnp.linalg.solve(jnp.eye(len(policy)) - discount * policy, (pi * reward).sum(1))
-        return jnp.asarray(env_tables.start) @ values
+        return jnp.asarray(env_tables.initial) @ values
 
     return jax.grad(objective)(logits)
 
@@ -92,7 +92,7 @@ def test_the_policy_gradient_is_unbiased_whatever_the_baseline(rung, offset):
     logits = kernel  # of one-hot observations
     total = jax.tree.map(jnp.zeros_like, params["policy"])
     for s, a in itertools.product(range(env.observation_dim - 1), range(env.num_actions)):
-        weight = float(given.start[s] * jax.nn.softmax(logits[s])[a])
+        weight = float(given.initial[s] * jax.nn.softmax(logits[s])[a])
         batch = {
             "observation": jnp.eye(env.observation_dim)[s][None],
             "action": jnp.array([a]),
@@ -173,7 +173,7 @@ def test_a_rollout_depends_on_the_key_the_step_and_the_copy_only():
 
 
 def rolled_out(model, num_updates, start, params):
-    """Batches [n t ...] of a policy that does not learn."""
+    """Batches [n t ....] of a policy that does not learn."""
     sample = jax.jit(model.sample_batch)
     now, batches = state.create(params, optax.set_to_zero(), model.carry(start)), []
     for _ in range(num_updates):
@@ -224,7 +224,7 @@ def test_short_rollouts_that_go_on_learn_to_balance_the_pole():
 
 def test_the_best_policy_of_a_chain_is_found_and_its_values():
     given = tables.chain_mdp()
-    exact, actions = mdp.value_iteration(given, 0.9)
+    exact, actions = mdp.policy_iteration(given, 0.9)
     ours = model(envs.chain(), (16,), num_envs=16, num_steps=100, discount=0.9, gae_lambda=0.9, ent_coef=0.0)
     optimizer = ours.optimizer(optax.adam(1e-2))
     train = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.sample_batch, 300))
@@ -237,7 +237,7 @@ def test_the_best_policy_of_a_chain_is_found_and_its_values():
 @pytest.mark.parametrize("rung", range(1, 6))
 def test_every_rung_of_the_ladder_is_climbed(rung):
     given = tables.ladder_mdp(rung)
-    exact, actions = mdp.value_iteration(given, 0.9)
+    exact, actions = mdp.policy_iteration(given, 0.9)
     ours = model(envs.ladder(rung), num_envs=8, num_steps=16, discount=0.9, ent_coef=0.0, clip_eps=0.2)
     optimizer = ours.optimizer(optax.adam(0.03))
     step = steps.minibatch_updates(steps.gradient_step(ours.loss, optimizer), 2, 64)

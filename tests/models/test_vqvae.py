@@ -160,9 +160,9 @@ def test_a_dead_entry_begins_anew_beside_a_much_used_one():
     )
 
 
-def trained(codebook, decay=None, num_steps=300):
+def trained(codebook, num_steps=300):
     model = build(codebook)
-    optimizer = vqvae.optimizer(optax.adam(3e-3), decay)
+    optimizer = model.optimizer(optax.adam(3e-3))
     run = jax.jit(steps.repeat(steps.gradient_step(model.loss, optimizer), steps.rows(64), num_steps))
     images = data.scale(data.digits().train["image"])
     return model, *run(KEY, state.create(model.init(KEY), optimizer), {"image": images})
@@ -173,7 +173,7 @@ def test_it_learns_digits_through_its_codes(codebook_update):
     codebook = (
         vqvae.ema_codebook(16, dead_code_threshold=0.1) if codebook_update == "ema" else vqvae.gradient_codebook(16)
     )
-    model, end, metrics = trained(codebook, 0.99 if codebook_update == "ema" else None)
+    model, end, metrics = trained(codebook)
     images = data.scale(data.digits().heldout["image"])
     indices = model.encode(end.params, images)
     assert indices.shape == (len(images), 4, 4) and 0 <= indices.min() and indices.max() < 16

@@ -43,7 +43,7 @@ def test_both_players_warm_up_and_the_generator_follows_the_steps_it_moves_at(sc
     settings = gan.Config(
         steps=STEPS, lr=0.1, critic_lr=0.3, warmup=4, schedule=schedule, n_critic=2, beta1=0.9,
     )  # fmt: skip
-    transformation, rate = gan._optimizer(settings)
+    transformation, rate = gan._optimizer(settings, gan.model(settings, (8, 8, 1)))
     params = {"generator": {"w": jnp.zeros(1)}, "discriminator": {"w": jnp.zeros(1)}}
     found = moves(transformation, params, STEPS)
     assert np.allclose(found["discriminator"], expected(0.3, 4, schedule, STEPS), atol=1e-5)
