@@ -64,6 +64,10 @@ class Config(config.Run):
     eval_episodes: int = 32
     """Number of episodes played for a report."""
 
+    GROUPS: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("value_lr", "num_epochs", "minibatch_size"), "training"),
+        "eval_episodes": "run",
+    }
     READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
         name: conditions.needs(algorithm="ppo") for name in ("clip_eps", "num_epochs", "minibatch_size")
     }

@@ -52,6 +52,7 @@ class Config(config.ImageRun):
     num_samples: int = 64
     """Number of images drawn for the figures of a report."""
 
+    GROUPS: ClassVar[dict[str, str]] = dict.fromkeys(("n_critic", "critic_lr", "beta1"), "training")
     kinds: ClassVar[tuple[str, ...]] = ("ring",)
     READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
         "num_samples": (conditions.Condition(lambda settings: not sources.points(settings), "with --data of images"),)

@@ -55,6 +55,7 @@ class Config(config.ImageRun):
     num_samples: int = 64
     """Number of images drawn for the figures of a report."""
 
+    GROUPS: ClassVar[dict[str, str]] = {"beta_warmup": "training"}
     READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
         "conv_channels": conditions.needs(network="conv"),
         "levels": conditions.needs(likelihood="logistic"),
