@@ -199,7 +199,7 @@ def score(options: ScoreOptions, settings: Config, shape: Shape) -> Score:
             return flow.log_prob(jax.vmap(lambda key: jax.random.fold_in(key, i))(keys), params, x)
 
         weights = jax.lax.map(draw, jnp.arange(options.samples))  # [k b]
-        return {"log_prob": weights[0], "bound": variational.importance_weighted_bound(weights.T)}
+        return {"log_prob": weights[0], "bound": variational.importance_weighted_bound(weights)}
 
     return Score(flow.init, values, f"{settings.levels} levels, dequantised")
 
