@@ -1,8 +1,8 @@
 """Gradients through the reverse chain: ``python -m benchmarks.gradients --workdir runs/ddpm-digits``.
 
-What reverse mode through T steps keeps in memory, with and without segments, as XLA counts it; a grid of places tuned
-by gradient, where the denoiser is known exactly; and an inverse problem solved through the sampler of a trained run:
-digits of which half is seen. Writes ``results/gradients.json`` and pictures, and the tables in ``README.md``.
+Memory of reverse mode through T steps, with and without checkpointed segments, as XLA reports it; a noise grid tuned by
+gradient for an exactly known denoiser; and an inverse problem solved through the sampler of a trained run: digits whose
+upper half is observed. Writes ``results/gradients.json`` and pictures, and the tables in ``README.md``.
 """
 
 import dataclasses
@@ -21,7 +21,8 @@ import tyro
 from benchmarks import quality
 from genjax import data, diffusion, random
 from genjax.theory import markov
-from train import ddpm, pictures, runtime, trained
+from train import ddpm
+from train.run import load, plots, process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,28 +32,28 @@ class Gradients:
     workdir: str = "runs/ddpm-digits"
     """Folder of a run of train.ddpm on digits."""
     lengths: tuple[int, ...] = (10, 100, 1000)
-    """T, of the table of memory."""
+    """Values of T in the table of memory."""
     places: int = 8
-    """K, of the grid that is tuned."""
+    """Number of points K of the tuned grid."""
     tuning: int = 300
-    """Steps of Adam on the grid."""
+    """Number of steps of Adam on the grid."""
     solving: int = 200
-    """Steps of Adam on the noise of the inverse problem."""
+    """Number of steps of Adam on the noise of the inverse problem."""
     chain: int = 20
-    """Steps of the chain of the inverse problem."""
+    """Number of steps of the chain of the inverse problem."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
     traceback: bool = False
     """Show where in the code an error arose."""
 
 
-def memory(run: trained.Record, params: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """Bytes that XLA sets aside for the gradient of 8 images with respect to x_T."""
+def memory(run: load.Record, params: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """Measure the memory that XLA allocates for the gradient of 8 images with respect to x_T, in bytes."""
     rows = []
     for length in lengths:
-        told = dataclasses.replace(run.settings, timesteps=length)
-        model = ddpm.model(told, run.shape)
-        sample = diffusion.ancestral(model.denoise(params), ddpm.schedule(told))
+        config = dataclasses.replace(run.settings, timesteps=length)
+        model = ddpm.model(config, run.shape)
+        sample = diffusion.ancestral(model.denoise(params), ddpm.schedule(config))
         segment = round(math.sqrt(length))
         row: dict[str, Any] = {"T": length, "segment": segment}
         for name, cut in (("whole", None), ("segments", segment)):
@@ -64,10 +65,10 @@ def memory(run: trained.Record, params: Any, lengths: Sequence[int]) -> list[dic
 
 
 def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
-    """A grid of K places whose Euler chain ends as near as can be to where the flow does.
+    """Tune a grid of K points, so that the end of its Euler chain is near the end of the exact flow.
 
-    The data are the training images, blurred a little, so E[x_0|x] is known. What is tuned are the logarithms of σ
-    between fixed ends; the start is Karras' spacing.
+    The data distribution is a mixture of narrow Gaussians at the training images, for which E[x_0|x] is known. The
+    parameters are the gaps of log σ between fixed ends; the start is Karras' spacing.
     """
     flat, blur = images.reshape(len(images), -1), 0.05
 
@@ -84,21 +85,21 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
         noise = jnp.concatenate([jnp.array([20.0]), jnp.exp(inner), jnp.zeros(1)])
         return diffusion.Grid(noise, jnp.ones_like(noise), noise)
 
-    start = 20 * random.normal(random.per_example(jax.random.key(settings.seed), 128), flat.shape[1:])
+    start = 20 * random.normal(random.example_keys(jax.random.key(settings.seed), 128), flat.shape[1:])
     train, test = start[:64], start[64:]
     end = jax.jit(
         lambda x: diffusion.heun(denoise, diffusion.karras(120, 0.02, 20.0), clip=False)(jax.random.key(0), x)
     )
     target, truth = end(train), end(test)
 
-    def error(gaps: jax.Array, x: jax.Array, wanted: jax.Array) -> jax.Array:
-        return jnp.mean((diffusion.implicit(denoise, grid(gaps), clip=False)(jax.random.key(0), x) - wanted) ** 2)
+    def error(gaps: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
+        return jnp.mean((diffusion.ddim_on_grid(denoise, grid(gaps), clip=False)(jax.random.key(0), x) - target) ** 2)
 
-    noise = diffusion.karras(settings.places, 0.02, 20.0).noise[:-1]
+    noise = diffusion.karras(settings.places, 0.02, 20.0).sigma[:-1]
     gaps = jnp.log(jnp.asarray(-np.diff(np.log(noise)), jnp.float32))
     adam = optax.adam(0.03)
 
-    def kernel(key, state, _):
+    def kernel(key: Any, state: Any, _: Any) -> tuple[Any, Any]:
         gaps, opt_state = state
         value, gradient = jax.value_and_grad(error)(gaps, train, target)
         updates, opt_state = adam.update(gradient, opt_state)
@@ -111,34 +112,32 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
         "karras": float(error(gaps, test, truth)),
         "tuned": float(error(tuned, test, truth)),
         "karras_noise": noise.tolist(),
-        "tuned_noise": np.asarray(grid(tuned).noise)[:-1].tolist(),
+        "tuned_noise": np.asarray(grid(tuned).sigma)[:-1].tolist(),
     }
 
 
-def solve(
-    run: trained.Record, params: Any, images: np.ndarray, settings: Gradients
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Digits of which the upper half is seen, found as images that the chain can draw; rows of pictures beside it."""
+def solve(run: load.Record, params: Any, images: np.ndarray, settings: Gradients) -> tuple[dict[str, Any], np.ndarray]:
+    """Reconstruct digits from their upper halves, by gradient through the chain; return errors and pictures."""
     model = ddpm.model(run.settings, run.shape)
     schedule = ddpm.schedule(run.settings)
     grid = diffusion.on_times(schedule, diffusion.timesteps(schedule.num_steps, settings.chain, "trailing"))
-    draw = lambda x: diffusion.implicit(model.denoise(params), grid)(jax.random.key(0), x, segment=5)
+    draw = lambda x: diffusion.ddim_on_grid(model.denoise(params), grid)(jax.random.key(0), x, segment=5)
     truth = data.scale(jnp.asarray(images))
     seen = jnp.zeros(run.shape).at[: run.shape[0] // 2].set(1)
 
     def loss(x: jax.Array) -> jax.Array:
-        """Of the seen half, and of leaving the sphere on which x_T lies."""
+        """Sum of the misfit of the observed half and the negative log prior of x_T."""
         misfit = jnp.sum(seen * (draw(x) - truth) ** 2, (1, 2, 3))
         return jnp.sum(misfit / 0.1 + 0.5 * jnp.sum(x**2, (1, 2, 3)))
 
     adam = optax.adam(optax.cosine_decay_schedule(0.1, settings.solving))
 
-    def kernel(key, state, _):
+    def kernel(key: Any, state: Any, _: Any) -> tuple[Any, Any]:
         x, opt_state = state
         updates, opt_state = adam.update(jax.grad(loss)(x), opt_state)
         return (x + updates, opt_state), None
 
-    x = random.normal(random.per_example(jax.random.key(settings.seed), len(images)), run.shape)
+    x = random.normal(random.example_keys(jax.random.key(settings.seed), len(images)), run.shape)
     run_all = jax.jit(lambda x: markov.simulate(kernel, jax.random.key(0), (x, adam.init(x)), length=settings.solving))
     found = draw(run_all(x)[0][0])
     half = lambda image, mask: float(jnp.sum(mask * (image - truth) ** 2) / jnp.sum(mask) / len(images))
@@ -149,22 +148,22 @@ def solve(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Do all three."""
+    """Run the command."""
     settings = tyro.cli(Gradients, prog="python -m benchmarks.gradients", args=argv)
-    run = trained.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
-    params = trained.params(run, ddpm.model(run.settings, run.shape).init)
+    run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    params = load.params(run, ddpm.model(run.settings, run.shape).init)
     digits = data.digits()
     found: dict[str, Any] = {"memory": memory(run, params, settings.lengths)}
     found["grid"] = tune(data.scale(jnp.asarray(digits.train["image"][:500])), settings)
     found["inverse"], rows = solve(run, params, digits.heldout["image"][:12], settings)
     folder = quality.HERE / "results"
     (folder / "gradients.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    pictures.save(folder / "inverse-problem.png", pictures.tile(rows, 12))
+    plots.save(folder / "inverse-problem.png", plots.tile(rows, 12))
     quality.write_table("gradients", table(found))
 
 
 def table(found: dict[str, Any]) -> str:
-    """The numbers in Markdown."""
+    """Format the numbers as Markdown tables."""
     lines = ["| T | memory of the gradient, MiB | in segments of √T |", "|---|---|---|"]
     for row in found["memory"]:
         lines.append(f"| {row['T']} | {row['whole'] / 2**20:.1f} | {row['segments'] / 2**20:.1f} |")
@@ -177,4 +176,4 @@ def table(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -1,8 +1,8 @@
-"""Every family on one ledger: ``python -m benchmarks.ledger``.
+"""Likelihoods of all model families on one data set: ``python -m benchmarks.ledger``.
 
-Trains each model that has a likelihood on the same digits, scores it on the same held-out ones, and writes
-``results/ledger-NAME.json`` and the table in ``README.md`` of this folder. Runs that are there are only scored. With
-``--rows`` the rows are those that ``train.evaluate --out`` wrote.
+Trains each model that has a likelihood on the digits, scores it on the held-out digits, and writes
+``results/ledger-NAME.json`` and the table in ``README.md`` of this folder. Existing runs are only scored. With
+``--rows`` the rows are read from files that ``train.evaluate --out`` wrote.
 """
 
 import dataclasses
@@ -14,7 +14,8 @@ from typing import Any
 import tyro
 
 from benchmarks import drawn, quality
-from train import config, documents, evaluate, record, runtime
+from train import evaluate
+from train.run import config, documents, logging, process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +23,9 @@ class Ledger:
     """Train, score, and write the table."""
 
     rows: tuple[str, ...] = ()
-    """JSON of train.evaluate; without, the models of digits are trained and scored."""
+    """Files written by train.evaluate; without, the models of digits are trained and scored."""
     name: str = "digits"
-    """Of the table."""
+    """Name of the table."""
     workdir: str = "runs"
     """Folder of the runs."""
     traceback: bool = False
@@ -37,15 +38,15 @@ RUNS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("edm", "digits", "", {"times": 500, "flow": True}),
     ("pixelcnn", "digits", "", {}),
     ("pixelrnn", "digits", "", {}),
-    ("vae", "digits", "likelihood=logistic levels=17 latents=8", {"samples": 500}),
+    ("vae", "digits", "likelihood=logistic levels=17 latent_dim=8", {"samples": 500}),
     ("vqvae", "digits", "likelihood=logistic levels=17", {}),
     ("pixelcnn", "codes", "", {}),
 )
-"""Script, config, other settings, and how to score; a VQ-VAE is scored with the prior over its codes that follows."""
+"""Script, config, other settings, and settings of the score. The row after a VQ-VAE is the prior of its codes."""
 
 
 def digits(settings: Ledger) -> list[dict[str, Any]]:
-    """Train where nothing is trained, and score."""
+    """Train the models that have no run yet, and score all."""
     rows, source = [], ""
     for script, name, variant, flags in RUNS:
         codes = f" data=codes:{source}" if name == "codes" else ""
@@ -58,31 +59,31 @@ def digits(settings: Ledger) -> list[dict[str, Any]]:
 
 
 def _row(path: pathlib.Path) -> dict[str, Any]:
-    """What train.evaluate wrote.
+    """Read a row that train.evaluate wrote.
 
     Raises:
-      UsageError: the file is something else.
+      UsageError: the file has another content.
     """
     try:
         row = documents.json_object(path)
         evaluate.ledger([row])
     except (ValueError, LookupError, TypeError) as error:
         raise config.UsageError(f"rows: {path} is not what train.evaluate --out writes: {error!r}") from error
-    runtime.check_finite(str(path), row)
+    process.check_finite(str(path), row)
     return row
 
 
 def main(argv: Sequence[str]) -> None:
-    """Write what the command line says."""
+    """Run the command."""
     settings = tyro.cli(Ledger, prog="python -m benchmarks.ledger", args=argv)
     rows = [_row(pathlib.Path(path)) for path in settings.rows] or digits(settings)
     for row in rows:
         row.pop("by_time", None)
     path = quality.HERE / "results" / f"ledger-{settings.name}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    record.say(table := evaluate.ledger(rows))
+    logging.log(table := evaluate.ledger(rows))
     quality.write_table(f"ledger {settings.name}", table)
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

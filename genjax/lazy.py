@@ -1,11 +1,7 @@
 """Packages whose modules are imported at first use (PEP 562)."""
 
-import importlib
-from collections.abc import Callable, Sequence
-from types import ModuleType
 
-
-def attach(package: str, names: Sequence[str]) -> tuple[Callable[[str], ModuleType], Callable[[], list[str]]]:
+def attach(package: str, names: list[str]) -> tuple:  # of two functions; to name their types takes longer than the rest
     """Make the ``__getattr__`` and the ``__dir__`` of a package.
 
     A package with ``__getattr__, __dir__ = attach(__name__, __all__)`` imports each of its submodules when it is first
@@ -21,9 +17,11 @@ def attach(package: str, names: Sequence[str]) -> tuple[Callable[[str], ModuleTy
         dir: function that lists the public names.
     """
 
-    def __getattr__(name: str) -> ModuleType:
+    def __getattr__(name: str) -> object:
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}; its public names: {', '.join(names)}")
+        import importlib
+
         return importlib.import_module(f"{package}.{name}")
 
     def __dir__() -> list[str]:

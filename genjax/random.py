@@ -1,10 +1,14 @@
-"""Randomness that depends on (key, i) only, whatever batch, device or call example i happens to be in.
+"""Keys: one per example, and one stream for each use within a training run.
 
 One rule serves the whole library: wherever a function takes a key for a batch, it also takes an array of keys, one per
 example. A single key stands for the array ``fold_in(key, 0), fold_in(key, 1), ...``, so example i draws the same noise
 in a batch of 1, 8 or 64, and on 1, 2 or 8 devices.
+
+A training run has one key. Step i of the run uses ``fold_in(key, i)``; everything else has a ``Stream`` of its own, far
+above the numbers of steps.
 """
 
+import enum
 import math
 from typing import Any
 
@@ -16,13 +20,42 @@ from genjax import checks
 from genjax.types import Key
 
 
-def per_example(key: Key, num: Any, first: int | Int[Array, ""] = 0) -> Key:
+@enum.unique
+class Stream(enum.IntEnum):
+    """Streams of keys within a run, by number: the registry of the whole project.
+
+    Attributes:
+      DATA: orders of the epochs.
+      INIT: initial parameters.
+      HELDOUT: evaluation on held-out data.
+      BATCH: random numbers of a batch that are not rows: a policy's rollouts, or the shift of stratified times. A run
+        has at most one of the two.
+      CARRY: initial state that goes on between batches, such as the environments.
+    """
+
+    DATA = 0xFFFFFFFF
+    INIT = 0xFFFFFFFE
+    HELDOUT = 0xFFFFFFFD
+    BATCH = 0xFFFFFFFC
+    CARRY = 0xFFFFFFFB
+
+
+def stream(key: Key, name: Stream) -> Key:
+    """Key of a stream of the run with this key.
+
+    >>> bool(stream(jax.random.key(0), Stream.DATA) == jax.random.fold_in(jax.random.key(0), 2**32 - 1))
+    True
+    """
+    return jax.random.fold_in(key, int(name))
+
+
+def example_keys(key: Key, num: Any, first: int | Int[Array, ""] = 0) -> Key:
     """Keys of the examples ``first, ..., first + num - 1``; an array of ``num`` keys passes unchanged.
 
     Args:
-      key: one key, or an array of keys [num].
-      num: how many examples.
-      first: number of the first example; must be 0 where ``key`` is an array.
+      key: single key, or an array of keys [num].
+      num: number of examples.
+      first: number of the first example; must be 0 if ``key`` is an array.
 
     Raises:
       ValueError: ``key`` is an array of another length, or no key; or there are no examples.
@@ -36,6 +69,11 @@ def per_example(key: Key, num: Any, first: int | Int[Array, ""] = 0) -> Key:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(num))
 
 
+def device_axis(axis_name: str | None) -> tuple[int, int | Int[Array, ""]]:
+    """Number of devices along a mapped axis, and the number of this device; (1, 0) without an axis."""
+    return (1, 0) if axis_name is None else (jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name))
+
+
 def split(keys: Key, num: int) -> tuple[Key, ...]:
     """``num`` independent keys from each key: ``noise_keys, time_keys = split(keys, 2)``; any shape of ``keys``."""
     _check_key(keys)
@@ -44,24 +82,24 @@ def split(keys: Key, num: int) -> tuple[Key, ...]:
     return tuple(streams[:, i].reshape(keys.shape) for i in range(num))
 
 
-def normal(keys: Key, shape: tuple[int, ...], dtype=jnp.float32) -> Float[Array, "b *shape"]:
+def normal(keys: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "b *shape"]:
     """Standard normal noise of ``shape`` for each of the keys [b]."""
     return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
 
 
 def permute(key: Key, index: Shaped[Array, " b"], size: int) -> Integer[Array, " b"]:
-    """Where a random permutation of ``range(size)``, named by ``key``, sends each index, without building it.
+    """The images of the indices under a random permutation of ``range(size)``, which is never built.
 
     A Feistel network on the smallest power of two ≥ ``size``, walked until it lands inside (Black & Rogaway 2002,
     "Ciphers with arbitrary finite domains", method 2). Cost O(b): a data cursor can jump anywhere in any epoch.
 
     Args:
-      key: names the permutation.
+      key: key of the permutation; another key is another permutation.
       index: numbers in [0, size).
       size: length of the permutation, 1 to 2³⁰.
 
     Raises:
-      ValueError: ``size`` or an index is elsewhere.
+      ValueError: ``size`` or an index is out of range.
     """
     if not 1 <= size <= 1 << 30:
         raise ValueError(f"size: expected 1 to 2**30, got {size}")
@@ -71,7 +109,7 @@ def permute(key: Key, index: Shaped[Array, " b"], size: int) -> Integer[Array, "
     high = bits - low
     round_keys = jax.random.bits(key, (8,), jnp.uint32)
 
-    def encipher(x):
+    def encipher(x: UInt32[Array, " b"]) -> UInt32[Array, " b"]:
         for i in range(0, 8, 2):
             left, right = x >> low, x & ((1 << low) - 1)
             left = left ^ (_mix(right ^ round_keys[i]) & ((1 << high) - 1))

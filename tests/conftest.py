@@ -44,14 +44,14 @@ def data_dir() -> pathlib.Path:
 
 def run_command(script, *argv):
     """The exit code, what was printed, and the message of ``python -m train.SCRIPT ARGV``, no process."""
-    from train import runtime  # after the hook above
+    from train.run import process  # after the hook above
 
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
             importlib.import_module(f"train.{script}").main([str(part) for part in argv])
     except Exception as error:
-        code = next(code for kind, code in runtime.EXIT_CODES if isinstance(error, kind))
+        code = next(code for kind, code in process.EXIT_CODES if isinstance(error, kind))
         if code == 1:  # nothing that a command is meant to end with
             raise
         return code, printed.getvalue(), str(error)

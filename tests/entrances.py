@@ -33,7 +33,17 @@ from genjax.diffusion import editing, edm, grids, guidance, objectives, predicti
 from genjax.diffusion import likelihood as bounds
 from genjax.envs import ENVIRONMENTS
 from genjax.metrics import classes, distances, neighbours, roc
-from genjax.models import actor_critic, autoencoder, autoregressive, ddpm, gan, vae, vqvae
+from genjax.models import (
+    actor_critic,
+    autoencoder,
+    autoregressive,
+    ddpm,
+    gan_losses,
+    loss_aware,
+    policy_gradient,
+    vae,
+    vqvae,
+)
 from genjax.models import edm as edm_model
 from genjax.models import vdm as vdm_model
 from genjax.nn import mlp, pixelcnn, unet
@@ -98,20 +108,31 @@ APART = {
     "diffusion.chains": "takes functions: tests/diffusion/test_samplers.py",
     "diffusion.grids.check": "the check itself",
     "diffusion.grids.check_start": "the check itself",
-    "diffusion.grids.steep": "what solvers ask of a grid",
+    "diffusion.grids.is_steep": "what solvers ask of a grid",
     "diffusion.samplers.begin": "inside the samplers",
     "diffusion.samplers.telling": "inside the samplers",
-    "diffusion.samplers.look": "inside the samplers",
+    "diffusion.samplers.evaluate_denoiser": "inside the samplers",
     "diffusion.objectives.hybrid": "takes functions: tests/diffusion/test_objectives.py",
-    "models.ddpm.optimizer": "takes functions: tests/models/test_ddpm.py",
-    "models.ddpm.takes_keys": "asks about a network",
-    "models.ddpm.check_output": "asks about a network",
-    "models.gan.optimizer": "takes functions: tests/models/test_gan.py",
-    "models.vqvae.optimizer": "takes functions: tests/models/test_vqvae.py",
-    "models.actor_critic.probability_ratio": "inside the loss: tests/models/test_actor_critic.py",
+    "models.loss_aware.optimizer": "takes functions: tests/models/test_ddpm.py",
+    "models.contracts": "asks about networks: the tests of every model",
+    "models.gan_losses.penalty": "takes functions: tests/models/test_gan.py",
+    "models.autoregressive.generate": "takes networks: tests/models/test_autoregressive.py",
+    "models.vae.elbo_terms": "inside the loss: tests/models/test_vae.py",
+    "models.vae.log_prior": "inside log_joint: tests/models/test_vae.py",
+    "models.codebooks.codebook_loss": "inside the loss: tests/models/test_vqvae.py",
+    "models.codebooks.batch_means": "inside the loss: tests/models/test_vqvae.py",
+    "models.codebooks.smoothed_means": "inside a codebook: tests/models/test_vqvae.py",
+    "models.codebooks.split_dead_codes": "inside the loss: tests/models/test_vqvae.py",
+    "models.vqvae.commitment_loss": "inside the loss: tests/models/test_vqvae.py",
+    "models.vqvae.perplexity": "inside the loss: tests/models/test_vqvae.py",
+    "models.policy_gradient.probability_ratio": "inside the loss: tests/models/test_actor_critic.py",
     "models.gan.build": "takes networks: tests/models/test_gan.py",
     "models.vqvae.build": "takes networks: tests/models/test_vqvae.py",
-    "models.actor_critic.optimizer": "takes functions: tests/models/test_actor_critic.py",
+    "models.policy_gradient.policy_loss": "inside the loss: tests/models/test_actor_critic.py",
+    "models.policy_gradient.value_loss": "inside the loss: tests/models/test_actor_critic.py",
+    "models.policy_gradient.standardise": "inside a batch: tests/models/test_actor_critic.py",
+    "models.actor_critic.learning_batch": "takes functions: tests/models/test_actor_critic.py",
+    "models.rollouts": "takes functions: tests/models/test_actor_critic.py",
 }
 """Modules and functions that take no numbers, and where they are tested."""
 
@@ -363,7 +384,7 @@ TIMES = np.array([2, 7], np.int32)
 
 def denoise(x: Any, t: Any) -> Any:
     """The exact one of N(0, 1)."""
-    return schedules.at(SCHEDULE.noise, t, x) * x
+    return schedules.at(SCHEDULE.sqrt_one_minus_alpha_bar, t, x) * x
 
 
 def steady(x: Any, t: Any) -> Any:
@@ -380,24 +401,24 @@ def process_and_samplers() -> None:
     }.items():
         add(f"diffusion.schedules.{name}", getattr(schedules, name), **arguments)
     add("diffusion.schedules.from_beta", schedules.from_beta, beta=np.linspace(0.05, 0.9, 8))
-    add("diffusion.schedules.zero_terminal", lambda: schedules.zero_terminal(SCHEDULE))
+    add("diffusion.schedules.rescale_zero_terminal_snr", lambda: schedules.rescale_zero_terminal_snr(SCHEDULE))
     add(
         "diffusion.schedules.at",
-        lambda t: schedules.at(SCHEDULE.signal, t, jnp.asarray(IMAGES)),
+        lambda t: schedules.at(SCHEDULE.sqrt_alpha_bar, t, jnp.asarray(IMAGES)),
         t=TIMES,
     )
     for name in ("logarithm", "root"):
         add(f"diffusion.schedules.{name}", getattr(schedules, name), table=np.array([0.5, 1.0, 2.0]))
     add("diffusion.grids.timesteps", lambda num_steps: grids.timesteps(T, num_steps, "trailing"), num_steps=5)
     add("diffusion.grids.on_times", lambda times: grids.on_times(SCHEDULE, times), times=np.array([9, 5, 2]))
-    add("diffusion.grids.karras", grids.karras, num_steps=5, low=0.002, high=80.0, rho=7.0)
+    add("diffusion.grids.karras", grids.karras, num_steps=5, sigma_min=0.002, sigma_max=80.0, rho=7.0)
     add(
         "diffusion.grids.karras_times",
         lambda num_steps, rho: grids.karras_times(SCHEDULE, num_steps, rho),
         num_steps=5,
         rho=7.0,
     )
-    for name in ("diffuse", "one_step"):
+    for name in ("diffuse", "q_step"):
         add(
             f"diffusion.process.{name}",
             lambda images, t, noise, name=name: getattr(process, name)(SCHEDULE, images, t, noise),
@@ -412,12 +433,12 @@ def process_and_samplers() -> None:
         x_t=NOISE,
         t=TIMES,
     )
-    for name in ("least_variance", "largest_variance"):
+    for name in ("posterior_variance_clipped", "fixed_large_variance"):
         add(f"diffusion.process.{name}", lambda name=name: getattr(process, name)(SCHEDULE))
     add(
         "diffusion.process.log_variance",
-        lambda fraction, t: process.log_variance(SCHEDULE, fraction, t),
-        fraction=np.abs(IMAGES),
+        lambda variance_interpolation, t: process.log_variance(SCHEDULE, variance_interpolation, t),
+        variance_interpolation=np.abs(IMAGES),
         t=TIMES,
     )
     for name, argument in {"from_noise": "noise", "from_x0": "x0", "from_v": "v", "from_score": "score"}.items():
@@ -429,8 +450,8 @@ def process_and_samplers() -> None:
             **{argument: NOISE, "x_t": IMAGES, "t": TIMES},
         )
     add(
-        "diffusion.predictions.read",
-        lambda output, x_t, t: predictions.read(SCHEDULE, output, x_t, t),
+        "diffusion.predictions.to_prediction",
+        lambda output, x_t, t: predictions.to_prediction(SCHEDULE, output, x_t, t),
         output=NOISE,
         x_t=IMAGES,
         t=TIMES,
@@ -444,8 +465,8 @@ def process_and_samplers() -> None:
             t=TIMES,
         )
     add(
-        "diffusion.predictions.with_fraction",
-        lambda output, x_t, t: predictions.with_fraction(predictions.from_noise)(SCHEDULE, output, x_t, t),
+        "diffusion.predictions.with_learned_variance",
+        lambda output, x_t, t: predictions.with_learned_variance(predictions.from_noise)(SCHEDULE, output, x_t, t),
         output=np.concatenate([NOISE, IMAGES], -1),
         x_t=IMAGES,
         t=TIMES,
@@ -453,7 +474,7 @@ def process_and_samplers() -> None:
     chains: dict[str, Callable[..., Any]] = {
         "samplers.ancestral": lambda clip=True: samplers.ancestral(denoise, SCHEDULE, clip=clip),
         "samplers.ddim": lambda **k: samplers.ddim(denoise, SCHEDULE, **{"num_steps": 5, **k}),
-        "samplers.implicit": lambda **k: samplers.implicit(denoise, GRID, **k),
+        "samplers.ddim_on_grid": lambda **k: samplers.ddim_on_grid(denoise, GRID, **k),
         "solvers.dpm_solver": lambda **k: D.dpm_solver(denoise, GRID),
         "solvers.dpm_solver_sde": lambda **k: D.dpm_solver_sde(denoise, GRID),
         "solvers.heun": lambda **k: D.heun(denoise, GRID, **k),
@@ -462,10 +483,10 @@ def process_and_samplers() -> None:
     }
     more = {
         "samplers.ddim": {"num_steps": 5, "eta": 0.5},
-        "samplers.implicit": {"eta": 0.5},
+        "samplers.ddim_on_grid": {"eta": 0.5},
         "pseudo.pndm": {"num_steps": 5},
     }
-    more |= {"solvers.heun": {"churn": 0.0, "churn_noise": 1.0}, "solvers.invert": {"iterations": 2}}
+    more |= {"solvers.heun": {"s_churn": 0.0, "s_noise": 1.0}, "solvers.invert": {"iterations": 2}}
     for name, chain in chains.items():
         add(f"diffusion.{name}", lambda x, chain=chain, **k: chain(**k)(KEY, x), x=NOISE, **more.get(name, {}))
     add(
@@ -476,10 +497,12 @@ def process_and_samplers() -> None:
     )
     add(
         "diffusion.samplers.variance_preserving",
-        lambda low: bounds.prior(samplers.variance_preserving(steady, grids.karras(5, low))[1], jnp.asarray(IMAGES)),
-        low=0.01,
+        lambda sigma_min: bounds.prior(
+            samplers.variance_preserving(steady, grids.karras(5, sigma_min))[1], jnp.asarray(IMAGES)
+        ),
+        sigma_min=0.01,
     )
-    add("diffusion.samplers.bound", lambda x0: samplers.bound(jnp.asarray(x0), True), x0=3 * IMAGES)
+    add("diffusion.samplers.clip_x0", lambda x0: samplers.clip_x0(jnp.asarray(x0), True), x0=3 * IMAGES)
     add(
         "diffusion.editing.repaint",
         lambda x, images, known, **k: editing.repaint(denoise, GRID, images, known, **k)(KEY, x),
@@ -489,10 +512,10 @@ def process_and_samplers() -> None:
         resample=2,
         jump=1,
     )
-    add("diffusion.editing.travel", editing.travel, num_steps=5, jump=2, resample=2)
+    add("diffusion.editing.resample_schedule", editing.resample_schedule, num_steps=5, jump=2, resample=2)
     add(
         "diffusion.editing.sdedit",
-        lambda images, strength: editing.sdedit(lambda grid: samplers.implicit(denoise, grid), GRID, strength)(
+        lambda images, strength: editing.sdedit(lambda grid: samplers.ddim_on_grid(denoise, grid), GRID, strength)(
             KEY, images
         ),
         images=IMAGES,
@@ -501,30 +524,30 @@ def process_and_samplers() -> None:
     add("diffusion.editing.slerp", editing.slerp, start=NOISE, end=IMAGES, share=0.3)
     add(
         "diffusion.edm.precondition",
-        lambda x, sigma, deviation: edm.precondition(steady, deviation)(x, sigma),
+        lambda x, sigma, sigma_data: edm.precondition(steady, sigma_data)(x, sigma),
         x=NOISE,
         sigma=f32(0.5, 2.0),
-        deviation=0.5,
+        sigma_data=0.5,
     )
-    add("diffusion.edm.weight", edm.weight, sigma=f32(0.5, 2.0), deviation=0.5)
+    add("diffusion.edm.weight", edm.weight, sigma=f32(0.5, 2.0), sigma_data=0.5)
     add(
         "diffusion.guidance.classifier_free",
-        lambda x, weight, rescale: guidance.classifier_free(denoise, steady, weight, rescale=rescale)(
+        lambda x, guidance_scale, rescale: guidance.classifier_free(denoise, steady, guidance_scale, rescale=rescale)(
             x, jnp.asarray(TIMES)
         ),
         x=NOISE,
-        weight=2.0,
+        guidance_scale=2.0,
         rescale=0.5,
     )
     network = lambda x, t, labels: x * (1 + labels[:, None, None, None])
     add(
         "diffusion.guidance.classifier_free_batched",
-        lambda x, labels, weight: guidance.classifier_free_batched(network, jnp.asarray(labels), 3, weight)(
-            x, jnp.asarray(TIMES)
-        ),
+        lambda x, labels, guidance_scale: guidance.classifier_free_batched(
+            network, jnp.asarray(labels), 3, guidance_scale
+        )(x, jnp.asarray(TIMES)),
         x=NOISE,
         labels=np.array([0, 2], np.int32),
-        weight=2.0,
+        guidance_scale=2.0,
     )
     add(
         "diffusion.guidance.threshold",
@@ -533,12 +556,16 @@ def process_and_samplers() -> None:
         percentile=99.0,
         smallest=1.0,
     )
-    add("diffusion.likelihood.bound", lambda images: bounds.bound(denoise, SCHEDULE, KEY, images), images=IMAGES)
-    add("diffusion.likelihood.flow", lambda images: bounds.flow(denoise, SCHEDULE, KEY, images), images=IMAGES)
+    add("diffusion.likelihood.vlb", lambda images: bounds.vlb(denoise, SCHEDULE, KEY, images), images=IMAGES)
+    add(
+        "diffusion.likelihood.ode_log_likelihood",
+        lambda images: bounds.ode_log_likelihood(denoise, SCHEDULE, KEY, images),
+        images=IMAGES,
+    )
     add("diffusion.likelihood.prior", lambda images: bounds.prior(SCHEDULE, images), images=IMAGES)
     add(
-        "diffusion.likelihood.term",
-        lambda noise, images, x_t, t: bounds.term(SCHEDULE, guess(noise), images, x_t, t),
+        "diffusion.likelihood.vlb_term",
+        lambda noise, images, x_t, t: bounds.vlb_term(SCHEDULE, guess(noise), images, x_t, t),
         noise=NOISE,
         images=IMAGES,
         x_t=IMAGES,
@@ -555,8 +582,8 @@ def process_and_samplers() -> None:
     )
     errors = np.linspace(0.01, 0.9, T)
     add(
-        "diffusion.optimal.sub_schedule",
-        lambda squared_error, num_steps: bounds.sub_schedule(SCHEDULE, squared_error, num_steps),
+        "diffusion.optimal.optimal_timesteps",
+        lambda squared_error, num_steps: bounds.optimal_timesteps(SCHEDULE, squared_error, num_steps),
         squared_error=errors,
         num_steps=5,
     )
@@ -587,17 +614,25 @@ def models() -> None:
     for name in ("l1", "l2", "huber"):
         add(f"models.ddpm.{name}", getattr(ddpm, name), prediction=NOISE, noise=IMAGES)
     add("models.ddpm.losses", functools.partial(_objective, lambda: objectives.simple(ddpm.l2)), images=IMAGES)
-    small = unet.UNet(channels=4, multipliers=(1, 1), blocks=1, attention=(), groups=2, image_channels=1, num_classes=3)
+    small = unet.UNet(
+        channels=4,
+        channel_mults=(1, 1),
+        num_res_blocks=1,
+        attention_resolutions=(),
+        groups=2,
+        image_channels=1,
+        num_classes=3,
+    )
     told = ddpm.build(small, SCHEDULE, SHAPE, num_classes=3)
     _model("models.ddpm.build", told, {"image": IMAGES, "label": LABELS})
     add(
         "models.ddpm.build",
         lambda **k: ddpm.build(small, SCHEDULE, SHAPE, **k) and 0.0,
         num_classes=3,
-        label_dropout=0.1,
+        p_uncond=0.1,
     )
-    add("models.ddpm.loss_aware", lambda floor: ddpm.loss_aware(told, T, floor=floor) and 0.0, floor=0.001)
-    sizes = {"deviation": 0.5, "mean": -1.2, "spread": 1.2}
+    add("models.loss_aware.build", lambda floor: loss_aware.build(told, T, floor=floor) and 0.0, floor=0.001)
+    sizes = {"sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2}
     add(
         "models.edm.losses",
         lambda images, **k: edm_model.losses(steady, jax.random.split(KEY, 2), images, **k),
@@ -637,30 +672,34 @@ def models() -> None:
         images=IMAGES,
         reconstructions=NOISE,
     )
-    add("models.vqvae.gradient_codebook", lambda size: vqvae.gradient_codebook(size) and 0.0, size=8)
+    add("models.codebooks.gradient_codebook", lambda size: vqvae.gradient_codebook(size) and 0.0, size=8)
     add(
-        "models.vqvae.ema_codebook",
+        "models.codebooks.ema_codebook",
         lambda **k: vqvae.ema_codebook(**k) and 0.0,
         size=8,
         decay=0.99,
-        restart=0.0,
+        dead_code_threshold=0.0,
         epsilon=1e-5,
     )
-    add("models.gan.value", gan.value, real=f32(0.5, 1.0), fake=f32(-0.5, 0.0))
-    add("models.gan.optimal_discriminator", gan.optimal_discriminator, p=f32(0.5, 0.2), q=f32(0.1, 0.3))
+    add("models.gan_losses.value", gan_losses.value, real=f32(0.5, 1.0), fake=f32(-0.5, 0.0))
+    add("models.gan_losses.optimal_discriminator", gan_losses.optimal_discriminator, p=f32(0.5, 0.2), q=f32(0.1, 0.3))
     critic = lambda images: jnp.sum(images**2, (1, 2, 3))
     for name in ("gradient_penalty", "r1"):
-        add(f"models.gan.{name}", lambda images, name=name: getattr(gan, name)(critic, images), images=IMAGES)
+        add(
+            f"models.gan_losses.{name}",
+            lambda images, name=name: getattr(gan_losses, name)(critic, images),
+            images=IMAGES,
+        )
     add("models.classifier.build", lambda: 0.0)
     add("models.autoregressive.check_prefix", autoregressive.check_prefix, known=np.arange(4)[:, None] < np.full(4, 2))
     pixel = autoregressive.build(
-        pixelcnn.GatedPixelCNN(outputs=17, features=4, layers=1), pixels.categorical(17), SHAPE
+        pixelcnn.GatedPixelCNN(outputs=17, features=4, num_layers=1), pixels.categorical(17), SHAPE
     )
     add(
         "models.autoregressive.build",
         lambda temperature: (
             autoregressive.build(
-                pixelcnn.GatedPixelCNN(outputs=17, features=4, layers=1),
+                pixelcnn.GatedPixelCNN(outputs=17, features=4, num_layers=1),
                 pixels.categorical(17),
                 SHAPE,
                 temperature=temperature,
@@ -675,32 +714,32 @@ def models() -> None:
     series = {"reward": POINTS[:, 0], "value": POINTS[:, 1], "next_value": POINTS[:, 2]}
     ends = np.zeros(12, bool)
     add(
-        "models.actor_critic.advantages",
-        lambda discount, trace, **k: actor_critic.advantages(
+        "models.policy_gradient.advantages",
+        lambda discount, gae_lambda, **k: policy_gradient.advantages(
             **{n: jnp.asarray(v) for n, v in k.items()},
             terminated=jnp.asarray(ends),
             truncated=jnp.asarray(ends),
             discount=discount,
-            trace=trace,
+            gae_lambda=gae_lambda,
         ),
         **series,
         discount=0.9,
-        trace=0.9,
+        gae_lambda=0.9,
     )
     env = ENVIRONMENTS["cartpole"]()
     numbers = {
         "num_envs": 2,
         "num_steps": 4,
         "discount": 0.9,
-        "trace": 0.9,
-        "entropy_weight": 0.01,
-        "value_weight": 0.5,
+        "gae_lambda": 0.9,
+        "ent_coef": 0.01,
+        "vf_coef": 0.5,
     }
     add(
         "models.actor_critic.build",
-        lambda **k: actor_critic.build(mlp.Tanh(env.num_actions, (4,)), mlp.Tanh(1, (4,)), env, **k) and 0.0,
+        lambda **k: actor_critic.build(mlp.MLP(env.num_actions, (4,)), mlp.MLP(1, (4,)), env, **k) and 0.0,
         **numbers,
-        clip=0.2,
+        clip_eps=0.2,
     )
 
 

@@ -20,7 +20,7 @@ from genjax.training import parallel, state, steps
 pytestmark = pytest.mark.gpu
 KEY = jax.random.key(0)
 SHAPE = (16, 16, 3)
-NETWORK = unet.UNet(channels=32, multipliers=(1, 2), blocks=1, attention=(8,), dropout=0.0)
+NETWORK = unet.UNet(channels=32, channel_mults=(1, 2), num_res_blocks=1, attention_resolutions=(8,), dropout=0.0)
 SCHEDULE = diffusion.linear_schedule(50)
 
 
@@ -117,7 +117,7 @@ def test_steps_in_one_scan_over_devices_are_steps_one_by_one(gpu, params):
     model, optimizer = ddpm.build(NETWORK, SCHEDULE, SHAPE), optax.sgd(0.1)
     images = {"image": np.random.default_rng(3).uniform(-1, 1, (64, *SHAPE)).astype(np.float32)}
     step = lambda axis=None: steps.gradient_step(model.loss, optimizer, axis_name=axis)
-    at_once = parallel.spread(steps.repeat(step(parallel.AXIS), steps.rows(32, axis_name=parallel.AXIS), 4), [gpu])
+    at_once = parallel.distribute(steps.repeat(step(parallel.AXIS), steps.rows(32, axis_name=parallel.AXIS), 4), [gpu])
     start = lambda: state.create(jax.tree.map(jnp.asarray, params), optimizer)  # a run consumes its state
     end, metrics = at_once(KEY, *parallel.replicate((start(), images), [gpu]))
     one = jax.jit(steps.repeat(step(), steps.rows(32), 1))

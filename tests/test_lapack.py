@@ -59,7 +59,7 @@ def toss(logit, x):
 P = gaussian.FullGaussian(jnp.zeros((5, 3)), jnp.linalg.cholesky(positive(KEY, 5, 3, 3).astype(np.float32)))
 CHAINS = jax.random.dirichlet(KEY, jnp.ones(3), (5, 3))
 BATCHED = {
-    "orthogonal": (lambda: jax.vmap(lambda key: mlp.Tanh(2).init(key, jnp.zeros((1, 4))))(jax.random.split(KEY, 5))),
+    "orthogonal": (lambda: jax.vmap(lambda key: mlp.MLP(2).init(key, jnp.zeros((1, 4))))(jax.random.split(KEY, 5))),
     "kl": lambda: gaussian.kl(P, P),
     "kl under vmap": lambda: jax.vmap(gaussian.kl)(P, P),
     "its gradient": lambda: jax.grad(lambda p: gaussian.kl(p, P).sum())(P),
@@ -98,11 +98,13 @@ def test_nothing_else_calls_lapack_through_jax():
 STARTS = """
 import sys
 import jax
-from train import actor_critic, loop, members
+from train import actor_critic
+from train.run import sweep
+from train.run.programs import Programs
 settings = actor_critic.Config(num_seeds=10, hidden=(64, 64, 64))
-lineup = members.of(settings)
+ensemble = sweep.ensemble(settings)
 task = actor_critic.build(settings, (1, 1, 1))
-start = jax.jit(lambda: loop._start(lambda value: task, lineup)(*lineup.who))
+start = jax.jit(lambda: Programs(lambda value: task, ensemble).start(*ensemble.keys_and_values))
 for _ in range(100):
     jax.block_until_ready(start())
 """

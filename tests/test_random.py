@@ -40,21 +40,21 @@ def test_permute_refuses_sizes_it_has_no_room_for():
 
 def test_keys_per_example_are_those_of_any_slice():
     data = jax.random.key_data
-    whole = data(random.per_example(KEY, 64))
-    assert np.array_equal(data(random.per_example(KEY, 8, first=24)), whole[24:32])
+    whole = data(random.example_keys(KEY, 64))
+    assert np.array_equal(data(random.example_keys(KEY, 8, first=24)), whole[24:32])
     assert len(np.unique(whole, axis=0)) == 64
-    keys = random.per_example(KEY, 8)
-    assert np.array_equal(data(random.per_example(keys, 8)), data(keys))
+    keys = random.example_keys(KEY, 8)
+    assert np.array_equal(data(random.example_keys(keys, 8)), data(keys))
     with pytest.raises(ValueError, match="one per example"):
-        random.per_example(keys, 7)
+        random.example_keys(keys, 7)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: random.per_example(KEY, 0), "num: expected at least 1, got 0"),
-        (lambda: random.per_example(KEY, 2.5), "num: expected a whole number"),
-        (lambda: random.per_example(jax.random.PRNGKey(0), 2), "key: expected a typed key"),
+        (lambda: random.example_keys(KEY, 0), "num: expected at least 1, got 0"),
+        (lambda: random.example_keys(KEY, 2.5), "num: expected a whole number"),
+        (lambda: random.example_keys(jax.random.PRNGKey(0), 2), "key: expected a typed key"),
         (lambda: random.split(KEY, 0), "num: expected at least 1, got 0"),
         (lambda: random.permute(KEY, jnp.array([5]), 5), "index: expected whole numbers from 0 to 4, got 5"),
         (lambda: random.permute(KEY, jnp.array([0.5]), 5), "index: expected whole numbers from 0 to 4, got the type"),
@@ -66,7 +66,7 @@ def test_bad_input_is_refused(call, message):
 
 
 def test_split_gives_independent_streams():
-    a, b = random.split(random.per_example(KEY, 5), 2)
+    a, b = random.split(random.example_keys(KEY, 5), 2)
     noise = np.concatenate([random.normal(keys, (3,)) for keys in (a, b)])
     assert len(np.unique(noise)) == noise.size
     assert random.split(KEY, 3)[0].shape == ()

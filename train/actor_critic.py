@@ -19,7 +19,8 @@ from genjax.nn import mlp
 from genjax.theory import mdp
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import conditions, config, loop, optimizers, plots, process, sources
+from train.run.task import Task
 
 FRAMES = 10
 LARGEST = 10**8  # steps of a rollout, in all copies of the environment together
@@ -39,49 +40,49 @@ class Config(config.Run):
     """cartpole, acrobot, chain, grid, or ladder1 to ladder5."""
     algorithm: Literal["a2c", "ppo"] = "a2c"
     """One gradient step on a rollout, or several with the clipped objective."""
-    rollout: int = 500
+    rollout_length: int = 500
     """Steps in each copy of the environment, from a new episode on."""
     discount: float = 0.99
     """Of rewards one step later."""
-    trace: float = 0.95
+    gae_lambda: float = 0.95
     """λ of the generalised advantage: 0 is one step ahead, 1 the whole return."""
-    entropy: float = 0.01
+    ent_coef: float = 0.01
     """Weight of the policy's entropy."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the dense layers of both networks."""
     value_lr: float = 0.0
     """Learning rate of the value function; 0 takes that of the policy."""
-    clip_range: float = 0.2
+    clip_eps: float = 0.2
     """How far PPO lets the probability of an action move on one rollout."""
-    epochs: int = 4
+    num_epochs: int = 4
     """How often PPO visits a rollout."""
-    minibatch: int = 256
+    minibatch_size: int = 256
     """Steps of the environment in a gradient step of PPO."""
-    episodes: int = 32
+    eval_episodes: int = 32
     """Played for a report."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        name: reads.needs(algorithm="ppo") for name in ("clip_range", "epochs", "minibatch")
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        name: conditions.needs(algorithm="ppo") for name in ("clip_eps", "num_epochs", "minibatch_size")
     }
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
         found = super().problems() + config.at_least(
             self,
-            dict.fromkeys(("rollout", "epochs", "minibatch", "episodes", "hidden"), 1)
-            | dict.fromkeys(("entropy", "value_lr"), 0),
+            dict.fromkeys(("rollout_length", "num_epochs", "minibatch_size", "eval_episodes", "hidden"), 1)
+            | dict.fromkeys(("ent_coef", "value_lr"), 0),
         )
-        if self.batch_size * self.rollout > LARGEST:
+        if self.batch_size * self.rollout_length > LARGEST:
             found.append(
-                f"batch_size, rollout: expected a product of at most {LARGEST}, the steps that are kept at once"
+                f"batch_size, rollout_length: expected a product of at most {LARGEST}, the steps that are kept at once"
             )
-        for name in ("discount", "trace"):
+        for name in ("discount", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"{name}: expected 0 to 1, got {getattr(self, name)}")
         if self.env == "chain" and self.discount == 1:
             found.append("discount: expected below 1, as the chain never ends and its values would not be finite")
-        if not self.clip_range > 0:
-            found.append(f"clip_range: expected a positive number, got {self.clip_range}")
+        if not self.clip_eps > 0:
+            found.append(f"clip_eps: expected a positive number, got {self.clip_eps}")
         if self.env not in envs.ENVIRONMENTS:
             close = difflib.get_close_matches(self.env, envs.ENVIRONMENTS, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
@@ -93,55 +94,57 @@ def model(settings: Config, axis_name: str | None = None) -> actor_critic.ActorC
     """The model that the settings describe."""
     env = envs.ENVIRONMENTS[settings.env]()
     return actor_critic.build(
-        mlp.Tanh(env.num_actions, settings.hidden, 0.01),
-        mlp.Tanh(1, settings.hidden, 1.0),
+        mlp.MLP(env.num_actions, settings.hidden, 0.01),
+        mlp.MLP(1, settings.hidden, 1.0),
         env,
         num_envs=settings.batch_size,
-        num_steps=settings.rollout,
+        num_steps=settings.rollout_length,
         discount=settings.discount,
-        trace=settings.trace,
-        entropy_weight=settings.entropy,
-        value_weight=1.0,
-        clip=settings.clip_range if settings.algorithm == "ppo" else None,
+        gae_lambda=settings.gae_lambda,
+        ent_coef=settings.ent_coef,
+        vf_coef=1.0,
+        clip_eps=settings.clip_eps if settings.algorithm == "ppo" else None,
         axis_name=axis_name,
     )
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains; rows of the data set stand for copies of the environment."""
     ours = model(settings, parallel.AXIS)
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
-        returns, lengths = ours.play(random.per_example(key, batch["image"].shape[0]), params)
+    def evaluate(key: Key, params: Params, batch: Batch):
+        returns, lengths = ours.evaluate_episodes(random.example_keys(key, batch["image"].shape[0]), params)
         return -returns.mean(), {"return": returns.mean(), "length": lengths.mean(dtype=jnp.float32)}
 
-    several = lambda step: steps.epochs(step, settings.epochs, settings.minibatch)
-    return loop.Task(
+    several = lambda step: steps.minibatch_updates(step, settings.num_epochs, settings.minibatch_size)
+    optimizer, learning_rate = _optimizer(settings, ours)
+    return Task(
         init=ours.init,
-        optimizer=_optimizer(settings),
-        draw=ours.draw,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        sample_batch=ours.sample_batch,
         loss=ours.loss,
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
-        inner=several if settings.algorithm == "ppo" else lambda step: step,
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
+        wrap_step=several if settings.algorithm == "ppo" else lambda step: step,
         curves=("policy", "value"),
     )
 
 
-def _optimizer(settings: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def _optimizer(settings: Config, ours: actor_critic.ActorCritic) -> tuple[optax.GradientTransformation, optax.Schedule]:
     updates = 1
     if settings.algorithm == "ppo":
-        updates = settings.epochs * max(settings.batch_size * settings.rollout // settings.minibatch, 1)
+        updates = settings.num_epochs * max(settings.batch_size * settings.rollout_length // settings.minibatch_size, 1)
     step = lambda count: count / updates
-    policy, rate = optimizer.adam(settings, step=step)
-    value, _ = optimizer.adam(settings, settings.value_lr or settings.lr, step=step)
-    return actor_critic.optimizer(policy, value), rate
+    policy, rate = optimizers.adam(settings, step=step)
+    value, _ = optimizers.adam(settings, settings.value_lr or settings.lr, step=step)
+    return ours.optimizer(policy, value), rate
 
 
 def _load(settings: Config) -> data.Dataset:
     """A row for each copy of the environment, and one for each episode of a report."""
     rows = lambda num: {"image": np.zeros((num, 1, 1, 1), np.uint8)}
-    return data.Dataset(settings.env, rows(settings.batch_size), rows(settings.episodes))
+    return data.Dataset(settings.env, rows(settings.batch_size), rows(settings.eval_episodes))
 
 
 SOURCE = sources.Source(
@@ -164,31 +167,31 @@ def _figures(settings: Config, ours: actor_critic.ActorCritic):
         ended = jnp.cumsum(seen.terminated | seen.truncated)
         return seen.observation, jnp.concatenate([jnp.zeros(1, ended.dtype), ended[:-1]]) == 0
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        pictures.band(folder.parent / "returns.png", folder.parent / "metrics.jsonl", "return", "return of an episode")
+        plots.band(folder.parent / "returns.png", folder.parent / "metrics.jsonl", "return", "return of an episode")
         if settings.env in PLANES:
             plane = PLANES[settings.env]
             x, y = (np.linspace(-reach, reach, 61) for reach in plane.reach)
             chances, values = judge(params, jnp.asarray(plane.observe(*np.meshgrid(x, y)), jnp.float32))
             shown = {f"probability of {plane.action}": chances[..., -1], "value": values}
-            pictures.surfaces(folder / "latest.png", x, y, shown, plane.labels)
+            plots.surfaces(folder / "latest.png", x, y, shown, plane.labels)
             seen, own = map(np.asarray, episode(params))
             chosen = np.linspace(0, own.sum() - 1, FRAMES).astype(int)
             frames = [plane.draw(seen[i]) for i in chosen]
-            pictures.lines(folder / "rollout.png", frames, [str(i) for i in chosen], plane.size)
+            plots.lines(folder / "rollout.png", frames, [str(i) for i in chosen], plane.size)
         else:
             chances, values = map(np.asarray, judge(params, jnp.eye(env.observation_dim)))
             exact = mdp.policy_iteration(TABLES[settings.env](), settings.discount)[0]
-            with pictures.figure(folder / "latest.png", 1, 2) as ((left, right),):
+            with plots.figure(folder / "latest.png", 1, 2) as ((left, right),):
                 left.bar(range(len(exact)), values, alpha=0.7, label="learned")
-                left.plot(range(len(exact)), exact, "o", color=pictures.COLOURS[1], label="of the best policy, exact")
+                left.plot(range(len(exact)), exact, "o", color=plots.COLOURS[1], label="of the best policy, exact")
                 left.set(xlabel="state", ylabel="value")
                 for action, column in enumerate(chances.T):
                     right.plot(range(len(exact)), column, "o-", label=f"action {action}")
                 right.set(xlabel="state", ylabel="probability", ylim=(-0.05, 1.05), xticks=range(len(exact)))
 
-    return figures
+    return write_figures
 
 
 TABLES: dict[str, Callable[[], mdp.MDP]] = {
@@ -249,4 +252,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

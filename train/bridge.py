@@ -23,8 +23,11 @@ from safetensors import numpy as safetensors_numpy
 
 from genjax.nn import diffusers_unet, unet
 from genjax.training import state
-from train import checkpoint, claims, config, ddpm, foreign, optimizer, reads, record, runtime, trained, usage
-from train.workdir import resolve
+from train import ddpm
+from train.checkpoint import store
+from train.checkpoint.lock import resolve
+from train.run import claims, conditions, config, diffusers_config, load, logging, optimizers, record, startup, usage
+from train.run import process as run_process
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -46,9 +49,9 @@ class Bridge:
     traceback: bool = False
     """Show where in the code an error arose."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "data": reads.needs(source=True),
-        "size": reads.needs(source=True),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "data": conditions.needs(source=True),
+        "size": conditions.needs(source=True),
     }
 
 
@@ -64,7 +67,7 @@ def read(settings: Bridge) -> None:
         raise config.UsageError(f"workdir {workdir}: it holds a run already; use another")
     claims.check_free(workdir)
     weights = source / "unet" if (source / "unet").is_dir() else source
-    described = foreign.json_object(weights / "config.json")
+    described = diffusers_config.json_object(weights / "config.json")
     told = _settings(settings, described, source)
     shape = (told.size, told.size, diffusers_unet.network(described).image_channels)
     ours = ddpm.model(told, shape)
@@ -72,15 +75,16 @@ def read(settings: Bridge) -> None:
     try:
         params = diffusers_unet.params(tensors(weights), shapes, len(described["block_out_channels"]))
     except ValueError as error:
-        raise checkpoint.CheckpointError(f"{weights}: {error}") from error
-    start = state.create(jax.tree.map(jnp.asarray, params), optimizer.adam(told)[0])
+        raise store.CheckpointError(f"{weights}: {error}") from error
+    start = state.create(jax.tree.map(jnp.asarray, params), optimizers.adam(told)[0])
     name = uuid.uuid4().hex
-    with checkpoint.Checkpoints(workdir, run_id=name) as checkpoints:
-        checkpoints.save(0, start, {"interval": record.Interval().to_json()})
+    with store.Checkpoints(workdir, run_id=name) as checkpoints:
+        checkpoints.save(0, start, {"interval": logging.MetricAverage().to_json()})
         checkpoints.wait()
-        record.imported(workdir, "ddpm", name, told, shape)
+        record.write_imported(workdir, "ddpm", name, told, shape)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    record.say(f"{count:,} parameters of {source} in {workdir}; draw with python -m train.sample --workdir {workdir}")
+    sample = f"{startup.program('sample')} --workdir {workdir}"
+    logging.log(f"{count:,} parameters of {source} in {workdir}; draw with {sample}")
 
 
 def write(settings: Bridge) -> None:
@@ -93,9 +97,9 @@ def write(settings: Bridge) -> None:
     target = pathlib.Path(settings.export).absolute()
     if os.path.lexists(target):
         raise config.UsageError(f"export {target}: it exists; name a folder that does not")
-    run = trained.record(pathlib.Path(settings.workdir), {"ddpm": ddpm})
+    run = load.record(pathlib.Path(settings.workdir), {"ddpm": ddpm})
     told, model = run.settings, ddpm.model(run.settings, run.shape)
-    process = foreign.scheduler(told)
+    process = diffusers_config.scheduler(told)
     network = ddpm.network(told, run.shape[-1], run.shape[0])
     if not isinstance(network, unet.UNet):
         raise config.UsageError(f"export: diffusers has no network like --network {told.network}")
@@ -103,7 +107,7 @@ def write(settings: Bridge) -> None:
         described = diffusers_unet.config(network, run.shape[0])
     except ValueError as error:
         raise config.UsageError(f"export: diffusers has no such network: {error}") from error
-    params = trained.params(run, model.init)
+    params = load.params(run, model.init)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".genjax-") as scratch:
@@ -112,7 +116,7 @@ def write(settings: Bridge) -> None:
             partial.rename(target)
     except OSError as error:
         raise config.UsageError(f"export {target}: {error.strerror}; name another folder") from error
-    record.say(f"{settings.workdir} in {target}; read it with diffusers.DDPMPipeline.from_pretrained")
+    logging.log(f"{settings.workdir} in {target}; read it with diffusers.DDPMPipeline.from_pretrained")
 
 
 def _export(partial: pathlib.Path, process: Mapping[str, Any], described: Mapping[str, Any], params: Any) -> None:
@@ -135,9 +139,9 @@ def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
     index = folder / (WEIGHTS + ".index.json")
     names = [WEIGHTS]
     if index.is_file():
-        shards = foreign.json_object(index).get("weight_map")
+        shards = diffusers_config.json_object(index).get("weight_map")
         if not isinstance(shards, dict) or not all(pathlib.Path(str(name)).name == name for name in shards.values()):
-            raise checkpoint.CheckpointError(f"{index}: expected a weight_map from tensors to files of this folder")
+            raise store.CheckpointError(f"{index}: expected a weight_map from tensors to files of this folder")
         names = sorted(set(shards.values()))
     found: dict[str, np.ndarray] = {}
     for name in names:
@@ -150,12 +154,12 @@ def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
                 if pickles
                 else ""
             )
-            raise checkpoint.CheckpointError(f"{folder}: there is no {name}{hint}")
+            raise store.CheckpointError(f"{folder}: there is no {name}{hint}")
         try:
             with safetensors.safe_open(folder / name, "flax") as file:
                 found |= {key: np.asarray(jnp.asarray(file.get_tensor(key), jnp.float32)) for key in file.keys()}  # noqa: SIM118
         except (safetensors.SafetensorError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
-            raise checkpoint.CheckpointError(f"{folder / name} is damaged or cut off: {error}") from error
+            raise store.CheckpointError(f"{folder / name} is damaged or cut off: {error}") from error
     return found
 
 
@@ -167,9 +171,9 @@ def _settings(settings: Bridge, described: Mapping[str, Any], source: pathlib.Pa
             f"{source}: there is no scheduler/scheduler_config.json, so that nobody knows the process of its network; "
             "put that of its DDPMScheduler beside it"
         )
-    process = foreign.settings(foreign.json_object(path), path)
+    process = diffusers_config.settings(diffusers_config.json_object(path), path)
     if (index := source / "model_index.json").is_file():
-        foreign.check_pipeline(foreign.json_object(index), index)
+        diffusers_config.check_pipeline(diffusers_config.json_object(index), index)
     try:
         network = diffusers_unet.network(described)
     except ValueError as error:
@@ -202,9 +206,9 @@ def main(argv: Sequence[str]) -> None:
     settings, typed = config.command(Bridge, "bridge", argv)
     if bool(settings.source) == bool(settings.export):
         raise config.UsageError("source, export: expected one of them: --source FOLDER reads, --export FOLDER writes")
-    usage.refuse(reads.conditions(Bridge), settings, typed)
+    usage.refuse(conditions.table(Bridge), settings, typed)
     (read if settings.source else write)(settings)
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    run_process.main(main)

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax import data, diffusion
-from genjax.models import ddpm
+from genjax.models import ddpm, loss_aware
 from genjax.nn import diffusers_unet, unet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import conditions, config, loop, networks, optimizers, plots, process, sources
+from train.run.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,35 +28,36 @@ class Config(config.UNetRun):
 
     timesteps: int = 1000
     """T, the steps of the diffusion process."""
-    noise: Literal["linear", "cosine", "sigmoid"] = "linear"
+    beta_schedule: Literal["linear", "cosine", "sigmoid"] = "linear"
     """How the variance grows: linear (Ho et al. 2020), cosine (Nichol & Dhariwal 2021) or sigmoid (Chen 2023)."""
-    first_beta: float = 1e-4
+    beta_start: float = 1e-4
     """β at time 0, of the linear schedule."""
-    last_beta: float = 0.02
+    beta_end: float = 0.02
     """β at time T - 1, of the linear schedule."""
-    zero_terminal: bool = False
-    """Stretch the schedule until nothing of the image is left at its end (Lin et al. 2024); wants --predict v or x0."""
-    predict: Literal["noise", "x0", "v"] = "noise"
+    rescale_zero_terminal_snr: bool = False
+    """Stretch the schedule until nothing of the image is left at its end (Lin et al. 2024); use --prediction-type v
+    or x0."""
+    prediction_type: Literal["noise", "x0", "v"] = "noise"
     """What the network says."""
     loss: Literal["l1", "l2", "huber"] = "l2"
     """Distance of what is predicted and its truth: l1 in the notes, l2 in the paper."""
     weighting: Literal["simple", "min_snr", "vlb"] = "simple"
     """Of the times: all alike (Ho et al. 2020), no more than 5 times the signal-to-noise ratio (Hang et al. 2023), or
     as in the variational bound."""
-    times: Literal["uniform", "stratified", "loss_aware"] = "uniform"
+    timestep_sampling: Literal["uniform", "stratified", "loss_aware"] = "uniform"
     """How a step picks its times: independently, spread evenly over the batch (Kingma et al. 2021), or in proportion to
     the loss (Nichol & Dhariwal 2021)."""
 
     network: Literal["unet", "simple", "diffusers"] = "unet"
-    """The U-Net of Ho et al. 2020; the notes' SimpleUNet, which reads width and multipliers alone of the sizes; or the
-    U-Net that --unet-config describes, which reads none."""
+    """The U-Net of Ho et al. 2020; the notes' SimpleUNet, which reads width and channel_mults alone of the sizes; or
+    the U-Net that --unet-config describes, which reads none."""
     unet_config: str = ""
     """The config.json of a UNet2DModel of diffusers, as text; diffusers only."""
-    classes: int = 0
+    num_classes: int = 0
     """Tell the network the label, one of so many classes; 0 makes a model without labels; unet only."""
-    label_dropout: float = 0.1
+    p_uncond: float = 0.1
     """Share of the labels that are hidden in training, so that guidance has a model without them."""
-    guidance: float = 1.0
+    guidance_scale: float = 1.0
     """How much the label counts when images are drawn: 0 not at all, 1 as in the data, more for purer images of it,
     below 0 for images of anything else."""
     norm: Literal["group", "batch"] = "group"
@@ -68,21 +70,21 @@ class Config(config.UNetRun):
     x0_range: float = 1.0
     """Largest size of a number of x̂_0 in the reverse chain, to which it is clipped; 0 does not clip."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "first_beta": reads.needs(noise="linear"),
-        "last_beta": reads.needs(noise="linear"),
-        "loss": reads.needs(weighting=("simple", "min_snr")),
-        "width": reads.needs(network=("unet", "simple")),
-        "multipliers": reads.needs(network=("unet", "simple")),
-        "blocks": reads.needs(network="unet"),
-        "attention": reads.needs(network="unet") + choices.OCCURS,
-        "dropout": reads.needs(network="unet"),
-        "fourier": reads.needs(network="unet"),
-        "classes": reads.needs(network="unet"),
-        "norm": reads.needs(network="simple"),
-        "unet_config": reads.needs(network="diffusers"),
-        "label_dropout": reads.needs(classes=True),
-        "guidance": reads.needs(classes=True),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "beta_start": conditions.needs(beta_schedule="linear"),
+        "beta_end": conditions.needs(beta_schedule="linear"),
+        "loss": conditions.needs(weighting=("simple", "min_snr")),
+        "width": conditions.needs(network=("unet", "simple")),
+        "channel_mults": conditions.needs(network=("unet", "simple")),
+        "num_res_blocks": conditions.needs(network="unet"),
+        "attention_resolutions": conditions.needs(network="unet") + networks.OCCURS,
+        "dropout": conditions.needs(network="unet"),
+        "fourier": conditions.needs(network="unet"),
+        "num_classes": conditions.needs(network="unet"),
+        "norm": conditions.needs(network="simple"),
+        "unet_config": conditions.needs(network="diffusers"),
+        "p_uncond": conditions.needs(num_classes=True),
+        "guidance_scale": conditions.needs(num_classes=True),
     }
 
     def problems(self) -> list[str]:
@@ -90,23 +92,25 @@ class Config(config.UNetRun):
         found = super().problems()
         if not (math.isfinite(self.x0_range) and self.x0_range >= 0):
             found.append(f"x0_range: expected 0 (no clipping) or a positive number, got {self.x0_range}")
-        if not 0 < self.first_beta <= self.last_beta < 1:
+        if not 0 < self.beta_start <= self.beta_end < 1:
             found.append(
-                f"first_beta, last_beta: expected 0 < first <= last < 1, got {self.first_beta} and {self.last_beta}"
+                f"beta_start, beta_end: expected 0 < start <= end < 1, got {self.beta_start} and {self.beta_end}"
             )
-        if self.zero_terminal and self.predict == "noise":
-            found.append("zero_terminal: the noise is all there is at the end and tells nothing; use --predict v")
-        if self.zero_terminal and self.weighting == "vlb":
-            found.append("zero_terminal: the last step has no bound; use --weighting simple or min_snr")
-        if self.classes and self.network != "unet":
-            found.append(f"classes: the network {self.network} takes no labels; use --network unet")
+        if self.rescale_zero_terminal_snr and self.prediction_type == "noise":
+            found.append(
+                "rescale_zero_terminal_snr: the last x_t is noise alone and tells nothing; use --prediction-type v"
+            )
+        if self.rescale_zero_terminal_snr and self.weighting == "vlb":
+            found.append("rescale_zero_terminal_snr: the last step has no bound; use --weighting simple or min_snr")
+        if self.num_classes and self.network != "unet":
+            found.append(f"num_classes: the network {self.network} takes no labels; use --network unet")
         if bool(self.unet_config) != (self.network == "diffusers"):
             found.append("unet_config: expected with --network diffusers, and only there")
-        if not self.classes and self.guidance != 1:
-            found.append("guidance: expected a model conditional on labels; give --classes, or leave --guidance at 1")
-        if not 0 <= self.label_dropout <= 1:
-            found.append(f"label_dropout: expected 0 to 1, got {self.label_dropout}")
-        return found + config.at_least(self, {"timesteps": 1, "classes": 0})
+        if not self.num_classes and self.guidance_scale != 1:
+            found.append("guidance_scale: expected a model conditional on labels; give --num-classes, or leave it at 1")
+        if not 0 <= self.p_uncond <= 1:
+            found.append(f"p_uncond: expected 0 to 1, got {self.p_uncond}")
+        return found + config.at_least(self, {"timesteps": 1, "num_classes": 0})
 
 
 Sampler = Callable[..., diffusion.Sample]
@@ -115,25 +119,27 @@ Sampler = Callable[..., diffusion.Sample]
 def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None = None) -> ddpm.DDPM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
     if settings.network != "diffusers":
-        choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
+        networks.check_halvings("--channel-mults", len(settings.channel_mults) - 1, shape)
     times, learned = schedule(settings), settings.variance == "learned"
-    read = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[settings.predict]
+    read = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[settings.prediction_type]
     ours = ddpm.build(
         network(settings, shape[-1] * (2 if learned else 1), shape[0]),
         times,
         shape,
         objective=_objective(settings, times),
-        read=diffusion.with_fraction(read) if learned else read,
+        to_prediction=diffusion.with_learned_variance(read) if learned else read,
         sampler=sampler or functools.partial(diffusion.ancestral, variance=variance(settings), clip=clip(settings)),
-        num_classes=settings.classes,
-        label_dropout=settings.label_dropout if settings.classes else 0.0,
+        num_classes=settings.num_classes,
+        p_uncond=settings.p_uncond if settings.num_classes else 0.0,
         guide=None
-        if not settings.classes or settings.guidance == 1
+        if not settings.num_classes or settings.guidance_scale == 1
         else functools.partial(
-            diffusion.classifier_free_batched, weight=settings.guidance, channels=shape[-1] if learned else None
+            diffusion.classifier_free_batched,
+            guidance_scale=settings.guidance_scale,
+            channels=shape[-1] if learned else None,
         ),
     )
-    return ddpm.loss_aware(ours, settings.timesteps) if settings.times == "loss_aware" else ours
+    return loss_aware.build(ours, settings.timesteps) if settings.timestep_sampling == "loss_aware" else ours
 
 
 def variance(settings: Config) -> Literal["small", "large"]:
@@ -151,17 +157,17 @@ def _objective(settings: Config, times: diffusion.Schedule) -> diffusion.Objecti
     if settings.weighting == "vlb":
         return diffusion.vlb(variance(settings))
     distance = {"l1": ddpm.l1, "l2": ddpm.l2, "huber": ddpm.huber}[settings.loss]
-    weights = diffusion.min_snr(times, settings.predict) if settings.weighting == "min_snr" else None
-    first = diffusion.simple(distance, settings.predict, weights)
+    weights = diffusion.min_snr(times, settings.prediction_type) if settings.weighting == "min_snr" else None
+    first = diffusion.simple(distance, settings.prediction_type, weights)
     return diffusion.hybrid(first) if settings.variance == "learned" else first
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     if (
         settings.network == "simple"
         and settings.norm == "batch"
-        and len(runtime.devices(settings.devices, settings.batch_size)) > 1
+        and len(process.devices(settings.devices, settings.batch_size)) > 1
     ):
         raise ValueError(
             "norm batch: each device would normalise over its own share of the batch; use --devices 1 or --norm group"
@@ -172,41 +178,43 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss_keys, images = sources.training_images(settings, key, batch)
         return ours.loss(loss_keys, params, {**batch, "image": images})
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
+    def evaluate(key: Key, params: Params, batch: Batch):
         return ours.loss(key, params, {**batch, "image": data.scale(batch["image"])})
 
-    adam, rate = optimizer.adam(settings)
+    adam, learning_rate = optimizers.adam(settings)
     rows = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
-    return loop.Task(
+    stratified = steps.with_stratified_times(rows, "time", axis_name=parallel.AXIS)
+    return Task(
         init=ours.init,
-        optimizer=(ddpm.optimizer(adam) if settings.times == "loss_aware" else adam, rate),
-        draw=steps.stratified(rows, "time", axis_name=parallel.AXIS) if settings.times == "stratified" else rows,
+        optimizer=ours.optimizer(adam),
+        learning_rate=learning_rate,
+        sample_batch=stratified if settings.timestep_sampling == "stratified" else rows,
         loss=loss,
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
         check=functools.partial(_check, settings),
     )
 
 
 def _check(settings: Config, dataset: data.Dataset) -> None:
-    choices.check_labels(settings.classes, dataset)
+    networks.check_labels(settings.num_classes, dataset)
     if settings.network == "unet":
-        choices.tell_attention(settings, dataset)
+        networks.tell_attention(settings, dataset)
 
 
 def _figures(settings: Config, ours: ddpm.DDPM):
-    stages = pictures.stages(settings.timesteps)
+    stages = plots.stages(settings.timesteps)
     key = jax.random.key(settings.seed)
     num = settings.num_samples
-    labels = jnp.arange(num) % settings.classes if settings.classes else None
+    labels = jnp.arange(num) % settings.num_classes if settings.num_classes else None
     draw = jax.jit(lambda params: ours.sample(key, params, num, stages, labels))
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        pictures.chain(folder, step, *draw(params))
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        plots.chain(folder, step, *draw(params))
         if not (folder / "forward.png").exists():
-            pictures.save(folder / "forward.png", pictures.strip(_noising(settings, dataset, stages)))
+            plots.save(folder / "forward.png", plots.strip(_noising(settings, dataset, stages)))
 
-    return figures
+    return write_figures
 
 
 def _noising(settings: Config, dataset: data.Dataset, stages: Sequence[int]) -> np.ndarray:
@@ -220,11 +228,11 @@ def _noising(settings: Config, dataset: data.Dataset, stages: Sequence[int]) -> 
 def schedule(settings: Config) -> diffusion.Schedule:
     """The schedule that the settings describe."""
     plain = {
-        "linear": lambda: diffusion.linear_schedule(settings.timesteps, settings.first_beta, settings.last_beta),
+        "linear": lambda: diffusion.linear_schedule(settings.timesteps, settings.beta_start, settings.beta_end),
         "cosine": lambda: diffusion.cosine_schedule(settings.timesteps),
         "sigmoid": lambda: diffusion.sigmoid_schedule(settings.timesteps),
-    }[settings.noise]()
-    return diffusion.zero_terminal(plain) if settings.zero_terminal else plain
+    }[settings.beta_schedule]()
+    return diffusion.rescale_zero_terminal_snr(plain) if settings.rescale_zero_terminal_snr else plain
 
 
 def network(settings: Config, channels: int, height: int) -> nn.Module:
@@ -236,9 +244,9 @@ def network(settings: Config, channels: int, height: int) -> nn.Module:
         except (ValueError, TypeError) as error:
             raise config.UsageError(f"unet_config: {error}") from error
     if settings.network == "simple":
-        widths = tuple(settings.width * multiplier for multiplier in settings.multipliers)
+        widths = tuple(settings.width * multiplier for multiplier in settings.channel_mults)
         return unet.SimpleUNet(channels=widths, image_channels=channels, norm=settings.norm, dtype=dtype)
-    return choices.unet_of(settings, channels, height, num_classes=settings.classes)
+    return networks.unet_of(settings, channels, height, num_classes=settings.num_classes)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -247,4 +255,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

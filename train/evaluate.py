@@ -17,26 +17,21 @@ import numpy as np
 
 from genjax import data
 from genjax.theory import estimates, pixels
-from train import (
-    choices,
+from train import ddpm, edm, pixelcnn, pixelrnn, vae, vdm
+from train.run import (
+    autoregressive,
     codes,
+    conditions,
     config,
-    ddpm,
     documents,
-    edm,
     files,
     likelihoods,
-    pixelcnn,
-    pixelrnn,
-    raster,
-    reads,
-    record,
-    runtime,
+    load,
+    logging,
+    networks,
+    process,
     sources,
-    trained,
     usage,
-    vae,
-    vdm,
 )
 
 CHUNK = 250  # images at a time
@@ -75,14 +70,14 @@ class Evaluate:
     traceback: bool = False
     """Show where in the code an error arose."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "samples": reads.of_runs("vae"),
-        "times": reads.of_runs("vdm", "edm"),
-        "levels": reads.of_runs("ddpm", "edm"),
-        "flow": reads.of_runs("ddpm", "edm"),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "samples": conditions.of_runs("vae"),
+        "times": conditions.of_runs("vdm", "edm"),
+        "levels": conditions.of_runs("ddpm", "edm"),
+        "flow": conditions.of_runs("ddpm", "edm"),
         "labels": (
-            *reads.of_runs("ddpm"),
-            reads.Condition(lambda asked: bool(asked.classes), "of a run that was trained with --classes"),
+            *conditions.of_runs("ddpm"),
+            conditions.Condition(lambda asked: bool(asked.num_classes), "of a run that was trained with --num-classes"),
         ),
         "data_dir": sources.OF_DATA_DIR,
     }
@@ -110,21 +105,21 @@ def scores(settings: Evaluate, typed: Collection[str] = ()) -> dict[str, Any]:
         problems.append("num: expected at least 2 images, for a standard error, or 0 for all; got 1")
     if problems:
         raise config.UsageError("\n".join(problems))
-    run = trained.record(pathlib.Path(settings.workdir), SCRIPTS, settings.member)
+    run = load.record(pathlib.Path(settings.workdir), SCRIPTS, settings.member)
     looked_at = codes.pictured(run.settings).data if codes.named(run.settings) else ""
     usage.refuse_idle(settings, run, typed, looked_at)
     with usage.of_library():
         return _scores(settings, run)
 
 
-def _scores(settings: Evaluate, run: trained.Record) -> dict[str, Any]:
+def _scores(settings: Evaluate, run: load.Record) -> dict[str, Any]:
     told = dataclasses.replace(run.settings, data_dir=settings.data_dir or run.settings.data_dir)
     model = SCRIPTS[run.script].model(told, run.shape)
-    params = trained.params(run, model.init, settings.checkpoint)
+    params = load.params(run, model.init, settings.checkpoint)
     coded = codes.named(told)
-    source = raster.SOURCE if run.script.startswith("pixel") else sources.IMAGES
+    source = autoregressive.SOURCE if run.script.startswith("pixel") else sources.IMAGES
     whole = source.load(told)
-    trained.check_data(run, source.fingerprint(told, whole), data.fingerprint(whole))
+    load.check_data(run, source.fingerprint(told, whole), data.fingerprint(whole))
     rows = whole.heldout
     rows = {**rows, "original": codes.images(told).heldout["image"] if coded else rows["image"]}
     size, shape = len(rows["image"]), rows["original"].shape[1:]
@@ -140,7 +135,7 @@ def _scores(settings: Evaluate, run: trained.Record) -> dict[str, Any]:
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
         parts.append(score(params, keys, {name: array[index] for name, array in rows.items()}))
     every = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
-    runtime.check_finite(settings.workdir, every)
+    process.check_finite(settings.workdir, every)
     found = {name: estimates.estimate(values) for name, values in every.items() if values.ndim == 1}
     row: dict[str, Any] = {
         "workdir": settings.workdir,
@@ -150,7 +145,7 @@ def _scores(settings: Evaluate, run: trained.Record) -> dict[str, Any]:
         "samples": settings.samples,
         "dimensions": math.prod(shape),
     }
-    if getattr(told, "classes", 0):
+    if getattr(told, "num_classes", 0):
         row["labels"] = "given" if settings.labels else "not given"
     for name, value in found.items():
         row[name] = {
@@ -160,7 +155,7 @@ def _scores(settings: Evaluate, run: trained.Record) -> dict[str, Any]:
         }
     if by_time := {name: np.asarray(values.mean(0)).tolist() for name, values in every.items() if values.ndim > 1}:
         row["by_time"] = by_time
-    runtime.check_finite(settings.workdir, row)
+    process.check_finite(settings.workdir, row)
     return row
 
 
@@ -170,7 +165,7 @@ def _pixels(settings: Evaluate, script: str, told: Any) -> str:
     if codes.named(told):
         return "codes, then images given codes"
     if told.likelihood != "bernoulli":
-        levels = choices.likelihood(told).num_levels
+        levels = networks.likelihood(told).num_levels
         return f"{levels} levels" if levels else f"continuous, density, std {told.std:g}"
     return {
         "none": "grey, cross-entropy: no likelihood",
@@ -212,13 +207,13 @@ def ledger(rows: Sequence[dict[str, Any]]) -> str:
 def main(argv: Sequence[str]) -> None:
     """Print the numbers and the row of the ledger, and write it where asked."""
     settings, typed = config.command(Evaluate, "evaluate", argv)
-    out = trained.check_output(settings) if settings.out else None
+    out = load.check_output(settings) if settings.out else None
     row = scores(settings, typed)
     if out:
         with documents.writing(out):
             files.replace(out, json.dumps(row, indent=1, allow_nan=False) + "\n")
     labels = f"; labels: {row['labels']}" if "labels" in row else ""
-    record.say(f"{row['data']}, {row['split']}; pixels: {row['pixels']}{labels}")
+    logging.log(f"{row['data']}, {row['split']}; pixels: {row['pixels']}{labels}")
     titles = {"elbo": "ELBO", "bound": f"bound, K = {settings.samples}", "exact": "log p(x), quadrature"}
     titles |= {
         "vlb": "variational bound",
@@ -231,12 +226,12 @@ def main(argv: Sequence[str]) -> None:
     for name, title in titles.items():
         if name in row:
             value = row[name]
-            record.say(
+            logging.log(
                 f"{title:22} {value['nats']:10.3f} ± {value['standard_error']:.3f} nats"
                 f"   {value['bits_per_dim']:.4f} bits per dim"
             )
-    record.say(f"bits per dim ± standard error:\n{ledger([row])}")
+    logging.log(f"bits per dim ± standard error:\n{ledger([row])}")
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

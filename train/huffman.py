@@ -13,7 +13,7 @@ import tyro
 
 from genjax import data
 from genjax.theory import huffman, information
-from train import claims, config, documents, files, record, runtime
+from train.run import claims, config, documents, files, logging, process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     content = _content(source)
     out = pathlib.Path(settings.out) if settings.out else _default_output(source, settings.restore)
     files.check_output(out)
-    if claims.of_a_run(out):
+    if claims.belongs_to_a_run(out):
         raise config.UsageError(f"--out {out}: belongs to a run; name another file")
     if out.exists() and out.samefile(source):
         raise config.UsageError(f"--out {out}: is the file itself, {source}; name another")
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
         files.replace(out, result)
     if not settings.restore:
         _report(content, len(result), time.monotonic() - started)
-    record.say(f"{source} -> {out}")
+    logging.log(f"{source} -> {out}")
 
 
 def _content(source: pathlib.Path) -> bytes:
@@ -75,16 +75,16 @@ def _restore(source: pathlib.Path, compressed: bytes) -> bytes:
 def _report(content: bytes, packed: int, seconds: float) -> None:
     """Print the entropy, the length of the code and the size of the compressed file."""
     if not content:
-        return record.say(f"the file is empty: 0 -> {packed} bytes; it restores the file")
+        return logging.log(f"the file is empty: 0 -> {packed} bytes; it restores the file")
     counts = np.bincount(np.frombuffer(content, np.uint8), minlength=256)
     frequencies = {byte: int(count) for byte, count in enumerate(counts) if count}
     length = huffman.expected_length(huffman.code(frequencies), frequencies)
     entropy = float(information.entropy_bits(counts / counts.sum()))
-    record.say(f"entropy of the bytes   {entropy:.4f} bits per symbol")
-    record.say(f"Huffman's code         {length:.4f} bits per symbol")
-    record.say(f"the file with header   {8 * packed / len(content):.4f} bits per symbol")
+    logging.log(f"entropy of the bytes   {entropy:.4f} bits per symbol")
+    logging.log(f"Huffman's code         {length:.4f} bits per symbol")
+    logging.log(f"the file with header   {8 * packed / len(content):.4f} bits per symbol")
     share = f"{packed / len(content):.1%}, {len(content) / packed:.2f} to 1"
-    record.say(f"{len(content)} -> {packed} bytes ({share}) in {seconds:.2f} s; it restores the file, byte for byte")
+    logging.log(f"{len(content)} -> {packed} bytes ({share}) in {seconds:.2f} s; it restores the file, byte for byte")
 
 
 def _default_output(source: pathlib.Path, restore: bool) -> pathlib.Path:
@@ -96,4 +96,4 @@ def _default_output(source: pathlib.Path, restore: bool) -> pathlib.Path:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -12,7 +12,8 @@ from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from genjax import data
-from train import codes, config, documents, files, panel, reads, record, runtime, sample, sources, trained, usage
+from train import panel, sample
+from train.run import codes, conditions, config, documents, files, load, logging, process, sources, usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Judge:
     traceback: bool = False
     """Show where in the code an error arose."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
-        "classifier": reads.needs(inception=""),
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
+        "classifier": conditions.needs(inception=""),
         "data_dir": sources.OF_DATA_DIR,
     }
 
@@ -62,7 +63,7 @@ def judges(settings: Judge, typed: Collection[str] = ()) -> panel.Panel:
     lowest = {"num": 0, "neighbours": 1, "seed": 0, "member": 0}
     if problems := usage.extremes(settings) + config.at_least(settings, lowest):
         raise config.UsageError("\n".join(problems))
-    run = trained.record(pathlib.Path(settings.workdir), sample.SCRIPTS, settings.member)
+    run = load.record(pathlib.Path(settings.workdir), sample.SCRIPTS, settings.member)
     with usage.of_library():
         if settings.inception:
             told = codes.pictured(run.settings) if codes.named(run.settings) else run.settings
@@ -88,9 +89,9 @@ def judge(settings: Judge, who: panel.Panel | None = None) -> dict[str, Any]:
       NonFinite: an image or a number is none.
     """
     who = who or judges(settings)
-    run = trained.record(pathlib.Path(settings.workdir), sample.SCRIPTS, settings.member)
+    run = load.record(pathlib.Path(settings.workdir), sample.SCRIPTS, settings.member)
     made_of = codes.source(run.settings.data.partition(":")[2])[0] if codes.named(run.settings) else run
-    trained.check_data(made_of, data.fingerprint(who.real))
+    load.check_data(made_of, data.fingerprint(who.real))
     most = len(who.real.heldout["image"])
     num = settings.num or most
     if not num > settings.neighbours:
@@ -102,7 +103,7 @@ def judge(settings: Judge, who: panel.Panel | None = None) -> dict[str, Any]:
     )
     with usage.of_library():
         numbers = who.numbers(drawn)
-    runtime.check_finite(settings.workdir, numbers)
+    process.check_finite(settings.workdir, numbers)
     return {
         "workdir": settings.workdir,
         "features": who.title,
@@ -115,26 +116,26 @@ def judge(settings: Judge, who: panel.Panel | None = None) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> None:
     """Print both columns, and write them where asked."""
     settings, typed = config.command(Judge, "judge", argv)
-    out = trained.check_output(settings) if settings.out else None
+    out = load.check_output(settings) if settings.out else None
     who = judges(settings, typed)
     found = judge(settings, who)
     with usage.of_library():
         found["floor"] = who.floor(found["num"])
-    runtime.check_finite("held-out images", found["floor"])
+    process.check_finite("held-out images", found["floor"])
     if out:
         with documents.writing(out):
             files.replace(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
-    record.say(f"{found['workdir']}: {found['num']} images, seen by features {found['features']}; {found['frechet']}")
-    record.say(f"{'':12} {'drawn':>12} {'held out':>12}")
+    logging.log(f"{found['workdir']}: {found['num']} images, seen by features {found['features']}; {found['frechet']}")
+    logging.log(f"{'':12} {'drawn':>12} {'held out':>12}")
     shares = found["drawn"].get("shares")
     for name, value in found["drawn"].items():
         if name == "shares":
             continue
         one, other = (v[0] if isinstance(v, list) else v for v in (value, found["floor"][name]))
-        record.say(f"{name:12} {one:12.4f} {other:12.4f}")
+        logging.log(f"{name:12} {one:12.4f} {other:12.4f}")
     if shares:
-        record.say(f"class shares {shares}")
+        logging.log(f"class shares {shares}")
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

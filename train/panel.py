@@ -13,7 +13,8 @@ from safetensors import numpy as safetensors_numpy
 from genjax import data
 from genjax.metrics import classes, distances, neighbours
 from genjax.nn import inception
-from train import classifier, config, runtime, sources, trained
+from train import classifier
+from train.run import config, load, process, sources
 
 CHUNK = 500  # images at a time
 MOST = 3000  # images of a set whose neighbours in the other are looked for
@@ -50,7 +51,7 @@ class Eyes(NamedTuple):
     see: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
     num_classes: int
     shape: tuple[int, int, int] | None
-    run: trained.Record | None = None
+    run: load.Record | None = None
 
 
 def of_classifier(workdir: str, data_dir: str) -> tuple[Eyes, Any]:
@@ -59,10 +60,10 @@ def of_classifier(workdir: str, data_dir: str) -> tuple[Eyes, Any]:
     Raises:
       CheckpointError: the workdir holds no such run.
     """
-    run = trained.record(pathlib.Path(workdir), {"classifier": classifier})
+    run = load.record(pathlib.Path(workdir), {"classifier": classifier})
     told = dataclasses.replace(run.settings, data_dir=data_dir or run.settings.data_dir)
     model = classifier.model(told, run.shape)
-    params = trained.params(run, model.init, "best")
+    params = load.params(run, model.init, "best")
     look = jax.jit(lambda images: (model.features(params, images), model.logits(params, images)))
 
     def see(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +71,7 @@ def of_classifier(workdir: str, data_dir: str) -> tuple[Eyes, Any]:
         return features, logits.argmax(1)
 
     title = f"of a classifier of {told.data}, {told.features} of them, trained for {told.steps} steps"
-    return Eyes(title, "Fréchet classifier distance", see, told.classes, run.shape, run), told
+    return Eyes(title, "Fréchet classifier distance", see, told.num_classes, run.shape, run), told
 
 
 def of_inception(weights: str) -> Eyes:
@@ -105,12 +106,12 @@ def panel(eyes: Eyes, told: Any, k: int) -> Panel:
     """
     real = sources.load(told)
     if eyes.run is not None:
-        trained.check_data(eyes.run, data.fingerprint(real))
+        load.check_data(eyes.run, data.fingerprint(real))
     train, held = real.train["image"], real.heldout["image"]
     if not len(held) > k:
         raise config.UsageError(f"num: expected more held-out images than neighbours, {k}; got {len(held)}")
     train_features, train_classes = eyes.see(train)
-    runtime.check_finite(eyes.title, {"features": train_features})
+    process.check_finite(eyes.title, {"features": train_features})
     flat = lambda images: images.reshape(len(images), -1).astype(np.float64)
 
     def numbers(images: np.ndarray) -> Numbers:

@@ -7,14 +7,14 @@ from typing import Literal
 import flax.linen as nn
 
 from genjax.nn import pixelrnn
-from train import config, loop, raster, runtime
-from train.raster import build, model
+from train.run import autoregressive, config, loop, process
+from train.run.autoregressive import build, model
 
 __all__ = ["Config", "build", "main", "model"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(raster.Config):
+class Config(autoregressive.Config):
     """Train a PixelRNN (van den Oord et al. 2016a)."""
 
     kind: Literal["row", "diagonal"] = "diagonal"
@@ -38,8 +38,8 @@ class Config(raster.Config):
 
 def main(argv: Sequence[str]) -> None:
     """Train as the command line says."""
-    loop.run("pixelrnn", config.parse(Config, "pixelrnn", argv), build, raster.SOURCE)
+    loop.run("pixelrnn", config.parse(Config, "pixelrnn", argv), build, autoregressive.SOURCE)
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -13,28 +13,10 @@ import numpy as np
 
 from genjax import diffusion, random
 from genjax.diffusion import likelihood
-from train import (
-    codes,
-    config,
-    ddpm,
-    documents,
-    edm,
-    files,
-    gan,
-    pictures,
-    pixelcnn,
-    pixelrnn,
-    raster,
-    reads,
-    record,
-    runtime,
-    trained,
-    usage,
-    vae,
-    vdm,
-)
+from train import ddpm, edm, gan, pixelcnn, pixelrnn, vae, vdm
+from train.run import autoregressive, codes, conditions, config, documents, files, load, logging, plots, process, usage
 
-CHAINS = reads.of_runs("ddpm", "vdm", "edm")
+CHAINS = conditions.of_runs("ddpm", "vdm", "edm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +49,7 @@ class Sample:
     bound least (Watson et al. 2021) and wants --terms. trailing by default: it begins at noise whatever the steps."""
     terms: str = ""
     """The JSON that train.evaluate wrote of this run: ancestral then takes the optimal variances (Bao et al. 2022)."""
-    guidance: float | None = None
+    guidance_scale: float | None = None
     """How much the label counts, of a train.ddpm with classes: 0 not at all, 1 as in the data, more for purer images of
     it, below 0 for images of anything else. Default: the run's."""
     temperature: float | None = None
@@ -79,34 +61,36 @@ class Sample:
     traceback: bool = False
     """Show where in the code an error arose."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
         "sampler": CHAINS,
         "steps": CHAINS,
-        "eta": CHAINS + reads.needs(sampler="ddim"),
+        "eta": CHAINS + conditions.needs(sampler="ddim"),
         "spacing": (
-            *reads.of_runs("ddpm"),
-            reads.Condition(
+            *conditions.of_runs("ddpm"),
+            conditions.Condition(
                 lambda asked: bool(asked.steps) or asked.sampler not in ("", "ancestral"),
                 "with --steps, or with a --sampler other than ancestral",
             ),
         ),
         "terms": (
-            *reads.of_runs("ddpm"),
-            reads.Condition(
+            *conditions.of_runs("ddpm"),
+            conditions.Condition(
                 lambda asked: asked.spacing == "best" or asked.sampler in ("", "ancestral"),
                 "with --sampler ancestral or --spacing best",
             ),
-            reads.Condition(
+            conditions.Condition(
                 lambda asked: asked.spacing == "best" or asked.variance != "learned",
                 "of a run whose network does not say the variances itself, or with --spacing best",
             ),
         ),
-        "guidance": (
-            *reads.of_runs("ddpm"),
-            reads.Condition(lambda asked: bool(asked.classes), "of a run that was trained with --classes"),
+        "guidance_scale": (
+            *conditions.of_runs("ddpm"),
+            conditions.Condition(lambda asked: bool(asked.num_classes), "of a run that was trained with --num-classes"),
         ),
-        "temperature": reads.of_runs("pixelcnn", "pixelrnn"),
-        "columns": (reads.Condition(lambda asked: not asked.out.lower().endswith(".npz"), "with --out of a .png"),),
+        "temperature": conditions.of_runs("pixelcnn", "pixelrnn"),
+        "columns": (
+            conditions.Condition(lambda asked: not asked.out.lower().endswith(".npz"), "with --out of a .png"),
+        ),
     }
 
 
@@ -131,7 +115,7 @@ def draw(settings: Sample, typed: Collection[str] = ()) -> np.ndarray:
         problems.append(f"eta: expected 0 to 1, got {settings.eta}")
     if problems:
         raise config.UsageError("\n".join(problems))
-    run = trained.record(pathlib.Path(settings.workdir), SCRIPTS, settings.member)
+    run = load.record(pathlib.Path(settings.workdir), SCRIPTS, settings.member)
     if run.shape[-1] not in (1, 3):
         raise config.UsageError(f"{run.workdir} draws points of {run.shape[-1]} numbers, not images; see its samples/")
     usage.refuse_idle(settings, run, typed)
@@ -139,16 +123,16 @@ def draw(settings: Sample, typed: Collection[str] = ()) -> np.ndarray:
         codes.check(run)
     with usage.of_library():
         sample, init = _sampler(settings, run)
-        params = trained.params(run, init, settings.checkpoint)
+        params = load.params(run, init, settings.checkpoint)
         size = min(settings.batch_size, settings.num)
         key = jax.random.key(settings.seed)
-        batch = jax.jit(lambda first: sample(random.per_example(key, size, first), params, size, first))
+        batch = jax.jit(lambda first: sample(random.example_keys(key, size, first), params, size, first))
         drawn = f"{settings.workdir}, {settings.sampler or 'its own sampler'}"
-        parts = [pictures.to_uint8(batch(first), drawn) for first in range(0, settings.num, size)]
+        parts = [plots.to_uint8(batch(first), drawn) for first in range(0, settings.num, size)]
     return np.concatenate(parts)[: settings.num]
 
 
-def _sampler(settings: Sample, run: trained.Record):
+def _sampler(settings: Sample, run: load.Record):
     """``(keys, params, num, first) -> images``, and the model's ``init``."""
     if run.script in ("vdm", "edm"):
         usual: Literal["ancestral", "heun"] = "ancestral" if run.script == "vdm" else "heun"
@@ -163,15 +147,15 @@ def _sampler(settings: Sample, run: trained.Record):
         if pixelwise:
             told = _told(settings, told, "temperature")
         ours = SCRIPTS[run.script].model(told, run.shape)
-        classes = getattr(told, "classes", 0)
+        classes = getattr(told, "num_classes", 0)
         labels = lambda num, first: (first + jnp.arange(num)) % classes if classes else None
-        seen = functools.partial(raster.visible, told) if pixelwise else (lambda images: images)
+        seen = functools.partial(autoregressive.visible, told) if pixelwise else (lambda images: images)
         return (lambda k, p, num, first: seen(ours.sample(k, p, num, labels(num, first)))), ours.init
-    told = _told(settings, run.settings, "guidance")
+    told = _told(settings, run.settings, "guidance_scale")
     model = ddpm.model(
         told, run.shape, _chain(dataclasses.replace(settings, sampler=settings.sampler or "ancestral"), told)
     )
-    of = lambda num, first: (first + jnp.arange(num)) % told.classes if told.classes else None
+    of = lambda num, first: (first + jnp.arange(num)) % told.num_classes if told.num_classes else None
     return (lambda keys, params, num, first: model.sample(keys, params, num, None, of(num, first))), model.init
 
 
@@ -188,7 +172,7 @@ def _told(settings: Sample, run: Any, name: str) -> Any:
 def main(argv: Sequence[str]) -> None:
     """Draw as the command line says, and write the picture or the arrays."""
     settings, typed = config.command(Sample, "sample", argv)
-    out = trained.check_output(settings, (".png", ".npz"))
+    out = load.check_output(settings, (".png", ".npz"))
     images = draw(settings, typed)
     with documents.writing(out):
         if out.suffix == ".npz":
@@ -197,8 +181,8 @@ def main(argv: Sequence[str]) -> None:
             files.replace(out, content.getvalue())
         else:
             columns = settings.columns or -(-len(images) // max(1, round(len(images) ** 0.5)))
-            pictures.save(out, pictures.tile(images, columns))
-    record.say(f"{len(images)} images in {settings.out}")
+            plots.save(out, plots.tile(images, columns))
+    logging.log(f"{len(images)} images in {settings.out}")
 
 
 def _chain(settings: Sample, run: ddpm.Config):
@@ -228,7 +212,7 @@ def _chain(settings: Sample, run: ddpm.Config):
             times = diffusion.karras_times(schedule, count)
         elif settings.spacing == "best":
             assert errors is not None
-            times = likelihood.sub_schedule(schedule, errors, count)
+            times = likelihood.optimal_timesteps(schedule, errors, count)
         else:
             times = diffusion.timesteps(schedule.num_steps, count, settings.spacing or "trailing")
         if settings.sampler == "ancestral":
@@ -262,9 +246,9 @@ def _errors(settings: Sample, run: ddpm.Config) -> np.ndarray | None:
 def _on_grid(settings: Sample, clip: Any = True) -> vdm.Chain:
     """``(denoise, grid) -> sample``, as the flags say."""
     chains: dict[str, Callable[..., diffusion.Sample]] = {
-        "ancestral": functools.partial(diffusion.implicit, eta=1.0),
-        "ddim": functools.partial(diffusion.implicit, eta=settings.eta),
-        "euler": diffusion.implicit,
+        "ancestral": functools.partial(diffusion.ddim_on_grid, eta=1.0),
+        "ddim": functools.partial(diffusion.ddim_on_grid, eta=settings.eta),
+        "euler": diffusion.ddim_on_grid,
         "heun": diffusion.heun,
         "dpm_solver": diffusion.dpm_solver,
         "dpm_solver_sde": diffusion.dpm_solver_sde,
@@ -275,4 +259,4 @@ def _on_grid(settings: Sample, clip: Any = True) -> vdm.Chain:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

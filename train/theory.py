@@ -23,7 +23,7 @@ from genjax.theory import (
     markov,
     variational,
 )
-from train import config, documents, files, pictures, record, runtime
+from train.run import config, documents, files, logging, plots, process
 
 RESTAURANT = np.array([[0.2, 0.6, 0.2], [0.3, 0.0, 0.7], [0.5, 0.0, 0.5]])
 DISHES = ("hamburger", "pizza", "hot dog")
@@ -79,7 +79,7 @@ AMBIGUOUS = {"F": "0", "C": "1", "R": "01", "S": "10"}
 def coin(path: pathlib.Path, key: jax.Array) -> None:
     """Plot the self-information of an event and the entropy of a coin."""
     p = np.linspace(1e-3, 1 - 1e-3, 999)
-    with pictures.figure(path, 1, 2) as ((left, right),):
+    with plots.figure(path, 1, 2) as ((left, right),):
         left.plot(p, information.self_information_bits(p))
         for x in (0.2, 0.8):
             _mark(left, x, float(information.self_information_bits(x)), f"{x}: %.2f bits")
@@ -94,7 +94,7 @@ def divergence(path: pathlib.Path, key: jax.Array) -> None:
     """Plot cross-entropy and KL divergence against q, for two p."""
     x = np.linspace(0.01, 0.99, 491)
     q = np.stack([x, 1 - x], -1)
-    with pictures.figure(path, 1, 2, share="y") as axes:
+    with plots.figure(path, 1, 2, share="y") as axes:
         for panel, heads in zip(axes[0], (0.5, 0.8), strict=True):
             p = np.broadcast_to([heads, 1 - heads], q.shape)
             panel.plot(x, information.cross_entropy_bits(p, q), label="cross-entropy H(p, q)")
@@ -117,13 +117,13 @@ def coin_likelihood(path: pathlib.Path, key: jax.Array) -> None:
     best = float(likelihood.bernoulli(30, 100))
     repeated = jax.nn.sigmoid(interval(jax.random.bernoulli(key, 0.3, (10_000, 100))))
     misses = np.asarray((repeated[:, 0] > 0.3) | (repeated[:, 1] < 0.3))
-    with pictures.figure(path, 1, 2) as ((left, right),):
+    with plots.figure(path, 1, 2) as ((left, right),):
         left.plot(theta, np.exp(log_likelihood - log_likelihood.max()))
         left.axvspan(float(lower), float(upper), alpha=0.15, lw=0, label=f"95 %: {lower:.3f} to {upper:.3f}")
-        left.axvline(best, color=pictures.COLOURS[1], lw=1.2, label=f"maximum: {best:.2f}")
+        left.axvline(best, color=plots.COLOURS[1], lw=1.2, label=f"maximum: {best:.2f}")
         left.set(xlabel="θ", ylabel="likelihood, relative to its maximum", title="30 heads in 100 tosses")
         for i in range(60):
-            right.plot(repeated[i], [i, i], color=pictures.COLOURS[int(misses[i])], lw=1.4)
+            right.plot(repeated[i], [i, i], color=plots.COLOURS[int(misses[i])], lw=1.4)
         right.axvline(0.3, color="#444444", lw=1)
         right.set(
             xlabel="θ", ylabel="experiment", title=f"10,000 experiments: {1 - misses.mean():.1%} of intervals cover 0.3"
@@ -135,7 +135,7 @@ def bound(path: pathlib.Path, key: jax.Array) -> None:
     log_joint = lambda z: exponential_normal.log_joint(z, OBSERVED).sum()
     evidence = float(exponential_normal.log_evidence(OBSERVED))
     z = jnp.linspace(0.005, 4, 800)
-    with pictures.figure(path, 1, 2) as ((left, right),):
+    with plots.figure(path, 1, 2) as ((left, right),):
         for name, family in (
             ("log-normal", families.log_normal(1)),
             ("gamma", families.gamma(1)),
@@ -168,10 +168,10 @@ def chain(path: pathlib.Path, key: jax.Array) -> None:
     stationary = markov.stationary(transition)
     paths = markov.evolve(transition, jnp.eye(3, dtype=transition.dtype), steps)
     second = float(np.sort(np.abs(np.linalg.eigvals(RESTAURANT)))[-2])
-    with pictures.figure(path, 1, 2) as ((left, right),):
+    with plots.figure(path, 1, 2) as ((left, right),):
         for i, dish in enumerate(DISHES):
             left.plot(paths[:, 1, i], marker="o", ms=3.5, label=f"{dish}: {float(stationary[i]):.3f}")
-            left.axhline(float(stationary[i]), color=pictures.COLOURS[i], ls="--", lw=0.9)
+            left.axhline(float(stationary[i]), color=plots.COLOURS[i], ls="--", lw=0.9)
         left.set(xlabel="day", ylabel="probability", title="Starting with pizza")
         for i, dish in enumerate(DISHES):
             right.plot(markov.total_variation(paths[:, i], stationary), marker="o", ms=3.5, label=f"from {dish}")
@@ -187,10 +187,10 @@ def code_lengths(path: pathlib.Path, key: jax.Array) -> None:
     share = np.array([counts[letter] for letter in order]) / sum(counts.values())
     code = huffman.code({letter: counts[letter] for letter in order})
     mean, entropy = huffman.expected_length(code, counts), float(information.entropy_bits(share))
-    with pictures.figure(path, 1, 2, size=(14, 4.4), widths=(1.5, 1)) as ((left, right),):
+    with plots.figure(path, 1, 2, size=(14, 4.4), widths=(1.5, 1)) as ((left, right),):
         left.bar(range(len(order)), [len(code[letter]) for letter in order], alpha=0.75, label="Huffman's code word")
         ideal = np.asarray(information.self_information_bits(share))
-        left.plot(range(len(order)), ideal, "o", color=pictures.COLOURS[1], label="self-information")
+        left.plot(range(len(order)), ideal, "o", color=plots.COLOURS[1], label="self-information")
         left.set_xticks(range(len(order)), order)
         left.set(ylabel="bits", title=f"Letters of the README: {mean:.3f} bits each, entropy {entropy:.3f}")
         source, blocks = np.array([0.9, 0.1]), range(1, 9)
@@ -198,7 +198,7 @@ def code_lengths(path: pathlib.Path, key: jax.Array) -> None:
         lengths = [huffman.expected_length(*_block_code(source, n)) / n for n in blocks]
         right.plot(blocks, lengths, marker="o", label="Huffman on blocks")
         right.plot(blocks, [rate + 1 / n for n in blocks], color="#888888", lw=1, label="H + 1/n")
-        right.axhline(rate, color=pictures.COLOURS[1], ls="--", lw=1.2, label=f"entropy H = {rate:.3f}")
+        right.axhline(rate, color=plots.COLOURS[1], ls="--", lw=1.2, label=f"entropy H = {rate:.3f}")
         right.set(
             xlabel="symbols in a block n", ylabel="bits per symbol", title="A coin of (0.9, 0.1)", ylim=(0.3, 1.1)
         )
@@ -252,9 +252,9 @@ def main(argv: Sequence[str]) -> None:
         )
     table = numbers()
     width = max(len(name) for name, _, _ in table)
-    record.say(f"{'':{width}}  {'the notes':>14}  here")
+    logging.log(f"{'':{width}}  {'the notes':>14}  here")
     for name, printed, value in table:
-        record.say(f"{name:{width}}  {printed:>14}  {value:.6g}")
+        logging.log(f"{name:{width}}  {printed:>14}  {value:.6g}")
     text = json.dumps(
         [{"what": name, "notes": printed, "here": str(value)} for name, printed, value in table], indent=1
     )
@@ -262,8 +262,8 @@ def main(argv: Sequence[str]) -> None:
         files.replace(folder / "numbers.json", text + "\n")
     for i, (name, draw) in enumerate(FIGURES.items()):
         draw(folder / f"{name}.png", jax.random.fold_in(jax.random.key(settings.seed), i))
-        record.say(f"{folder / name}.png")
+        logging.log(f"{folder / name}.png")
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -16,7 +16,8 @@ from genjax.models import vdm
 from genjax.theory import pixels
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
-from train import choices, config, loop, optimizer, pictures, reads, runtime, sources
+from train.run import conditions, config, loop, networks, optimizers, plots, process, sources
+from train.run.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +26,11 @@ class Config(config.UNetRun):
 
     levels: int = 256
     """How many values a pixel can take."""
-    schedule_shape: Literal["learned", "line"] = "learned"
+    gamma_schedule: Literal["learned", "line"] = "learned"
     """γ(t) = -log SNR between its two learned ends: learned for the least variance of the loss, or a line."""
-    first: float = -13.3
+    gamma_min: float = -13.3
     """γ(0) before training: how little noise there is at the beginning."""
-    last: float = 5.0
+    gamma_max: float = 5.0
     """γ(1) before training: how little of the image is left at the end."""
 
     fourier: tuple[int, ...] = (7, 8)
@@ -37,13 +38,13 @@ class Config(config.UNetRun):
     timesteps: int = 250
     """Steps of the chain that draws."""
 
-    READ_WITH: ClassVar[dict[str, reads.Conditions]] = {"attention": choices.OCCURS}
+    READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"attention_resolutions": networks.OCCURS}
 
     def problems(self) -> list[str]:
         """Everything wrong with the values."""
         found = super().problems() + config.at_least(self, {"levels": 2, "timesteps": 1})
-        if not self.first < self.last:
-            found.append(f"first, last: expected first < last, got {self.first} and {self.last}")
+        if not self.gamma_min < self.gamma_max:
+            found.append(f"gamma_min, gamma_max: expected min < max, got {self.gamma_min} and {self.gamma_max}")
         return found
 
 
@@ -65,19 +66,19 @@ Chain = Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample]
 
 def model(settings: Config, shape: tuple[int, int, int], sampler: Chain | None = None, num_steps: int = 0) -> vdm.VDM:
     """The model that the settings describe, for images of a shape (h, w, c)."""
-    choices.check_halvings("--multipliers", len(settings.multipliers) - 1, shape)
-    shapes = {"learned": vdm.Schedule, "line": Line}
+    networks.check_halvings("--channel-mults", len(settings.channel_mults) - 1, shape)
+    shapes = {"learned": vdm.NoiseSchedule, "line": Line}
     return vdm.build(
-        choices.unet_of(settings, shape[-1], shape[0]),
+        networks.unet_of(settings, shape[-1], shape[0]),
         shape,
-        schedule=shapes[settings.schedule_shape](first=settings.first, last=settings.last),
+        schedule=shapes[settings.gamma_schedule](settings.gamma_min, settings.gamma_max),
         num_levels=settings.levels,
         sampler=sampler,
         num_steps=num_steps or settings.timesteps,
     )
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
+def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     """What the loop trains."""
     ours = model(settings, shape)
 
@@ -85,38 +86,40 @@ def build(settings: Config, shape: tuple[int, int, int]) -> loop.Task:
         loss_keys, images = sources.training_images(settings, key, batch)
         return ours.loss(loss_keys, params, {**batch, "image": images})
 
-    def heldout_loss(key: Key, params: Params, batch: Batch):
+    def evaluate(key: Key, params: Params, batch: Batch):
         nats = ours.losses(key, params, {**batch, "image": data.scale(batch["image"])})
         bits = {name: pixels.bits_per_dim(value.mean(), shape) for name, value in nats._asdict().items()}
         return sum(bits.values()), bits
 
-    return loop.Task(
+    optimizer, learning_rate = optimizers.adam(settings)
+    return Task(
         init=ours.init,
-        optimizer=optimizer.adam(settings),
-        draw=steps.stratified(
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        sample_batch=steps.with_stratified_times(
             steps.rows(settings.batch_size, axis_name=parallel.AXIS), "time", axis_name=parallel.AXIS
         ),
         loss=loss,
-        heldout_loss=heldout_loss,
-        figures=_figures(settings, ours),
-        check=functools.partial(choices.tell_attention, settings),
+        evaluate=evaluate,
+        write_figures=_figures(settings, ours),
+        check=functools.partial(networks.tell_attention, settings),
     )
 
 
 def _figures(settings: Config, ours: vdm.VDM):
-    stages = pictures.stages(settings.timesteps)
+    stages = plots.stages(settings.timesteps)
     key, num = jax.random.key(settings.seed), settings.num_samples
     draw = jax.jit(lambda params: ours.sample(key, params, num, stages))
     times = np.linspace(0, 1, 101, dtype=np.float32)
     gamma = jax.jit(lambda params: ours.gamma(params, jnp.asarray(times)))
 
-    def figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        pictures.chain(folder, step, *draw(params))
-        with pictures.figure(folder / "schedule.png", size=(5.2, 3.6)) as ((panel,),):
+    def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
+        plots.chain(folder, step, *draw(params))
+        with plots.figure(folder / "schedule.png", size=(5.2, 3.6)) as ((panel,),):
             panel.plot(times, -np.asarray(gamma(params)))
             panel.set(xlabel="t", ylabel="log signal-to-noise ratio", title="The learned schedule")
 
-    return figures
+    return write_figures
 
 
 def main(argv: Sequence[str]) -> None:
@@ -125,4 +128,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    process.main(main)

@@ -13,14 +13,14 @@ from genjax.types import Params
 
 def ho(params: Params, ours: unet.UNet, size: int, where: torch.device) -> torch.nn.Module:
     """``UNet2DModel`` with the shape and the weights of ours: ``network(x, t)`` of NCHW images."""
-    heights = [size >> level for level in range(len(ours.multipliers))]
-    kinds = ["Attn" if height in ours.attention else "" for height in heights]
+    heights = [size >> level for level in range(len(ours.channel_mults))]
+    kinds = ["Attn" if height in ours.attention_resolutions else "" for height in heights]
     network: Any = diffusers.UNet2DModel(
         sample_size=size,
         in_channels=ours.image_channels,
         out_channels=ours.image_channels,
-        layers_per_block=ours.blocks,
-        block_out_channels=tuple(ours.channels * multiplier for multiplier in ours.multipliers),
+        layers_per_block=ours.num_res_blocks,
+        block_out_channels=tuple(ours.channels * multiplier for multiplier in ours.channel_mults),
         down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
         up_block_types=tuple(f"{kind}UpBlock2D" for kind in kinds[::-1]),
         norm_num_groups=ours.groups,
@@ -34,7 +34,7 @@ def ho(params: Params, ours: unet.UNet, size: int, where: torch.device) -> torch
     notes.fill(network.time_embedding.linear_1, params["time_0"])
     notes.fill(network.time_embedding.linear_2, params["time_1"])
     notes.fill(network.conv_in, params["conv_in"])
-    levels = len(ours.multipliers)
+    levels = len(ours.channel_mults)
     for level in range(levels):
         down, up = network.down_blocks[level], network.up_blocks[levels - 1 - level]
         _level(down, params, f"down_{level}_")
@@ -51,14 +51,14 @@ def ho(params: Params, ours: unet.UNet, size: int, where: torch.device) -> torch
 
 
 class Prediction(torch.nn.Module):
-    """The prediction alone, which diffusers wraps."""
+    """Network that unwraps the prediction of diffusers."""
 
     def __init__(self, network: torch.nn.Module):
         super().__init__()
         self.network = network
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The noise in x."""
+        """Predict the noise in x."""
         return self.network(x, t, return_dict=False)[0]
 
 
@@ -85,12 +85,12 @@ def _attention(block: Any, params: Params) -> None:
 
 
 def ddpm(beta: Sequence[float]) -> Any:
-    """The scheduler of our ``ancestral`` with small variance, unclipped."""
+    """Scheduler of our ``ancestral`` with small variance, unclipped."""
     return diffusers.DDPMScheduler(len(beta), trained_betas=beta, variance_type="fixed_small", clip_sample=False)
 
 
 def ddim(beta: Sequence[float]) -> Any:
-    """The scheduler of our ``ddim`` with trailing times, unclipped."""
+    """Scheduler of our ``ddim`` with trailing times, unclipped."""
     return diffusers.DDIMScheduler(
         len(beta), trained_betas=beta, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True
     )
@@ -103,7 +103,7 @@ def dpm_solver(beta: Sequence[float]) -> Any:
 
 @torch.inference_mode()
 def sample(network: Callable, scheduler: Any, x: torch.Tensor, num_steps: int) -> torch.Tensor:
-    """The loop of diffusers' pipelines."""
+    """Run the loop of diffusers' pipelines."""
     scheduler.set_timesteps(num_steps, device=x.device)
     x = x * scheduler.init_noise_sigma
     for t in scheduler.timesteps:

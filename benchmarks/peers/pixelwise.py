@@ -1,4 +1,4 @@
-"""Drawing pixel by pixel in PyTorch: a loop that computes every number once, in windows, as our sampler does."""
+"""Pixel-by-pixel sampling in PyTorch: a loop that computes every number once, in windows, like our sampler."""
 
 from typing import Any
 
@@ -10,14 +10,16 @@ from genjax.types import Params
 
 
 def sample(network: PixelCNN, side: int, params: Params, noise: np.ndarray, where: torch.device) -> np.ndarray:
-    """Black and white images [num side·side] of -1 and 1, decided by uniform ``noise`` of that shape."""
+    """Sample black and white images [num side·side] of -1 and 1, decided by uniform ``noise`` of that shape."""
     num, tensor = len(noise), lambda array: torch.from_numpy(np.array(array)).to(where)
     masked = lambda name, kind: _masked(np.asarray(params[name]["kernel"]), kind)
     spatial = {"first": (masked("first", "A"), params["first"]["bias"])}
-    spatial |= {f"convs_{i}": (masked(f"convs_{i}", "B"), params[f"convs_{i}"]["bias"]) for i in range(network.blocks)}
+    spatial |= {
+        f"convs_{i}": (masked(f"convs_{i}", "B"), params[f"convs_{i}"]["bias"]) for i in range(network.num_blocks)
+    }
     kernels = {name: tensor(kernel.reshape(-1, kernel.shape[-1])) for name, (kernel, _) in spatial.items()}
     sizes = {name: kernel.shape for name, (kernel, _) in spatial.items()}
-    points = [*(f"{part}_{i}" for part in ("narrow", "wide") for i in range(network.blocks)), "head_in", "head_out"]
+    points = [*(f"{part}_{i}" for part in ("narrow", "wide") for i in range(network.num_blocks)), "head_in", "head_out"]
     dense = {name: tensor(params[name]["kernel"][0, 0]) for name in points}
     bias = {name: tensor(params[name]["bias"]) for name in (*points, *spatial)}
     windows = {name: torch.zeros(num, s[0], side + s[1] - 1, s[2], device=where) for name, s in sizes.items()}
@@ -43,7 +45,7 @@ def sample(network: PixelCNN, side: int, params: Params, noise: np.ndarray, wher
                 if column:
                     windows["first"][:, -1, column + 2, 0] = images[:, row, column - 1]
                 x = convolve("first", blank, column)
-                for i in range(network.blocks):
+                for i in range(network.num_blocks):
                     y = convolve(f"convs_{i}", torch.relu(point(f"narrow_{i}", torch.relu(x))), column)
                     x = x + point(f"wide_{i}", torch.relu(y))
                 logit = point("head_out", torch.relu(point("head_in", torch.relu(x))))[:, 0]

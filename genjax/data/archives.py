@@ -14,7 +14,7 @@ HELDOUT_FRACTION = 0.05
 
 
 class Layout(NamedTuple):
-    """Names that belong together; all but the first may be missing."""
+    """Names of the arrays of a data set; all but the first may be missing."""
 
     image: str
     label: str
@@ -36,31 +36,31 @@ LAYOUTS = (
 
 
 def npz(path: str | os.PathLike[str], *, key: str | None = None) -> Dataset:
-    """The images of an ``.npz`` file: uint8, [n h w c] or [n h w].
+    """Read the images of an ``.npz`` file: uint8, [n h w c] or [n h w].
 
-    The images are the array ``key``; or those of the usual names, with their labels and held-out rows as far as there
-    are any (``LAYOUTS``: x_train y_train x_test y_test, train_images ..., images labels, x y, ...); or the only array
-    of bytes with three or four axes. Where no rows are set apart, row i is held out if the SHA-256 of i in decimal is
+    The images are the array ``key``; or the arrays of the usual names, with their labels and held-out rows if there are
+    any (``LAYOUTS``: x_train y_train x_test y_test, train_images ..., images labels, x y, ...); or the only array of
+    bytes with three or four axes. If no held-out rows are stored, row i is held out when the SHA-256 of i in decimal is
     below 5 % of 2²⁵⁶ (``dataset.hold_out``): the same rows for every array of a file.
 
     Args:
-      path: the file. Nothing in it is unpickled, nothing is allocated that the file cannot hold.
-      key: which array, where there are several.
+      path: path of the file. Nothing in it is unpickled, and nothing is allocated that the file cannot hold.
+      key: name of the array of images, if there are several.
 
     Raises:
-      DataError: the file is missing or damaged, or holds no such array; the message lists what it holds.
+      DataError: the file is missing or damaged, or holds no such array; the message lists its arrays.
     """
-    path = dataset.place(path)
+    path = dataset.expand_path(path)
     headers = arrays.headers(path)
     layout = _layout(path, headers, key)
     train, heldout = (
         _rows(path, headers, image, label) for image, label in (layout[:2], layout[2:]) if not image or image in headers
     )
     if heldout:
-        return dataset.checked(Dataset(path.stem, train, heldout))
-    whole = dataset.checked(Dataset(path.stem, train, train))
+        return dataset.validated(Dataset(path.stem, train, heldout))
+    whole = dataset.validated(Dataset(path.stem, train, train))
     mask = dataset.hold_out(dataset.row_names(len(train["image"])), HELDOUT_FRACTION)
-    return dataset.divide(path.stem, whole.train, mask)
+    return dataset.split_rows(path.stem, whole.train, mask)
 
 
 def _layout(path: pathlib.Path, headers: dict[str, Header], key: str | None) -> Layout:
@@ -77,7 +77,7 @@ def _layout(path: pathlib.Path, headers: dict[str, Header], key: str | None) -> 
 
 
 def shown(name: str) -> str:
-    """A name that stands in a file, in one line, with nothing that a terminal would obey."""
+    """Return a name from a file in one line, without control characters."""
     return name if name.isprintable() else repr(name)
 
 
@@ -107,4 +107,4 @@ def _labels(path: pathlib.Path, key: str, header: Header) -> np.ndarray:
     shape, dtype = header.shape, header.dtype
     if dtype.kind not in "iu" or len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
         raise DataError(f"{path}: {shown(key)} is {header}; expected one integer per image")
-    return dataset.labels(arrays.member(path, key).reshape(-1))
+    return dataset.to_int32(arrays.member(path, key).reshape(-1))

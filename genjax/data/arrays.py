@@ -1,4 +1,4 @@
-"""NumPy's formats read as data only: no pickles, no object is made, nothing is allocated that the file cannot hold."""
+"""Readers of NumPy's formats, without pickles; nothing is allocated that the file cannot hold."""
 
 import io
 import math
@@ -16,12 +16,12 @@ CHUNK = 1 << 24
 
 
 class Header(NamedTuple):
-    """What stands before the numbers of an array.
+    """Header of a stored array.
 
-    Fields:
-      shape: of the array.
-      dtype: of its numbers.
-      fortran: whether the first index varies fastest.
+    Attributes:
+      shape: shape of the array.
+      dtype: type of its numbers.
+      fortran: True if the first index varies fastest.
     """
 
     shape: tuple[int, ...]
@@ -30,18 +30,18 @@ class Header(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """The numbers' size."""
+        """Size of the numbers in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.dtype}{list(self.shape)}"
 
 
 def npy(path: pathlib.Path) -> np.ndarray:
-    """The array in a ``.npy`` file.
+    """Read the array in a ``.npy`` file.
 
     Raises:
-      DataError: the file is missing, damaged, or shorter than it claims, or holds objects.
+      DataError: the file is missing or damaged, holds objects, or is shorter than its header says.
     """
     with files.open_regular(path) as file:
         try:
@@ -51,10 +51,10 @@ def npy(path: pathlib.Path) -> np.ndarray:
 
 
 def headers(path: pathlib.Path) -> dict[str, Header]:
-    """Shapes and types of all arrays of an ``.npz`` file, from the first bytes of each.
+    """Read the headers of all arrays of an ``.npz`` file.
 
     Raises:
-      DataError: the file is missing, damaged, encrypted or packed in a way that cannot be read.
+      DataError: the file is missing, damaged, encrypted or compressed by an unknown method.
     """
     with _opened(path) as file:
         try:
@@ -68,10 +68,10 @@ def headers(path: pathlib.Path) -> dict[str, Header]:
 
 
 def member(path: pathlib.Path, key: str) -> np.ndarray:
-    """One array of an ``.npz`` file.
+    """Read one array of an ``.npz`` file.
 
     Raises:
-      DataError: it is missing, damaged, holds objects, or claims more than the file can hold.
+      DataError: the array is missing or damaged, holds objects, or claims more bytes than the file can hold.
     """
     with files.open_regular(path) as file:
         try:
@@ -82,10 +82,10 @@ def member(path: pathlib.Path, key: str) -> np.ndarray:
 
 
 def header(file: Any) -> Header:
-    """Read the header, which is a literal and is not evaluated.
+    """Read a header, a literal that is parsed and not evaluated.
 
     Raises:
-      ValueError: there is none.
+      ValueError: the file has no valid header.
     """
     read = np.lib.format.read_array_header_1_0
     if np.lib.format.read_magic(file) != (1, 0):
@@ -108,23 +108,23 @@ def _first_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Header:
         return header(file)
 
 
-def _numbers(file: Any, about: Header, length: int, stored: int) -> np.ndarray:
-    if about.dtype.hasobject:
-        raise DataError(f"it holds {about}; Python objects are not read")
-    if about.nbytes > length:
-        raise DataError(f"it claims to be {about}, more than the file holds")
-    files.demand_plausible(about.nbytes, stored)
-    files.demand_memory(about.nbytes)
-    content = np.empty(about.nbytes, np.uint8)
-    place = 0
-    while place < len(content):
-        got = file.readinto(content[place : place + CHUNK].data)
-        if not got:
-            raise DataError(f"it claims to be {about}, more than the file holds")
-        place += got
+def _numbers(file: Any, head: Header, length: int, stored: int) -> np.ndarray:
+    if head.dtype.hasobject:
+        raise DataError(f"it holds {head}; Python objects are not read")
+    if head.nbytes > length:
+        raise DataError(f"it claims to be {head}, more than the file holds")
+    files.demand_plausible(head.nbytes, stored)
+    files.demand_memory(head.nbytes)
+    content = np.empty(head.nbytes, np.uint8)
+    position = 0
+    while position < len(content):
+        num = file.readinto(content[position : position + CHUNK].data)
+        if not num:
+            raise DataError(f"it claims to be {head}, more than the file holds")
+        position += num
     if file.read(1):
-        raise DataError(f"it claims to be {about}, less than the file holds")
-    return content.view(about.dtype).reshape(about.shape, order="F" if about.fortran else "C")
+        raise DataError(f"it claims to be {head}, less than the file holds")
+    return content.view(head.dtype).reshape(head.shape, order="F" if head.fortran else "C")
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Static binarised MNIST (Salakhutdinov & Murray 2008; the split of Larochelle & Murray 2011): 50,000, 10,000, 10,000.
 
-Each pixel was drawn black or white once and for all. A published file is text, 784 digits 0 or 1 to a line.
+Each pixel was drawn black or white once and for all. A published file is text: 784 digits 0 or 1 on each line.
 """
 
 import pathlib
@@ -18,11 +18,11 @@ LINE = 2 * 784
 
 
 def load(folder: pathlib.Path) -> Dataset | None:
-    """Levels 0 and 255, without labels: to train on the 50,000, held out the 10,000 of the test split.
+    """Load the images, levels 0 and 255 without labels; None if the folder has none of the files.
 
-    The folder holds the published text files ``binarized_mnist_train.amat`` and ``..._test.amat``; or
-    ``binarized_mnist.npz`` with the arrays train and test, ``np.packbits(axis=1)`` of the same pixels. The validation
-    split is not used.
+    Training takes the 50,000 images of the training split; the 10,000 of the test split are held out; the validation
+    split is not used. The folder holds the published text files ``binarized_mnist_train.amat`` and ``..._test.amat``;
+    or ``binarized_mnist.npz`` with the arrays train and test, ``np.packbits(axis=1)`` of the same pixels.
 
     Raises:
       DataError: a file is damaged.

@@ -1,7 +1,7 @@
-"""CIFAR-10 (Krizhevsky 2009), from its binary version or from lossless mosaics; the Python version is pickles.
+"""CIFAR-10 (Krizhevsky 2009), from its binary version or from lossless mosaics; not from its pickled Python version.
 
 A record of the binary version is one byte of label and 3,072 bytes of image, channel by channel. A mosaic shows 1,000
-images in 25 rows of 40, row by row; their labels stand in one ``.npy`` file per split.
+images in 25 rows of 40, row by row; the labels are in one ``.npy`` file for each split.
 """
 
 import gzip
@@ -24,7 +24,7 @@ MOST_UNPACKED = 1 << 28  # of 184 MB
 
 
 def load(folder: pathlib.Path) -> Dataset | None:
-    """CIFAR-10 from a folder that holds it in one of its three forms; None when it does not.
+    """Load CIFAR-10 from a folder in one of three forms; None if the folder has none of them.
 
     The forms: ``data_batch_1.bin``, ... (also in ``cifar-10-batches-bin/``); ``cifar-10-binary.tar.gz``, read in place;
     the mosaics ``train-*.webp`` and ``test-*.webp``, in order of their names, with ``train-labels.npy`` and
@@ -33,9 +33,9 @@ def load(folder: pathlib.Path) -> Dataset | None:
     Raises:
       DataError: a file is damaged or of the wrong length.
     """
-    for place in (folder, folder / FOLDER):
-        if all(files.is_regular(place / name) for name in TRAIN + TEST):
-            return _dataset({name: files.read(place / name, PER_BATCH * RECORD) for name in TRAIN + TEST})
+    for parent in (folder, folder / FOLDER):
+        if all(files.is_regular(parent / name) for name in TRAIN + TEST):
+            return _dataset({name: files.read(parent / name, PER_BATCH * RECORD) for name in TRAIN + TEST})
     if files.is_regular(folder / ARCHIVE):
         return _dataset(_members(folder / ARCHIVE))
     if all(files.is_regular(folder / f"{split}-labels.npy") for split in ("train", "test")):
@@ -57,30 +57,30 @@ def _records(batches: dict[str, bytes], names: tuple[str, ...]) -> Split:
 
 
 def _members(path: pathlib.Path) -> dict[str, bytes]:
-    """The batches, by their exact names, as plain files of the right size only; nothing is extracted to disk."""
-    wanted = {f"{FOLDER}/{name}": name for name in TRAIN + TEST}
+    """Read the batches, which must be plain files of the right size; nothing is extracted to disk."""
+    names = {f"{FOLDER}/{name}": name for name in TRAIN + TEST}
     batches = {}
     try:
         with files.open_regular(path) as file, tarfile.open(fileobj=_Bounded(file), mode="r|") as archive:
             for member in archive:
                 plain = member.isreg() and member.size == PER_BATCH * RECORD
-                if member.name in wanted and plain and (batch := archive.extractfile(member)):
-                    batches[wanted[member.name]] = batch.read()
+                if member.name in names and plain and (batch := archive.extractfile(member)):
+                    batches[names[member.name]] = batch.read()
     except Exception as error:  # a damaged archive raises anything
         raise DataError(f"{path}: {error or type(error).__name__}; delete the file and fetch it again") from error
-    if missing := set(wanted.values()) - batches.keys():
+    if missing := set(names.values()) - batches.keys():
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}, or they have the wrong size; fetch it again")
     return batches
 
 
 class _Bounded(gzip.GzipFile):
-    """What is packed in a file, as far as CIFAR-10 goes."""
+    """Gzip file that stops after the size of CIFAR-10."""
 
-    def __init__(self, file: io.BufferedReader):
+    def __init__(self, file: io.BufferedReader) -> None:
         super().__init__(fileobj=file)
 
     def read(self, size: int | None = -1) -> bytes:
-        """The next bytes, none of which may lie beyond what the archive has."""
+        """Read the next bytes; refuse more than MOST_UNPACKED."""
         if self.tell() > MOST_UNPACKED:
             raise DataError(f"more than {MOST_UNPACKED} bytes: a decompression bomb?")
         return super().read(MOST_UNPACKED if size is None or size < 0 else min(size, MOST_UNPACKED))
@@ -95,7 +95,7 @@ def _mosaics(folder: pathlib.Path, split: str) -> Split:
             f"{folder}: {num} images in {split}-*.webp, but labels of shape {label.shape}, {label.dtype}; "
             "one whole number each is needed"
         )
-    return {"image": np.concatenate(tiles), "label": dataset.labels(label)}
+    return {"image": np.concatenate(tiles), "label": dataset.to_int32(label)}
 
 
 def _tiles(path: pathlib.Path) -> np.ndarray:

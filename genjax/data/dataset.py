@@ -1,4 +1,4 @@
-"""What a data set is: named arrays in two splits; what holds for all of them, and who is held out."""
+"""Data sets: named arrays in two splits, their checks and their fingerprint, and the choice of held-out rows."""
 
 import hashlib
 import json
@@ -18,18 +18,17 @@ Split = dict[str, np.ndarray]
 
 
 class DataError(ValueError):
-    """The data are missing, broken, or not what was asked for; the message says which, and what to do.
+    """Missing, broken or unsuitable data; the message says which, and what to do.
 
-    What cannot be printed is escaped: the message may hold names and texts that stand in files, and those may hold
-    commands for a terminal.
+    Unprintable characters of the message are escaped, because names and texts from files may hold terminal commands.
     """
 
-    def __init__(self, message: object):
+    def __init__(self, message: object) -> None:
         super().__init__(legible(str(message)))
 
 
 def legible(text: str) -> str:
-    r"""The text with everything that cannot be printed escaped, line breaks excepted.
+    r"""Escape the unprintable characters of a text, except line breaks.
 
     >>> legible("a\x1b[2J\nb")
     'a\\x1b[2J\nb'
@@ -40,11 +39,11 @@ def legible(text: str) -> str:
 class Dataset(NamedTuple):
     """Images in memory, in two splits.
 
-    Fields:
-      name: what to call it.
-      train: ``{"image": uint8[n h w c], "label": int32[n]}``; no "label" where there are none.
-      heldout: the same names; rows that training never sees.
-      left_out: what was met but not taken, and how often: ``{".heic": 1990}``.
+    Attributes:
+      name: name of the data set.
+      train: training rows, ``{"image": uint8[n h w c], "label": int32[n]}``; without "label" if there are no labels.
+      heldout: held-out rows under the same names, which training never sees.
+      left_out: number of skipped files by their kind: ``{".heic": 1990}``.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Dataset(NamedTuple):
 
 
 def summary(dataset: Dataset) -> str:
-    """One line: ``pics: 475 to train, 25 held out, 2 classes; left out: 1992 files (.heic 1990, hidden 2)``."""
+    """Summary in one line: ``pics: 475 to train, 25 held out, 2 classes; left out: 2 files (.heic 1, hidden 1)``."""
     label = dataset.train.get("label")
     classes = "no labels" if label is None else f"{len(np.unique(label))} classes"
     parts = [f"{len(dataset.train['image'])} to train", f"{len(dataset.heldout['image'])} held out", classes]
@@ -69,7 +68,7 @@ def summary(dataset: Dataset) -> str:
 def fingerprint(dataset: Dataset) -> str:
     """SHA-256 over the names, shapes, dtypes and bytes of both splits, in hexadecimal; 0.1 s for MNIST.
 
-    The name of the data set and the place it was read from do not count: equal arrays have equal fingerprints.
+    The name and the path of the data set do not count: equal arrays have equal fingerprints.
     """
     digest = hashlib.sha256()
     for split in ("train", "heldout"):
@@ -79,11 +78,11 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def place(path: str | os.PathLike[str]) -> pathlib.Path:
-    """The path, with ``~`` for the user's home folder where there is one.
+def expand_path(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Return the path with ``~`` replaced by the user's home folder.
 
     Raises:
-      DataError: it is empty, or no path at all.
+      DataError: the path is empty or invalid.
     """
     if not os.fspath(path) or "\0" in os.fspath(path):
         raise DataError(f"expected a path, got {os.fspath(path)!r}")
@@ -93,11 +92,11 @@ def place(path: str | os.PathLike[str]) -> pathlib.Path:
         raise DataError(f"{path}: {error}") from error
 
 
-def labels(values: np.ndarray) -> Int32[np.ndarray, " n"]:
-    """Whole numbers of any width as int32.
+def to_int32(values: np.ndarray) -> Int32[np.ndarray, " n"]:
+    """Convert labels of any integer type to int32.
 
     Raises:
-      DataError: one of them does not fit.
+      DataError: a label does not fit.
     """
     span = np.iinfo(np.int32)
     outside = values[(values < span.min) | (values > span.max)]
@@ -106,50 +105,51 @@ def labels(values: np.ndarray) -> Int32[np.ndarray, " n"]:
     return values.astype(np.int32)
 
 
-def draws(names: Iterable[bytes]) -> Float64[np.ndarray, " n"]:
-    """A number in [0, 1) for each name, and by the name alone: the first 8 bytes of its SHA-256, over 2⁶⁴."""
+def unit_hashes(names: Iterable[bytes]) -> Float64[np.ndarray, " n"]:
+    """Numbers in [0, 1) that depend only on the names: the first 8 bytes of their SHA-256, over 2⁶⁴."""
     heads = [int.from_bytes(hashlib.sha256(name).digest()[:8], "big") for name in names]
     return np.array(heads, np.float64) / 2.0**64
 
 
 def row_names(num: int) -> list[bytes]:
-    """The names of rows without a name: their numbers in decimal."""
+    """Names of the rows of unnamed data: their numbers in decimal."""
     return [str(i).encode() for i in range(num)]
 
 
 def hold_out(names: list[bytes], fraction: float) -> Bool[np.ndarray, " n"]:
-    """Which of the named rows are held out: those with ``draws(name) < fraction``.
+    """Mask of the held-out rows: those with ``unit_hashes(name) < fraction``.
 
-    A row keeps its side when others come or go, up to one exception: of two or more rows at least one, that of the
-    lowest draw, is held out, and at least one, that of the highest, is not. A single row is for training.
+    A row stays in its split when other rows are added or removed, with one exception: of two or more rows, the row of
+    the lowest hash is always held out, and the row of the highest never. A single row is for training.
 
     Args:
-      names: one name per row, distinct.
-      fraction: expected part of the rows, in (0, 1).
+      names: distinct names of the rows.
+      fraction: expected fraction of held-out rows, in (0, 1).
 
     Raises:
       ValueError: ``fraction`` is outside (0, 1).
     """
     if not 0 < fraction < 1:
         raise ValueError(f"heldout_fraction: expected a number between 0 and 1, got {fraction}")
-    order = draws(names)
+    hashes = unit_hashes(names)
     num = len(names)
-    count = min(max(int((order < fraction).sum()), 1), num - 1)
+    count = min(max(int((hashes < fraction).sum()), 1), num - 1)
     mask = np.zeros(num, bool)
-    mask[np.argsort(order, kind="stable")[:count]] = True
+    mask[np.argsort(hashes, kind="stable")[:count]] = True
     return mask
 
 
-def divide(name: str, rows: Split, heldout: Bool[np.ndarray, " n"]) -> Dataset:
-    """The data set whose held-out rows are marked in ``heldout``."""
+def split_rows(name: str, rows: Split, heldout: Bool[np.ndarray, " n"]) -> Dataset:
+    """Split rows into a data set; the mask ``heldout`` marks the held-out rows."""
     return Dataset(name, {k: v[~heldout] for k, v in rows.items()}, {k: v[heldout] for k, v in rows.items()})
 
 
-def checked(dataset: Dataset) -> Dataset:
-    """The data set itself, when it is one.
+def validated(dataset: Dataset) -> Dataset:
+    """Check a data set, and return it.
 
     Raises:
-      DataError: there is nothing to train on; a split's arrays differ in length; the splits differ in names or shapes.
+      DataError: there are no training rows; the arrays of a split differ in length; or the splits differ in names or
+        shapes.
     """
     name, train, heldout = dataset[:3]
     if train["image"].size == 0:

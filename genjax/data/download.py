@@ -1,4 +1,4 @@
-"""One file from the network: over https only, checked against its SHA-256, whole or not at all."""
+"""Downloads of single files over https, checked against their SHA-256."""
 
 import glob
 import hashlib
@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 from genjax.data import files
 from genjax.data.dataset import DataError
@@ -24,7 +25,7 @@ PATIENCE = 3.0
 ATTEMPTS = 3
 CHUNK = 1 << 20
 MOST = 1 << 28
-"""Bytes: the largest published file has 170 MB."""
+"""Maximum number of bytes; the largest published file has 170 MB."""
 FAILURES = (OSError, http.client.HTTPException)
 
 OpenUrl = Callable[[str, float], io.BufferedIOBase]
@@ -32,19 +33,21 @@ OpenUrl = Callable[[str, float], io.BufferedIOBase]
 
 
 class HttpsRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to https only."""
+    """Handler that follows redirects to https only."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        """The request of the new address, or URLError."""
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """Return the request of the new address; raise URLError if it is not https."""
         _demand_https(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def open_https(url: str, seconds: float) -> io.BufferedIOBase:
-    """The body at an https address; proxies of the environment are used.
+    """Open an https address and return the body; proxies of the environment are used.
 
     Raises:
-      URLError: no connection, no https, or the server refuses.
+      URLError: there is no connection, the address is not https, or the server refuses.
     """
     _demand_https(url)
     return urllib.request.build_opener(HttpsRedirects()).open(url, timeout=seconds)
@@ -56,19 +59,20 @@ def _demand_https(url: str) -> None:
 
 
 def fetch(url: str, path: pathlib.Path, sha256: str, open_url: OpenUrl = open_https) -> None:
-    """Puts the file at an address in its place, once its bytes are known to be right.
+    """Download a file, verify its SHA-256, and move it to its path.
 
-    It is written beside ``path`` under a temporary name, flushed to the disk and renamed: a killed program leaves no
-    partial ``path``. Broken connections and wrong bytes are tried three times, refusals (404, ...) once.
+    The file is written beside ``path`` under a temporary name, flushed to the disk and renamed, so that a killed
+    program leaves no partial ``path``. Broken connections and wrong bytes are tried three times, refusals (404, ...)
+    once.
 
     Args:
-      url: its address.
-      path: where to; the folder is made.
-      sha256: of its content, hexadecimal.
-      open_url: how to open an address.
+      url: address of the file.
+      path: target path; its folder is created.
+      sha256: expected SHA-256 of the content, hexadecimal.
+      open_url: function that opens an address.
 
     Raises:
-      DataError: it cannot be had; says why.
+      DataError: the download failed; the message gives the reason.
     """
     reason = ""
     for _ in range(ATTEMPTS):
@@ -85,7 +89,7 @@ def fetch(url: str, path: pathlib.Path, sha256: str, open_url: OpenUrl = open_ht
 
 
 def _attempt(url: str, path: pathlib.Path, sha256: str, open_url: OpenUrl) -> str:
-    """What is wrong with the bytes that came, or nothing once they are in place."""
+    """Download once; return the error message of wrong bytes, or an empty string on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _clean(path)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
@@ -102,7 +106,7 @@ def _attempt(url: str, path: pathlib.Path, sha256: str, open_url: OpenUrl) -> st
 
 
 def _claim(file: io.BufferedIOBase) -> bool:
-    """Mark a file as being written, for as long as it is open; false where another process has."""
+    """Lock a file for as long as it is open; False if another process holds the lock."""
     if fcntl is None:
         return False
     try:
@@ -113,18 +117,18 @@ def _claim(file: io.BufferedIOBase) -> bool:
 
 
 def _clean(path: pathlib.Path) -> None:
-    """Remove what killed programs have left of this download."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+    """Remove partial files that killed programs have left of this download."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         try:
-            with files.open_regular(left) as file:
+            with files.open_regular(part) as file:
                 if _claim(file):
-                    left.unlink(missing_ok=True)
+                    part.unlink(missing_ok=True)
         except (OSError, DataError):
-            continue  # another's
+            continue  # in use by another process
 
 
 def _copy(body: io.BufferedIOBase, file: io.BufferedIOBase) -> str:
-    """Copies to the disk, and returns the SHA-256."""
+    """Copy to the disk, and return the SHA-256."""
     digest, length = hashlib.sha256(), 0
     while chunk := body.read(CHUNK):
         digest.update(chunk)
@@ -138,11 +142,11 @@ def _copy(body: io.BufferedIOBase, file: io.BufferedIOBase) -> str:
 
 
 def unreachable(url: str, open_url: OpenUrl = open_https) -> str:
-    """Why an address cannot be opened within three seconds, name resolution included; empty if it can."""
+    """Reason that an address cannot be opened within three seconds, name resolution included; empty if it can be."""
     answers: list[str] = []
-    asking = threading.Thread(target=lambda: answers.append(_refusal(url, open_url)), daemon=True)
-    asking.start()
-    asking.join(PATIENCE)
+    thread = threading.Thread(target=lambda: answers.append(_refusal(url, open_url)), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
     return answers[0] if answers else f"{url}: no answer within {PATIENCE:.0f} s"
 
 

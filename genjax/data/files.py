@@ -1,4 +1,4 @@
-"""Files that somebody else has written: only regular ones are opened, and no more is read than is allowed."""
+"""Safe reading of foreign files: regular files only, with limits on size and decompression."""
 
 import io
 import json
@@ -11,8 +11,8 @@ from genjax.data.dataset import DataError
 
 PLAIN = 1 << 26
 RATIO = 300
-"""More than 300 bytes for each that is stored, once there are more than 64 MB, is taken for a decompression bomb:
-deflate reaches 1032 on zeros, images that people train on stay below 100."""
+"""Maximum ratio of unpacked to stored bytes, above 64 MB. A higher ratio is taken for a decompression bomb: deflate
+reaches 1032 on zeros, and real images stay below 100."""
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -24,10 +24,10 @@ _KINDS = (
 
 
 def open_regular(path: pathlib.Path) -> io.BufferedReader:
-    """The file, open for reading.
+    """Open a regular file for reading.
 
     Raises:
-      DataError: there is none, or no file stands there: a folder, a device, or a pipe, which would be waited for.
+      DataError: the file is missing, or is a folder, a device, or a pipe, which would block.
     """
     try:
         _demand_regular(path, os.stat(path).st_mode)
@@ -38,7 +38,7 @@ def open_regular(path: pathlib.Path) -> io.BufferedReader:
             raise
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        _demand_regular(path, os.fstat(file.fileno()).st_mode)  # another may stand there by now
+        _demand_regular(path, os.fstat(file.fileno()).st_mode)  # the path may have changed since
     except DataError:
         file.close()
         raise
@@ -46,7 +46,7 @@ def open_regular(path: pathlib.Path) -> io.BufferedReader:
 
 
 def is_regular(path: pathlib.Path) -> bool:
-    """Whether a file that can be read stands there."""
+    """True if the path is a regular file."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):
@@ -54,15 +54,15 @@ def is_regular(path: pathlib.Path) -> bool:
 
 
 def length(file: io.BufferedReader) -> int:
-    """Of an open file, in bytes."""
+    """Length of an open file in bytes."""
     return os.fstat(file.fileno()).st_size
 
 
 def read(path: pathlib.Path, most: int) -> bytes:
-    """The whole content.
+    """Read the whole content.
 
     Raises:
-      DataError: as ``open_regular``; or there are more than ``most`` bytes.
+      DataError: the file is not regular, or has more than ``most`` bytes.
     """
     try:
         with open_regular(path) as file:
@@ -75,10 +75,10 @@ def read(path: pathlib.Path, most: int) -> bytes:
 
 
 def read_json(path: pathlib.Path, most: int = 1 << 24) -> Any:
-    """What stands in a file of JSON, with a byte-order mark or without.
+    """Parse a JSON file, with or without a byte-order mark.
 
     Raises:
-      DataError: as ``read``; or it is no JSON.
+      DataError: the file is not regular, too long, or not JSON.
     """
     try:
         return json.loads(read(path, most).decode("utf-8-sig"))
@@ -89,29 +89,29 @@ def read_json(path: pathlib.Path, most: int = 1 << 24) -> Any:
 
 
 def most_plausible(stored: int) -> int:
-    """The bytes that so many stored ones may unpack to."""
+    """Maximum number of bytes that this number of stored bytes may unpack to."""
     return max(PLAIN, RATIO * stored)
 
 
 def demand_plausible(claimed: int, stored: int) -> None:
-    """Refuse to unpack what would grow as only a decompression bomb does.
+    """Refuse to unpack a likely decompression bomb.
 
     Raises:
-      DataError: more than RATIO times what is stored.
+      DataError: the content claims more than ``most_plausible(stored)`` bytes.
     """
     if claimed > most_plausible(stored):
         raise DataError(f"{stored} bytes claim to hold {claimed}: a decompression bomb?")
 
 
 def demand_memory(nbytes: int) -> None:
-    """Refuse to hold in memory what the machine has not.
+    """Refuse to allocate more than the memory of the machine.
 
     Raises:
-      DataError: says how much there is.
+      DataError: the message says how much memory there is.
     """
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # nobody says
+    except (AttributeError, OSError, ValueError):  # unknown on this system
         return
     if nbytes > total:
         raise DataError(f"{nbytes:,} bytes of images are more than the {total:,} of this machine's memory; take fewer")

@@ -1,4 +1,4 @@
-"""Any data set of images at another size, in grey or in colour."""
+"""Resizing of the images of a data set, and conversion between grey and colour."""
 
 import numpy as np
 
@@ -7,18 +7,18 @@ from genjax.data.dataset import Dataset
 
 
 def fit(whole: Dataset, size: int | None = None, channels: int | None = None) -> Dataset:
-    """The same rows with their images brought to a size and to so many channels, as ``folder`` brings pictures.
+    """Resize the images of a data set and convert their channels, as ``folder`` does with pictures.
 
-    The central square is resampled by Pillow's Lanczos filter (``images.fit``); colours become luma,
-    0.299 R + 0.587 G + 0.114 B, rounded, and grey is repeated. Labels stay.
+    The central square is resampled by Pillow's Lanczos filter (``images.fit``). Colours become luma,
+    0.299 R + 0.587 G + 0.114 B, rounded; grey is repeated in three channels. Labels stay.
 
     Args:
-      whole: images uint8[n h w c] of levels 0 to 255; not of points or codes, whose numbers are no light.
-      size: height and width; None leaves them as they are.
-      channels: 1 for grey, 3 for colour; None leaves them as they are.
+      whole: data set of images uint8[n h w c], levels 0 to 255; not of points or codes, which are not intensities.
+      size: height and width; None keeps the size.
+      channels: 1 for grey, 3 for colour; None keeps the channels.
 
     Raises:
-      DataError: they would not fit into memory.
+      DataError: the images would not fit into memory.
       ValueError: ``size`` or ``channels`` is out of range, or the images are not of bytes.
     """
     if (size is not None and size < 1) or channels not in (None, 1, 3):
@@ -34,11 +34,11 @@ def fit(whole: Dataset, size: int | None = None, channels: int | None = None) ->
     rows = len(whole.train["image"]) + len(whole.heldout["image"])
     files.demand_memory(rows * (size or shape[0]) * (size or shape[1]) * (channels or shape[2]))
 
-    def brought(image: np.ndarray) -> np.ndarray:
+    def converted(image: np.ndarray) -> np.ndarray:
         if not len(image):
             side = (size, size) if size else shape[:2]
             return np.zeros((0, *side, channels or shape[2]), np.uint8)
         return images.fit_arrays(image, size, channels)
 
-    train, heldout = (split | {"image": brought(split["image"])} for split in (whole.train, whole.heldout))
+    train, heldout = (split | {"image": converted(split["image"])} for split in (whole.train, whole.heldout))
     return whole._replace(train=train, heldout=heldout)

@@ -1,4 +1,4 @@
-"""The IDX format of MNIST (LeCun, Cortes & Burges): two zero bytes, type, number of axes; big-endian lengths; data."""
+"""Reader of MNIST's IDX format (LeCun, Cortes & Burges): two zero bytes, type, number of axes, lengths, data."""
 
 import gzip
 import io
@@ -17,12 +17,12 @@ CHUNK = 1 << 20
 
 
 def read(path: pathlib.Path) -> UInt8[np.ndarray, "..."]:
-    """The array in a file of bytes, gzipped if its name ends in ``.gz``.
+    """Read the array of bytes in a file, gzipped if its name ends in ``.gz``.
 
-    What the header claims is never allocated: reading stops at the claimed length or at the end of the file.
+    Memory is allocated for bytes that have been read, not for the length that the header claims.
 
     Raises:
-      DataError: the file is truncated, damaged, longer than its header says, or no IDX file of unsigned bytes.
+      DataError: the file is truncated, damaged, longer than its header says, or not an IDX file of unsigned bytes.
     """
     try:
         with files.open_regular(path) as file:

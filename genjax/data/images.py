@@ -1,7 +1,7 @@
-"""One picture file to one array: every mode Pillow reads, by stated rules, and nothing silently wrong.
+"""Reader of picture files as arrays: the rules for every mode that Pillow reads.
 
 ==================  =====================================================================================
-in the file         becomes
+in the file         result
 ==================  =====================================================================================
 1, L, P, RGB        its colours; palettes are looked up
 CMYK, YCbCr, ...    RGB by Pillow
@@ -24,15 +24,15 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError, features
 
-from genjax.data import files, pngs, sixteen
+from genjax.data import bit_depth, files, pngs
 from genjax.data.dataset import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "DIB", "DDS", "ICO", "QOI")
-"""Formats of pictures that are told by their first bytes, run no program, and notice when they are cut short."""
+"""Formats that are recognised by their first bytes, run no program, and detect truncation."""
 BY_NAME = ("TGA", "PCX")
-"""Formats that first bytes do not tell: read only from files that are named so."""
+"""Formats without a signature: read only from files with their suffixes."""
 MAX_PIXELS = 89_478_485
-"""More pixels than this, a quarter of a gigabyte in RGB, are taken for a decompression bomb."""
+"""Maximum number of pixels, a quarter of a gigabyte in RGB; more are taken for a decompression bomb."""
 _CODECS = {"AVIF": "avif", "WEBP": "webp", "JPEG": "jpg", "JPEG2000": "jpg_2000"}
 _TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,15 +46,15 @@ _TURNED = {
 
 Colour = tuple[int, int, int]
 Allowance = Callable[[int], contextlib.AbstractContextManager[Any]]
-"""``allowance(pixels)``: a context that is entered once so many pixels may be held in memory."""
+"""``allowance(pixels)``: a context that is entered as soon as this number of pixels may be held in memory."""
 
 
 class Picture(NamedTuple):
     """A picture as an array.
 
-    Fields:
+    Attributes:
       pixels: uint8[size size channels].
-      dark: whether it had 16 bits per channel and used less than an eighth of their range.
+      dark: True if the file has 16 bits per channel and uses less than an eighth of their range.
     """
 
     pixels: np.ndarray
@@ -68,25 +68,25 @@ def _formats() -> dict[str, str]:
 
 _FORMAT = _formats()
 SUFFIXES = tuple(_FORMAT)
-"""What the names of pictures that this Pillow can read end in, in small letters."""
+"""Suffixes of the pictures that this Pillow can read, in lower case."""
 
 
 def read(path: pathlib.Path, size: int, channels: int, background: Colour) -> UInt8[np.ndarray, "h w c"]:
-    """The picture in a file, brought to ``size`` × ``size`` by ``fit``.
+    """Read the picture in a file, resampled to ``size`` × ``size`` by ``fit``.
 
     Args:
-      path: a file of one of FORMATS, whatever its name, or of one of BY_NAME that is named so.
+      path: path of a file in one of FORMATS, whatever its name, or in one of BY_NAME with the suffix of the format.
       size: height and width of the result.
       channels: 3, or 1 for luma, 0.299 R + 0.587 G + 0.114 B.
-      background: what shows through transparent pixels, RGB in 0 to 255.
+      background: colour behind transparent pixels, RGB in 0 to 255.
 
     Raises:
-      DataError: the file is no such picture, truncated, damaged, no regular file, or has more than MAX_PIXELS.
+      DataError: the file is not regular, not a picture, truncated or damaged, or has more than MAX_PIXELS.
     """
-    found = picture(path, size, channels, background)
-    if found.dark:
+    result = picture(path, size, channels, background)
+    if result.dark:
         warnings.warn(f"{str(path)!r}: {DARK_REMARK}", stacklevel=2)
-    return found.pixels
+    return result.pixels
 
 
 DARK_REMARK = (
@@ -98,10 +98,10 @@ DARK_REMARK = (
 def picture(
     path: pathlib.Path, size: int, channels: int, background: Colour, allowance: Allowance = contextlib.nullcontext
 ) -> Picture:
-    """``read``, with remarks; the pixels are held in memory only as far as ``allowance`` lets."""
+    """Read a picture as ``read`` does, and report darkness; ``allowance`` limits the pixels in memory."""
     try:
         with _opened(path) as image, allowance(image.width * image.height):
-            whole, dark = sixteen.reduced(image, lambda: _opened(path, swapped=True))
+            whole, dark = bit_depth.to_eight_bits(image, lambda: _opened(path, swapped=True))
             whole = _opaque(whole, background)
             if (side := image.getexif().get(0x0112)) in _TURNED:
                 whole = whole.transpose(_TURNED[side])
@@ -116,7 +116,7 @@ def picture(
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:
-    """The central square, resampled to ``size`` by Pillow's Lanczos filter, which averages where it shrinks.
+    """Resample the central square to ``size`` by Pillow's Lanczos filter, which averages when it shrinks.
 
     Equal to resizing the shorter side to ``size`` and cropping the centre. A square of this size comes back unchanged.
     """
@@ -131,7 +131,7 @@ def fit(image: Image.Image, size: int) -> Image.Image:
 def fit_array(
     image: UInt8[np.ndarray, "h w c"], size: int | None, channels: int | None = None
 ) -> UInt8[np.ndarray, "h2 w2 c2"]:
-    """``fit`` for an array of 1, 3 or 4 channels, and then its colours brought to so many channels; None is as is."""
+    """Apply ``fit`` to an array of 1, 3 or 4 channels, then convert its channels; None keeps size or channels."""
     whole = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
     fitted = fit(whole, size) if size else whole
     if channels:
@@ -142,15 +142,15 @@ def fit_array(
 def fit_arrays(
     images: Iterable[np.ndarray], size: int | None, channels: int | None = None
 ) -> UInt8[np.ndarray, "n h2 w2 c2"]:
-    """``fit_array`` for each."""
+    """Apply ``fit_array`` to each image."""
     return np.stack([fit_array(image, size, channels) for image in images])
 
 
 def demand_pixels(image: Image.Image) -> None:
-    """Refuse a picture that is opened and not yet decoded, and has more than MAX_PIXELS.
+    """Refuse an opened picture of more than MAX_PIXELS, before it is decoded.
 
     Raises:
-      DataError: says how many.
+      DataError: the message says how many pixels it has.
     """
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{image.width}×{image.height} pixels, more than {MAX_PIXELS}: a decompression bomb?")
@@ -158,30 +158,30 @@ def demand_pixels(image: Image.Image) -> None:
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path, swapped: bool = False) -> Iterator[Image.Image]:
-    """The picture, not yet decoded; ``swapped`` as ``sixteen`` wants it to see the low bytes."""
+    """Open a picture without decoding it; ``swapped`` exchanges the bytes of 16-bit levels for ``bit_depth``."""
     with files.open_regular(path) as file:
         stream: Any = file
         formats, grey_alpha, depth = (*FORMATS, *_named(path)), False, 8
         if file.read(len(pngs.SIGNATURE)) == pngs.SIGNATURE:
             file.seek(0)
-            png = pngs.essence(file, MAX_PIXELS)
+            png = pngs.strip(file, MAX_PIXELS)
             grey_alpha, depth = swapped and (png.depth, png.colour) == (16, 4), png.depth
             stream, formats = io.BytesIO(pngs.as_rgba(png) if grey_alpha else png.content), ("PNG",)
         stream.seek(0)
         with Image.open(stream, formats=formats) as image:
             demand_pixels(image)
             if image.format == "JPEG2000":
-                sixteen.demand_shallow(image, file)
+                bit_depth.demand_shallow(image, file)
             if image.mode == "L" and depth < 8 and isinstance(image.info.get("transparency"), int):
-                image.info["transparency"] *= 255 // (2**depth - 1)  # as its levels are
+                image.info["transparency"] *= 255 // (2**depth - 1)  # scaled like the levels
             if swapped and not grey_alpha:
-                sixteen.swap(image)
+                bit_depth.swap_bytes(image)
             yield image
 
 
 def _named(path: pathlib.Path) -> tuple[str, ...]:
-    found = _FORMAT.get(path.suffix.lower())
-    return (found,) if found in BY_NAME else ()
+    name = _FORMAT.get(path.suffix.lower())
+    return (name,) if name in BY_NAME else ()
 
 
 def _converted(image: Image.Image, channels: int) -> Image.Image:
@@ -195,5 +195,5 @@ def _opaque(image: Image.Image, background: Colour) -> Image.Image:
         return Image.alpha_composite(canvas, part.convert("RGBA")).convert("RGB")
 
     if image.has_transparency_data:
-        return sixteen.banded((image,), "RGB", composite)
+        return bit_depth.map_bands((image,), "RGB", composite)
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")

@@ -1,4 +1,4 @@
-"""MNIST, static binarised MNIST, Fashion-MNIST and CIFAR-10 from their published files, told by name and SHA-256."""
+"""MNIST, static binarised MNIST, Fashion-MNIST and CIFAR-10 from their published files, known by name and SHA-256."""
 
 import hashlib
 import pathlib
@@ -19,13 +19,18 @@ MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 FASHION_MNIST_URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/"
 BINARIZED_MNIST_URL = "https://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
-
-
 MOST_LABELS = 1 << 24
 
 
 class Original(NamedTuple):
-    """A published data set: where its files are, the SHA-256 of each, how a folder of them is read, remarks."""
+    """Published data set.
+
+    Attributes:
+      url: address of the folder of its files.
+      sha256: SHA-256 of each file.
+      load: function that reads a folder of these files.
+      note: remarks for the user who downloads them by hand.
+    """
 
     url: str
     sha256: dict[str, str]
@@ -34,24 +39,24 @@ class Original(NamedTuple):
 
 
 def load(name: str, root: pathlib.Path) -> Dataset | None:
-    """The data set from ``root/name/`` or ``root/`` itself; None where neither holds its files.
+    """Load a data set from ``root/name/`` or ``root/``; None if neither folder holds its files.
 
     Raises:
-      DataError: a file is damaged, or the folder holds another of these sets.
+      DataError: a file is damaged, or the folder holds another data set.
     """
     for folder in (root / name, root):
-        found = SETS[name].load(folder)
-        if found:
+        loaded = SETS[name].load(folder)
+        if loaded:
             _demand_own_labels(name, folder)
-            return dataset.checked(found._replace(name=name))
+            return dataset.validated(loaded._replace(name=name))
     return None
 
 
 def obtain(name: str, root: pathlib.Path, open_url: download.OpenUrl = download.open_https) -> None:
-    """Downloads the files that ``root/name/`` lacks, each verified.
+    """Download and verify the files that ``root/name/`` lacks.
 
     Raises:
-      DataError: at once when the server cannot be reached; says which files to put where.
+      DataError: the download failed, at once if the server is unreachable; the message says which files to put where.
     """
     original, folder = SETS[name], root / name
     missing = [file for file in original.sha256 if not files.is_regular(folder / file)]
@@ -67,7 +72,7 @@ def obtain(name: str, root: pathlib.Path, open_url: download.OpenUrl = download.
 
 
 def recipe(name: str, folder: pathlib.Path, files: list[str]) -> str:
-    """What to put where by hand, as commands for a machine with a network."""
+    """Commands that download the files by hand."""
     original = SETS[name]
     lines = [
         f"  curl --create-dirs -fL -o {shlex.quote(str(folder / file))} {original.url}{file}\n"
@@ -80,7 +85,7 @@ def recipe(name: str, folder: pathlib.Path, files: list[str]) -> str:
 
 
 def _idx_pairs(folder: pathlib.Path) -> Dataset | None:
-    """MNIST and sets of its form, gzipped or not."""
+    """Load MNIST, or a data set of the same form, gzipped or not."""
     plain = [folder / file.removesuffix(".gz") for file in IDX_FILES]
     paths = [path if files.is_regular(path) else path.with_name(f"{path.name}.gz") for path in plain]
     if not all(files.is_regular(path) for path in paths):
@@ -94,17 +99,17 @@ def _pair(image_path: pathlib.Path, label_path: pathlib.Path) -> dataset.Split:
         raise DataError(
             f"{image_path} has shape {image.shape}, {label_path.name} {label.shape}; expected [n h w], and n labels"
         )
-    return {"image": image[..., None], "label": dataset.labels(label)}
+    return {"image": image[..., None], "label": dataset.to_int32(label)}
 
 
 def _demand_own_labels(name: str, folder: pathlib.Path) -> None:
-    """MNIST and Fashion-MNIST have files of the same names and shapes: by the labels' checksum they are told apart."""
+    """Refuse another data set: MNIST and Fashion-MNIST have equal file names and shapes, but different checksums."""
     path = folder / IDX_FILES[-1]
     if not files.is_regular(path):
         return
-    found = hashlib.sha256(files.read(path, MOST_LABELS)).hexdigest()
+    checksum = hashlib.sha256(files.read(path, MOST_LABELS)).hexdigest()
     for other, original in SETS.items():
-        if other != name and original.sha256.get(path.name) == found:
+        if other != name and original.sha256.get(path.name) == checksum:
             raise DataError(f"{folder} holds {other}, not {name}; put the files of {name} into a folder named {name}")
 
 

@@ -1,6 +1,6 @@
-"""A PNG without what its pixels do not need (W3C, Portable Network Graphics, 3rd ed., §5 and §11).
+"""PNG files reduced to the chunks of their pixels (W3C, Portable Network Graphics, 3rd ed., §5 and §11).
 
-Image generators write megabytes of text beside the pixels, and Pillow refuses more than its limits, which are globals.
+Image generators write megabytes of text beside the pixels, which Pillow refuses beyond its global limits.
 """
 
 import io
@@ -13,18 +13,18 @@ from genjax.data.dataset import DataError
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf")
 ORIENTED = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
-"""Keywords of texts that may say which side is up."""
+"""Keywords of texts that may give the orientation."""
 MOST_TEXT = 1 << 17
 CHUNK = 1 << 20
 
 
-class Essence(NamedTuple):
-    """What is left of a PNG.
+class Stripped(NamedTuple):
+    """PNG without its other chunks.
 
-    Fields:
-      content: a PNG of the same pixels.
+    Attributes:
+      content: PNG file of the same pixels.
       depth: bits per channel.
-      colour: type of the colours: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGBA.
+      colour: colour type: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGBA.
     """
 
     content: bytes
@@ -32,11 +32,11 @@ class Essence(NamedTuple):
     colour: int
 
 
-def essence(file: io.BufferedReader, most_pixels: int) -> Essence:
-    """The chunks that the pixels need, and short texts that may tell the orientation; all checksums are verified.
+def strip(file: io.BufferedReader, most_pixels: int) -> Stripped:
+    """Keep the chunks of the pixels, and short texts that may give the orientation; verify all checksums.
 
     Raises:
-      DataError: it ends early, a checksum is wrong, or it has more than ``most_pixels``, before they are read.
+      DataError: the file ends early, a checksum is wrong, or the header says more than ``most_pixels``.
     """
     out, depth, colour = bytearray(_exactly(file, len(SIGNATURE))), 0, 0
     name = b""
@@ -52,13 +52,13 @@ def essence(file: io.BufferedReader, most_pixels: int) -> Essence:
                 raise DataError(f"{width}×{height} pixels, more than {most_pixels}: a decompression bomb?")
         if body.kept or name in KEPT:
             out += head + body.kept + check
-    return Essence(bytes(out), depth, colour)
+    return Stripped(bytes(out), depth, colour)
 
 
-def as_rgba(png: Essence) -> bytes:
-    """Grey with alpha of 16 bits each as RGBA of 8: high and low byte of the one, high and low byte of the other.
+def as_rgba(png: Stripped) -> bytes:
+    """Relabel grey with alpha of 16 bits as RGBA of 8 bits: R and G are the bytes of grey, B and A those of alpha.
 
-    Both have four bytes per pixel, which is all that the filters of a PNG look at.
+    Both have four bytes per pixel, and the filters of a PNG depend on that number only.
     """
     start = png.content.index(b"IHDR")
     body = bytearray(png.content[start : start + 17])
@@ -72,7 +72,7 @@ class _Body(NamedTuple):
 
 
 def _body(file: io.BufferedReader, name: bytes, length: int) -> _Body:
-    """Read a chunk; what is not needed is passed over in small parts."""
+    """Read a chunk; skip the content of other chunks in small parts."""
     kept, checksum = bytearray(), zlib.crc32(name)
     left, needed = length, name in KEPT or (name in (b"tEXt", b"zTXt", b"iTXt") and length <= MOST_TEXT)
     while left:

@@ -1,8 +1,9 @@
-"""Data sets that tensorflow-datasets has prepared, read without it and without TensorFlow; preparing them needs both.
+"""Reader of the data sets that tensorflow-datasets has prepared, in the ``array_record`` format.
 
-Only the ``array_record`` format can be read so. The order of the records is tensorflow-datasets' own, whose reader
-imports the classes that a folder's ``features.json`` names. Ours imports nothing: of that file it takes names, shapes
-and types, and what is no class of tensorflow-datasets' own is refused. Nothing that is read decides what is run.
+Reading needs neither tensorflow-datasets nor TensorFlow; preparing needs both. The rows have the order of
+tensorflow-datasets. Its own reader imports the classes that ``features.json`` names. This reader imports nothing: it
+takes names, shapes and types from that file, and refuses classes from other packages, so that no file decides which
+code runs.
 """
 
 import difflib
@@ -23,7 +24,7 @@ HELDOUT_FRACTION = 0.05
 CHUNK = 500
 NAME = re.compile(r"[A-Za-z0-9_]+(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)*")
 OWN_FEATURES = "tensorflow_datasets.core.features"
-"""Where tensorflow-datasets' own classes of features live."""
+"""Module of tensorflow-datasets' own feature classes."""
 _CLASS = re.compile(re.escape(OWN_FEATURES) + r"(\.\w+){1,2}", re.ASCII)
 _IMAGE, _LABEL = "image_feature.Image", ("class_label_feature.ClassLabel", "tensor_feature.Tensor", "scalar.Scalar")
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -31,7 +32,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class _Features(NamedTuple):
-    """The names of the images and of the labels, the latter empty where there are none; the channels of the images."""
+    """Names of the features of images and labels (empty without labels), and number of channels."""
 
     image: str
     label: str
@@ -39,11 +40,11 @@ class _Features(NamedTuple):
 
 
 def load(name: str, root: pathlib.Path, size: int | None, heldout_split: str | None) -> Dataset | None:
-    """The newest version of the data set that is prepared in ``root/name/``; None where there is none.
+    """Load the newest version of a data set in ``root/name/``; None if there is none.
 
     Raises:
-      DataError: it is in another format, names a class that is not tensorflow-datasets' own, or holds no images, splits
-        or sizes that would do.
+      DataError: the data set is in another format, names a class of another package, or has no suitable images, splits
+        or sizes.
     """
     try:
         versions = [path.parent for path in (root / name).glob("*/dataset_info.json") if _version(path.parent)]
@@ -53,7 +54,7 @@ def load(name: str, root: pathlib.Path, size: int | None, heldout_split: str | N
         return None
     newest = max(versions, key=_version)
     try:
-        return dataset.checked(_open(name, newest, size, heldout_split))
+        return dataset.validated(_open(name, newest, size, heldout_split))
     except DataError:
         raise
     except Exception as error:  # damaged records raise anything
@@ -61,10 +62,10 @@ def load(name: str, root: pathlib.Path, size: int | None, heldout_split: str | N
 
 
 def demand_name(name: str) -> None:
-    """Refuse what is no name of the catalogue: paths, other people's collections, modules and classes.
+    """Refuse names that cannot be in the catalogue: paths, community collections, modules and classes.
 
     Raises:
-      DataError: says what a name is.
+      DataError: the message describes a valid name.
     """
     if not NAME.fullmatch(name):
         raise DataError(
@@ -84,21 +85,21 @@ def _open(name: str, folder: pathlib.Path, size: int | None, heldout_split: str 
         )
     shards = {str(split.get("name")): split for split in map(_split, info.get("splits", []))}
     heldout = heldout_split or next((split for split in ("test", "validation") if split in shards), None)
-    for wanted in {"train", heldout} - {None}:
-        if wanted not in shards:
-            raise DataError(f"{name} has no split {wanted!r}; it has {', '.join(map(repr, shards)) or 'none'}")
+    for split in {"train", heldout} - {None}:
+        if split not in shards:
+            raise DataError(f"{name} has no split {split!r}; it has {', '.join(map(repr, shards)) or 'none'}")
     train = _read(name, _paths(folder, info, shards["train"]), features, size)
     if heldout:
         return Dataset(name, train, _read(name, _paths(folder, info, shards[heldout]), features, size))
     mask = dataset.hold_out(dataset.row_names(len(train["image"])), HELDOUT_FRACTION)
-    return dataset.divide(name, train, mask)
+    return dataset.split_rows(name, train, mask)
 
 
 def prepare(name: str, root: pathlib.Path) -> None:
-    """Has tensorflow-datasets download the data set and prepare it in ``root/name/``.
+    """Let tensorflow-datasets download a data set and prepare it in ``root/name/``.
 
     Raises:
-      DataError: there is no TensorFlow, no such data set or no network, or tensorflow-datasets fails.
+      DataError: TensorFlow, the data set or the network is missing, or tensorflow-datasets fails.
     """
     import tensorflow_datasets
 
@@ -110,10 +111,10 @@ def prepare(name: str, root: pathlib.Path) -> None:
         )
     import tensorflow
 
-    tensorflow.config.set_visible_devices([], "GPU")  # or TensorFlow takes the memory of every GPU
+    tensorflow.config.set_visible_devices([], "GPU")  # otherwise TensorFlow takes the memory of every GPU
     try:
         plain, options = tensorflow_datasets.core.naming.parse_builder_name_kwargs(name)
-        cls = tensorflow_datasets.builder_cls(str(plain))  # `builder` might build from what lies in the folder instead
+        cls = tensorflow_datasets.builder_cls(str(plain))  # `builder` might read the files in the folder instead
         builder = cls(data_dir=root, file_format="array_record", **options)
         _demand_network(builder)
         builder.download_and_prepare()
@@ -129,7 +130,7 @@ def _demand_known(name: str, known: list[str]) -> None:
 
 
 def _demand_network(builder: Any) -> None:
-    """Fails in seconds; offline, tensorflow-datasets tries for minutes."""
+    """Fail within seconds if offline, where tensorflow-datasets would try for minutes."""
     first = next((url for url in builder.url_infos or () if url.startswith("https://")), None)
     if first and (reason := download.unreachable(first)):
         raise DataError(reason)
@@ -141,15 +142,15 @@ def _version(path: pathlib.Path) -> tuple[int, ...]:
 
 
 def _features(name: str, path: pathlib.Path) -> _Features:
-    """What the images and labels are called, by ``features.json``; nothing that it names is imported."""
+    """Read the names of images and labels in ``features.json``; no class of the file is imported."""
     described = _mapping(files.read_json(path), "features.json")
-    for found in _classes(described):
-        if not (isinstance(found, str) and _CLASS.fullmatch(found)):
+    for cls in _classes(described):
+        if not (isinstance(cls, str) and _CLASS.fullmatch(cls)):
             raise DataError(
-                f"{path} names the class {found!r}, which is none of {OWN_FEATURES}; no code that a file names is run"
+                f"{path} names the class {cls!r}, which is none of {OWN_FEATURES}; no code that a file names is run"
             )
     features = _mapping(_mapping(described.get("featuresDict", {}), "featuresDict").get("features", {}), "features")
-    kinds = {key: str(_mapping(one, key).get("pythonClassName", "")) for key, one in features.items()}
+    kinds = {key: str(_mapping(node, key).get("pythonClassName", "")) for key, node in features.items()}
     named = [key for key, kind in kinds.items() if kind.endswith(_IMAGE)]
     chosen = ["image"] if "image" in named else named
     about = _mapping(features[chosen[0]].get("image", {}), "image") if len(chosen) == 1 else {}
@@ -164,17 +165,17 @@ def _features(name: str, path: pathlib.Path) -> _Features:
 
 
 def _classes(described: Any) -> Iterator[Any]:
-    """Everything in the description that names a class, however deep, in this form of the file or an older one."""
-    waiting = [described]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            yield from (one[key] for key in ("pythonClassName", "python_class_name") if key in one)
-            if "content" in one and "type" in one:  # before 2022
-                yield one["type"]
-            waiting += one.values()
-        elif isinstance(one, list):
-            waiting += one
+    """Yield every class name in the description, at any depth, in the present form of the file and in older ones."""
+    stack = [described]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            yield from (node[key] for key in ("pythonClassName", "python_class_name") if key in node)
+            if "content" in node and "type" in node:  # before 2022
+                yield node["type"]
+            stack += node.values()
+        elif isinstance(node, list):
+            stack += node
 
 
 def _is_class(feature: Any, kind: str) -> bool:
@@ -195,37 +196,37 @@ def _split(value: Any) -> dict[str, Any]:
 
 
 def _paths(folder: pathlib.Path, info: dict[str, Any], split: dict[str, Any]) -> list[tuple[pathlib.Path, int]]:
-    """The files of a split, inside the folder, and how many records each holds."""
+    """Paths of the files of a split inside the folder, with the number of records of each."""
     lengths = [int(count) for count in split.get("shardLengths", [])]
     template = split.get("filepathTemplate") or _TEMPLATE
     words = {"DATASET": info.get("name"), "SPLIT": split.get("name"), "FILEFORMAT": "array_record"}
-    found = []
+    paths = []
     for i, count in enumerate(lengths):
         name = str(template)
         for word, value in {**words, "SHARD_X_OF_Y": f"{i:05d}-of-{len(lengths):05d}"}.items():
             name = name.replace(f"{{{word}}}", str(value))
         if not re.fullmatch(r"[\w+-][\w.+-]*", name):
             raise DataError(f"{folder}: expected plain names of files, got {name!r}")
-        found.append((folder / name, count))
-    return found
+        paths.append((folder / name, count))
+    return paths
 
 
 def _read(name: str, shards: list[tuple[pathlib.Path, int]], features: _Features, size: int | None) -> Split:
     labels: list[int] = []
-    found: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
     stored = sum(path.stat().st_size for path, _ in shards if files.is_regular(path))
     for record in _records(shards):
         values = examples.parse(record)
         image = _decode(values[features.image][0], features.channels)
-        found.append(images.fit_array(image, size) if size else image)
-        if found[-1].shape != found[0].shape:
+        rows.append(images.fit_array(image, size) if size else image)
+        if rows[-1].shape != rows[0].shape:
             raise DataError(f"{name}: its images differ in shape; pass size, the height and width to bring them to")
-        files.demand_plausible(len(found) * found[0].nbytes, stored)
+        files.demand_plausible(len(rows) * rows[0].nbytes, stored)
         if features.label:
             labels.append(int(values[features.label][0]))
-    if not found:
+    if not rows:
         raise DataError(f"{name}: a split is empty")
-    return {"image": np.stack(found)} | ({"label": dataset.labels(np.array(labels))} if features.label else {})
+    return {"image": np.stack(rows)} | ({"label": dataset.to_int32(np.array(labels))} if features.label else {})
 
 
 def _records(shards: list[tuple[pathlib.Path, int]]) -> Iterator[bytes]:
@@ -247,7 +248,7 @@ def _records(shards: list[tuple[pathlib.Path, int]]) -> Iterator[bytes]:
 
 
 def _decode(encoded: Any, channels: int) -> np.ndarray:
-    """The pixels as they are stored, without regard to an orientation, as tensorflow-datasets has them."""
+    """Decode the stored pixels without applying an orientation, as tensorflow-datasets does."""
     with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG", "GIF", "BMP")) as image:
         images.demand_pixels(image)
         pixels = np.asarray(image.convert(_MODES[channels]))

@@ -1,4 +1,4 @@
-"""Data whose law is known."""
+"""Synthetic data of a known distribution."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ NUM_MODES, STD = 8, 0.02
 
 
 def ring(num: int = 10_000, heldout: int = 2_000, seed: int = 0) -> Dataset:
-    """Points of eight Gaussians of standard deviation 0.02 on the unit circle, equally often (Metz et al. 2017, §3.1).
+    """Draw points of eight equal Gaussians on the unit circle, standard deviation 0.02 (Metz et al. 2017, §3.1).
 
-    They come as images of one pixel and two channels, float32[n 1 1 2], so that every model takes them; the label is
-    the Gaussian.
+    The points are images of one pixel and two channels, float32[n 1 1 2], which every model takes. The label is the
+    number of the Gaussian.
     """
     source = np.random.default_rng(seed)
     label = source.integers(0, NUM_MODES, num + heldout).astype(np.int32)
@@ -21,6 +21,6 @@ def ring(num: int = 10_000, heldout: int = 2_000, seed: int = 0) -> Dataset:
 
 
 def centres() -> np.ndarray:
-    """Where the Gaussians of ``ring`` stand, [8 2]."""
+    """Means of the Gaussians of ``ring``, [8 2]."""
     angle = 2 * np.pi * np.arange(NUM_MODES) / NUM_MODES
     return np.stack([np.cos(angle), np.sin(angle)], -1)

@@ -4,284 +4,209 @@ The discriminator D tells data from what the generator G makes of noise z ~ N(0,
     min_G max_D V(D, G),  V = E log D(x) + E log(1 - D(G(z))).
 
 Both losses are one, L = L_D(sg(G), D) + L_G(G, sg(D)): each player's gradient is that of its own loss, so the step that
-trains every other model trains this one, with an optimizer for each player (``optimizer``).
+trains every other model trains this one, with an optimizer for each player (the model's field ``optimizer``).
 """
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
 
 from genjax import checks, random, statistics
-from genjax.types import Batch, Images, Key, Loss, Number, Params, Scalar
+from genjax.models import contracts, gan_losses
+from genjax.models.gan_losses import LOSSES, GANLoss, Logits, hinge, least_squares, minimax, non_saturating, wasserstein
+from genjax.nn import protocols
+from genjax.types import Batch, Images, Key, Labels, Loss, Metrics, Number, Params, Scalar
 
-Labels = Any
-"""A class for each image: whole numbers [b]."""
-Logits = Float[Array, " b"]
-"""D's answer for each image: log odds of data, or a score."""
+__all__ = [
+    "GAN",
+    "LOSSES",
+    "GANLoss",
+    "build",
+    "hinge",
+    "least_squares",
+    "minimax",
+    "non_saturating",
+    "wasserstein",
+]
 
-
-Table = Float[Array | np.ndarray, "..."]
-
-
-class Game(NamedTuple):
-    """What the players minimise, for each image.
-
-    Fields:
-      discriminator: ``(logits of data, logits of what was made) -> [b]``.
-      generator: ``(logits of what was made) -> [b]``.
-    """
-
-    discriminator: Callable[[Logits, Logits], Logits]
-    generator: Callable[[Logits], Logits]
-
-
-def value(real: Logits, fake: Logits) -> Scalar:
-    """V = E log σ(real) + E log(1 - σ(fake)) (Goodfellow et al. 2014, eq. 1), nats; -log 4 where D cannot tell.
-
-    >>> round(float(value(jnp.zeros(3), jnp.zeros(3))), 4)
-    -1.3863
-
-    Raises:
-      ValueError: no logits, or logits that are not of floating point.
-    """
-    for name, logits in (("real", real), ("fake", fake)):
-        checks.min_rows(name, logits)
-        checks.floating(name, logits)
-    return jnp.mean(jax.nn.log_sigmoid(real)) + jnp.mean(jax.nn.log_sigmoid(-fake))
-
-
-def optimal_discriminator(p: Table, q: Table) -> Table:
-    """D* = p / (p + q): the best answer to data p and a generator q, of tables or densities (proposition 1).
-
-    Where neither has mass every answer is as good as any, and 1/2 is given.
-
-    With it V = -log 4 + 2 JSD(p, q) (theorem 1); ``theory.information.jensen_shannon`` is the latter.
-
-    >>> float(optimal_discriminator(jnp.array(0.3), jnp.array(0.1)))
-    0.75
-
-    Raises:
-      ValueError: a number is negative or not finite.
-    """
-    checks.nonnegative("p", p)
-    checks.nonnegative("q", q)
-    xp = jnp if isinstance(p, jax.Array) or isinstance(q, jax.Array) else np
-    half = p / 2 + q / 2  # p + q may pass the largest number
-    return xp.where(half > 0, p / 2, 1) / xp.where(half > 0, half, 2)
-
-
-def _cross_entropy(real: Logits, fake: Logits) -> Logits:
-    return jax.nn.softplus(-real) + jax.nn.softplus(fake)
-
-
-minimax = Game(_cross_entropy, lambda fake: -jax.nn.softplus(fake))
-"""Goodfellow et al. 2014, eq. 1: G descends log(1 - D), which is flat where D is sure."""
-non_saturating = Game(_cross_entropy, lambda fake: jax.nn.softplus(-fake))
-"""The same D; G descends -log D (§3)."""
-least_squares = Game(lambda real, fake: ((real - 1) ** 2 + fake**2) / 2, lambda fake: (fake - 1) ** 2 / 2)
-"""Mao et al. 2017, eq. 9: 1 is data, 0 is not."""
-hinge = Game(lambda real, fake: jax.nn.relu(1 - real) + jax.nn.relu(1 + fake), lambda fake: -fake)
-"""Lim & Ye 2017; Miyato et al. 2018, eq. 16 and 17."""
-wasserstein = Game(lambda real, fake: fake - real, lambda fake: -fake)
-"""Arjovsky et al. 2017: the 1-Wasserstein distance, for a D of slope at most 1; wants ``gradient_penalty``."""
-
-GAMES = {
-    "minimax": minimax,
-    "non_saturating": non_saturating,
-    "least_squares": least_squares,
-    "hinge": hinge,
-    "wasserstein": wasserstein,
-}
-"""By name."""
-
-
-def gradient_penalty(critic: Callable[[Images], Logits], images: Images) -> Logits:
-    """(‖∇_x D(x)‖ - 1)² of each image (WGAN-GP, Gulrajani et al. 2017, eq. 3); they put points between data and fakes.
-
-    >>> w = jnp.array([3.0, 4.0]).reshape(1, 2, 1)  # a linear D has the slope |w| everywhere
-    >>> gradient_penalty(lambda x: jnp.sum(w * x, (1, 2, 3)), jnp.zeros((2, 1, 2, 1)))
-    Array([16., 16.], dtype=float32)
-    """
-    norm = jnp.sqrt(_squared_slope(critic, images) + 1e-12)  # the root of 0 has no gradient
-    return (norm - 1) ** 2
-
-
-def r1(critic: Callable[[Images], Logits], images: Images) -> Logits:
-    """½ ‖∇_x D(x)‖² of each image of the data (Mescheder et al. 2018, eq. 9)."""
-    return _squared_slope(critic, images) / 2
-
-
-def _squared_slope(critic: Callable[[Images], Logits], images: Images) -> Logits:
-    return jnp.sum(jax.grad(lambda x: critic(x).sum())(images) ** 2, (1, 2, 3))
-
-
-@runtime_checkable
-class Sample(Protocol):
-    """``(key, params, num, labels=None) -> images``."""
-
-    def __call__(self, key: Key, params: Params, num: int, labels: Labels | None = None) -> Images: ...  # noqa: D102
+_AUX = "aux_loss"  # collection in which the discriminator's layers sow losses (``nn.spectral``)
 
 
 class GAN(NamedTuple):
     """A generative adversarial network as pure functions.
 
-    Fields:
+    Attributes:
       init: ``(key) -> params``, with the parts ``generator`` and ``discriminator``.
-      loss: ``(key, params, batch) -> (scalar, metrics)``; the batch has ``image``, and ``label`` where the networks are
+      loss: ``(key, params, batch) -> (scalar, metrics)``; the batch has ``image``, and ``label`` if the networks are
         conditional. Metrics: ``discriminator`` and ``generator``, each player's loss; ``real`` and ``fake``, mean
         logits; ``penalty``.
       generate: ``(params, z [b d], labels=None) -> images``.
       sample: ``(key, params, num, labels=None) -> images``; image i depends on (key, i) only.
       discriminate: ``(params, images, labels=None) -> logits [b]``.
+      optimizer: ``(inner, other=None) -> GradientTransformation``: ``inner`` for the generator, ``other`` for the
+        discriminator; by default the same for both. The running vectors of ``nn.spectral`` have their own descent.
     """
 
     init: Callable[[Key], Params]
     loss: Loss
     generate: Callable[..., Images]
-    sample: Sample
+    sample: contracts.Sample
     discriminate: Callable[..., Logits]
+    optimizer: Callable[..., contracts.Optimizer]
 
 
 def build(
     generator: nn.Module,
     discriminator: nn.Module,
-    game: Game,
+    gan_loss: GANLoss,
     shape: tuple[int, int, int],
     *,
-    num_latents: int = 64,
-    slope: Number = 0.0,
+    latent_dim: int = 64,
+    gp_weight: Number = 0.0,
     r1_weight: Number = 0.0,
+    n_critic: int = 1,
 ) -> GAN:
-    """A GAN of two networks and a game.
+    """A GAN of two networks and their losses.
 
     Args:
       generator: ``network(z, labels=None) -> [b h w c]``, in [-1, 1].
-      discriminator: ``network(images, labels=None) -> [b 1]``; a sown ``pull`` is added to the loss (``nn.spectral``).
-      game: what each minimises.
+      discriminator: ``network(images, labels=None) -> [b 1]``; a sown ``aux_loss`` is added to the loss
+        (``nn.spectral``).
+      gan_loss: losses of the players, such as ``non_saturating``.
       shape: (h, w, c) of an image.
-      num_latents: d, numbers of z.
-      slope: weight of ``gradient_penalty`` between data and fakes; 10 in the paper.
-      r1_weight: weight of ``r1`` at the data.
+      latent_dim: d, numbers of z.
+      gp_weight: weight of ``gan_losses.gradient_penalty`` between data and fakes; 10 in the paper.
+      r1_weight: weight of ``gan_losses.r1`` at the data.
+      n_critic: steps of the discriminator for each step of the generator, which moves at every ``n_critic``-th step.
 
     Raises:
-      ValueError: the networks' outputs do not fit, or a weight is negative or not finite.
+      ValueError: the networks' outputs do not fit, ``latent_dim`` or ``n_critic`` is below 1, or a weight is negative
+        or not finite.
     """
-    checks.count("num_latents", num_latents)
-    checks.counts("shape", shape, length=3)
-    checks.nonnegative("slope", slope)
-    checks.nonnegative("r1_weight", r1_weight)
-    num_classes = getattr(generator, "num_classes", 0)
-
-    def labels_of(batch: Batch) -> Labels | None:
-        if not num_classes:
-            return None
-        if "label" not in batch:
-            raise ValueError("batch: a conditional model needs label, a class for each image; this data has none")
-        return checks.labels("label", batch["label"], num_classes, np.shape(batch["image"])[0])
-
-    def images_of(name: str, images: Any) -> Images:
-        return checks.images(name, images, shape, -math.inf, math.inf)  # points of a plane may lie anywhere
-
-    def generate(params: Params, z: Any, labels: Labels | None = None) -> Images:
-        checks.vectors("z", z, num_latents)
-        labels = checks.labels("labels", labels, num_classes, np.shape(z)[0])
-        return jnp.asarray(generator.apply({"params": params["generator"]}, z, labels))
-
-    def discriminate(params: Params, images: Any, labels: Labels | None = None) -> Logits:
-        images = images_of("images", images)
-        labels = checks.labels("labels", labels, num_classes, images.shape[0])
-        return jnp.asarray(discriminator.apply({"params": params["discriminator"]}, images, labels))[:, 0]
-
-    def init(key: Key) -> Params:
-        generator_key, discriminator_key = jax.random.split(key)
-        labels = jnp.zeros(1, jnp.int32) if num_classes else None
-        made = generator.init(generator_key, jnp.zeros((1, num_latents)), labels)
-        judge = discriminator.init(discriminator_key, jnp.zeros((1, *shape)), labels)
-        return statistics.mark(
-            {"generator": made["params"], "discriminator": judge["params"]}, pulled(judge.get("pull", {}))
-        )
-
-    def pulled(sown: Any) -> dict[statistics.Path, float]:
-        """The parameters that the discriminator's layers pull at, by the names they sow; all the way."""
-        paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(sown))
-        return {("discriminator", *(key.key for key in path if hasattr(key, "key"))): 1.0 for path in paths}
-
-    def loss(key: Key, params: Params, batch: Batch):
-        real, labels = images_of("image", batch["image"]), labels_of(batch)
-        keys = random.split(random.per_example(key, real.shape[0]), 3)
-        still = jax.lax.stop_gradient(params)
-        theirs, mine = params | {"generator": still["generator"]}, params | {"discriminator": still["discriminator"]}
-
-        fake = generate(theirs, random.normal(keys[0], (num_latents,)), labels)
-        variables = {"params": params["discriminator"]}
-        answer, sown = discriminator.apply(variables, real, labels, mutable=["pull"])
-        real_logits, fake_logits = jnp.asarray(answer)[:, 0], discriminate(theirs, fake, labels)
-        critic = lambda images: discriminate(theirs, images, labels)
-        penalty = jnp.zeros(real.shape[0])
-        if not _absent(slope):
-            share = jax.vmap(lambda key: jax.random.uniform(key, (1, 1, 1)))(keys[1])
-            penalty += slope * gradient_penalty(critic, share * real + (1 - share) * fake)
-        if not _absent(r1_weight):
-            penalty += r1_weight * r1(critic, real)
-        judged = jnp.mean(game.discriminator(real_logits, fake_logits))
-
-        drawn = generate(mine, random.normal(keys[2], (num_latents,)), labels)
-        made = jnp.mean(game.generator(discriminate(mine, drawn, labels)))
-        metrics = {
-            "discriminator": judged,
-            "generator": made,
-            "penalty": penalty.mean(),
-            "real": real_logits.mean(),
-            "fake": fake_logits.mean(),
-        }
-        statistics.require(params, pulled(sown.get("pull", {})))
-        pull = sum(jnp.sum(p) for p in jax.tree.leaves(sown))
-        return judged + penalty.mean() + made + pull - jax.lax.stop_gradient(pull), metrics
-
-    def sample(key: Key, params: Params, num: int, labels: Labels | None = None) -> Images:
-        return generate(params, random.normal(random.per_example(key, num), (num_latents,)), labels)
-
-    def trial(key: Key):
-        params, labels = init(key), jnp.zeros(1, jnp.int32) if num_classes else None
-        images = generate(params, jnp.zeros((1, num_latents)), labels)
-        variables = {"params": params["discriminator"]}
-        return images, discriminator.apply(variables, jnp.zeros((1, *shape)), labels)
-
-    if getattr(discriminator, "num_classes", 0) != num_classes:
-        raise ValueError(f"discriminator: expected {num_classes} classes, as many as the generator has")
-    made, judged = jax.eval_shape(trial, jax.eval_shape(lambda: jax.random.key(0)))
-    if made.shape[1:] != shape:
-        raise ValueError(f"generator: expected images of shape {shape}, got {made.shape[1:]}")
-    if judged.shape != (1, 1):
-        raise ValueError(f"discriminator: expected one logit for each image, got {judged.shape[1:]}")
-    return GAN(init, loss, generate, sample, discriminate)
+    num_classes = contracts.num_classes(generator)
+    setup = _Setup(generator, discriminator, gan_loss, shape, latent_dim, gp_weight, r1_weight, num_classes)
+    _check(setup, n_critic)
+    return GAN(
+        init=functools.partial(_init, setup),
+        loss=functools.partial(_loss, setup),
+        generate=functools.partial(_generate, setup),
+        sample=functools.partial(_sample, setup),
+        discriminate=functools.partial(_discriminate, setup),
+        optimizer=functools.partial(_optimizer, n_critic),
+    )
 
 
-def optimizer(
-    generator: optax.GradientTransformation, discriminator: optax.GradientTransformation, *, critic_steps: int = 1
-) -> optax.GradientTransformation:
-    """An optimizer for each player; the generator moves at every ``critic_steps``-th step, and otherwise rests.
+class _Setup(NamedTuple):
+    """The arguments of ``build``, and the number of classes."""
 
-    The running vectors of ``nn.spectral`` go all the way to where they are pulled (``genjax.statistics``).
-
-    Raises:
-      ValueError: ``critic_steps`` below 1.
-    """
-    if isinstance(critic_steps, bool) or not isinstance(critic_steps, int) or critic_steps < 1:
-        raise ValueError(f"critic_steps: expected at least 1 step of the discriminator, got {critic_steps}")
-    if critic_steps > 1:
-        generator = optax.conditionally_mask(generator, lambda step: step % critic_steps == critic_steps - 1)
-    players = {"generator": generator, "discriminator": discriminator}
-    return statistics.optimizer(players, lambda path: path[0])
+    generator: nn.Module
+    discriminator: nn.Module
+    gan_loss: GANLoss
+    shape: tuple[int, int, int]
+    latent_dim: int
+    gp_weight: Number
+    r1_weight: Number
+    num_classes: int
 
 
-def _absent(weight: Number) -> bool:
-    """A number that is known to be zero."""
-    return isinstance(weight, (int, float)) and weight == 0
+def _check(setup: _Setup, n_critic: int) -> None:
+    """Refuse numbers that cannot be, and networks that do not fit each other or the images."""
+    checks.count("latent_dim", setup.latent_dim)
+    checks.counts("shape", setup.shape, length=3)
+    checks.nonnegative("gp_weight", setup.gp_weight)
+    checks.nonnegative("r1_weight", setup.r1_weight)
+    if isinstance(n_critic, bool) or not isinstance(n_critic, int) or n_critic < 1:
+        raise ValueError(f"n_critic: expected at least 1 step of the discriminator, got {n_critic}")
+    if contracts.num_classes(setup.discriminator) != setup.num_classes:
+        raise ValueError(f"discriminator: expected {setup.num_classes} classes, as many as the generator has")
+    labels = contracts.trial_labels(setup.num_classes)
+    images = protocols.output_shape("generator", setup.generator, jnp.zeros((1, setup.latent_dim)), labels)
+    if images.shape[1:] != setup.shape:
+        raise ValueError(f"generator: expected images of shape {setup.shape}, got {images.shape[1:]}")
+    one = jnp.zeros((1, *setup.shape))
+    logits = protocols.output_shape("discriminator", setup.discriminator, one, labels, sown=(_AUX,))
+    if logits.shape != (1, 1):
+        raise ValueError(f"discriminator: expected one logit for each image, got {logits.shape[1:]}")
+
+
+def _init(setup: _Setup, key: Key) -> Params:
+    generator_key, discriminator_key = jax.random.split(key)
+    labels = contracts.trial_labels(setup.num_classes)
+    generator = setup.generator.init(generator_key, jnp.zeros((1, setup.latent_dim)), labels)
+    discriminator = setup.discriminator.init(discriminator_key, jnp.zeros((1, *setup.shape)), labels)
+    params = {"generator": generator["params"], "discriminator": discriminator["params"]}
+    return statistics.mark(params, _statistics(discriminator.get(_AUX, {})))
+
+
+def _statistics(sown: Any) -> dict[statistics.Path, float]:
+    """Paths of the discriminator's running statistics, by the names under which its layers sow; of rate 1."""
+    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(sown))
+    return {("discriminator", *(key.key for key in path if hasattr(key, "key"))): 1.0 for path in paths}
+
+
+def _generate(setup: _Setup, params: Params, z: Any, labels: Labels | None = None) -> Images:
+    checks.vectors("z", z, setup.latent_dim)
+    labels = checks.labels("labels", labels, setup.num_classes, np.shape(z)[0])
+    return jnp.asarray(setup.generator.apply({"params": params["generator"]}, z, labels))
+
+
+def _discriminate(setup: _Setup, params: Params, images: Any, labels: Labels | None = None) -> Logits:
+    images = _images(setup, "images", images)
+    labels = checks.labels("labels", labels, setup.num_classes, images.shape[0])
+    return jnp.asarray(setup.discriminator.apply({"params": params["discriminator"]}, images, labels))[:, 0]
+
+
+def _sample(setup: _Setup, key: Key, params: Params, num: int, labels: Labels | None = None) -> Images:
+    return _generate(setup, params, random.normal(random.example_keys(key, num), (setup.latent_dim,)), labels)
+
+
+def _images(setup: _Setup, name: str, images: Any) -> Images:
+    return checks.images(name, images, setup.shape, -math.inf, math.inf)  # points of a plane may lie anywhere
+
+
+def _loss(setup: _Setup, key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
+    """L_D(sg(G), D) + L_G(G, sg(D)), and what the discriminator's layers add."""
+    real, labels = _images(setup, "image", batch["image"]), contracts.labels(batch, setup.num_classes)
+    d_keys, penalty_keys, g_keys = random.split(random.example_keys(key, real.shape[0]), 3)
+    frozen = jax.lax.stop_gradient(params)
+    d_params, g_params = (
+        params | {"generator": frozen["generator"]},
+        params | {"discriminator": frozen["discriminator"]},
+    )
+
+    fake = _generate(setup, d_params, random.normal(d_keys, (setup.latent_dim,)), labels)
+    variables = {"params": params["discriminator"]}
+    output, sown = setup.discriminator.apply(variables, real, labels, mutable=[_AUX])
+    statistics.require(params, _statistics(sown.get(_AUX, {})))
+    critic = lambda images: _discriminate(setup, d_params, images, labels)
+    real_logits, fake_logits = jnp.asarray(output)[:, 0], critic(fake)
+    penalty = gan_losses.penalty(critic, real, fake, penalty_keys, setup.gp_weight, setup.r1_weight).mean()
+    d_loss = jnp.mean(setup.gan_loss.discriminator(real_logits, fake_logits))
+
+    images = _generate(setup, g_params, random.normal(g_keys, (setup.latent_dim,)), labels)
+    g_loss = jnp.mean(setup.gan_loss.generator(_discriminate(setup, g_params, images, labels)))
+    aux_loss = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(sown))
+    metrics = {
+        "discriminator": d_loss,
+        "generator": g_loss,
+        "penalty": penalty,
+        "real": real_logits.mean(),
+        "fake": fake_logits.mean(),
+    }
+    return d_loss + penalty + g_loss + aux_loss - jax.lax.stop_gradient(aux_loss), metrics
+
+
+def _optimizer(
+    n_critic: int, inner: contracts.Optimizer, other: contracts.Optimizer | None = None
+) -> contracts.Optimizer:
+    other = inner if other is None else other
+    if n_critic > 1:
+        inner = optax.conditionally_mask(inner, lambda step: step % n_critic == n_critic - 1)
+    return statistics.optimizer({"generator": inner, "discriminator": other}, lambda path: path[0])

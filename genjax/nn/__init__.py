@@ -1,1 +1,25 @@
-"""Networks: Linen modules that know no loss and no sampling, and the convolution they share."""
+"""Networks: Linen modules without loss and sampling; ``protocols`` lists what each model reads of them."""
+
+from genjax.lazy import attach
+
+__all__ = [
+    "adversarial",
+    "causal",
+    "convnet",
+    "convolution",
+    "diffusers_unet",
+    "dropout",
+    "embedding",
+    "inception",
+    "mlp",
+    "normalization",
+    "pixelcnn",
+    "pixelrnn",
+    "protocols",
+    "quantizer",
+    "simple_unet",
+    "spectral",
+    "unet",
+]
+
+__getattr__, __dir__ = attach(__name__, __all__)

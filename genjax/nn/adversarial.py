@@ -1,7 +1,8 @@
-"""The two players of a GAN: for images of any size fully connected, for images that halve convolutional.
+"""The two players of a GAN: fully connected for images of any size, convolutional for images that can be halved.
 
-The convolutional pair is DCGAN's (Radford et al. 2016) with group in place of batch normalisation in the generator and
-none in the discriminator, so that no image depends on another of its batch, and gradient penalties mean what they say.
+The convolutional pair is DCGAN's (Radford et al. 2016), with group normalisation in place of batch normalisation in the
+generator and no normalisation in the discriminator. So no image depends on another image of its batch, and a gradient
+penalty is that of each image.
 """
 
 import math
@@ -14,18 +15,18 @@ from genjax import checks
 from genjax.nn import convnet, convolution, mlp, normalization, spectral
 from genjax.types import Images, Pixels
 
-SLOPE = 0.2  # of a leaky ReLU below zero (Radford et al. 2016)
+SLOPE = 0.2  # leaky ReLU below zero (Radford et al. 2016)
 
 
 class Generator(nn.Module):
     """``network(z, labels=None) -> images`` in [-1, 1].
 
-    Fields:
+    Attributes:
       shape: (h, w, c) of an image.
       hidden: widths of dense layers; without ``channels`` they lead to the image.
-      channels: of transposed convolutions of stride 2, finest first; empty for a fully connected network.
-      num_classes: of the labels; 0 for none.
-      bounded: whether the image is tanh of the output; else any real numbers.
+      channels: channels of transposed convolutions of stride 2, finest first; empty for a fully connected network.
+      num_classes: number of classes of the labels; 0 for none.
+      bounded: True if the image is tanh of the output; otherwise pixels are any real numbers.
     """
 
     shape: tuple[int, int, int]
@@ -34,8 +35,8 @@ class Generator(nn.Module):
     num_classes: int = 0
     bounded: bool = True
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
         checks.counts("shape", self.shape, length=3)
         checks.counts("hidden", self.hidden)
         checks.counts("channels", self.channels)
@@ -44,7 +45,7 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"], labels: mlp.Labels | None = None) -> Images:
-        """Make images.
+        """Generate images.
 
         Raises:
           ValueError: the image does not halve as often as there are channels.
@@ -64,11 +65,11 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """``network(images, labels=None) -> [b 1]``, a logit; labels by projection (Miyato & Koyama 2018, eq. 3).
 
-    Fields:
+    Attributes:
       hidden: widths of dense layers before the logit.
-      channels: of convolutions of stride 2, finest first; empty for a fully connected network.
-      num_classes: of the labels; 0 for none.
-      spectral: divide every kernel by its largest singular value (``nn.spectral``).
+      channels: channels of convolutions of stride 2, finest first; empty for a fully connected network.
+      num_classes: number of classes of the labels; 0 for none.
+      spectral: True to divide every kernel by its largest singular value (``nn.spectral``).
     """
 
     hidden: tuple[int, ...] = (256, 256)
@@ -76,8 +77,8 @@ class Discriminator(nn.Module):
     num_classes: int = 0
     spectral: bool = False
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
         checks.counts("hidden", self.hidden)
         checks.counts("channels", self.channels)
         checks.count("num_classes", self.num_classes, 0)
@@ -85,7 +86,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: Pixels, labels: mlp.Labels | None = None) -> Float[Array, "b 1"]:
-        """Judge images.
+        """Return a logit for each image.
 
         Raises:
           ValueError: the image does not halve as often as there are channels.

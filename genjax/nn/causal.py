@@ -1,7 +1,8 @@
-"""Layers that see only what comes before, in raster order; over a whole image, or a row and a pixel at a time.
+"""Causal convolutions, whose output at a pixel depends only on earlier pixels in raster order.
 
-A layer keeps what it needs of its past inputs in a window, so that a network of them can go through an image once and
-compute every number once. Both ways give the same numbers.
+A layer runs over a whole image, for training; or row by row and pixel by pixel, for sampling. Then each layer keeps the
+last rows of its inputs in a window, so that sampling an image computes every number once. Both ways give the same
+numbers.
 """
 
 from typing import Literal
@@ -20,127 +21,128 @@ Row = Float[Array, "b w f"]
 Pixel = Float[Array, "b f"]
 Column = Int[Array, ""]
 Window = Float[Array, "b r w2 f"]
-"""The last rows of a layer's inputs, the newest last, with zeros left and right of them."""
+"""Last rows of a layer's inputs, the newest last, padded with zeros on the left and on the right."""
 
-Kind = Literal["A", "B"]
-"""A layer of kind A does not see the pixel itself (of its colours only those before), one of kind B does."""
+MaskType = Literal["A", "B"]
+"""Mask A hides the pixel itself, mask B shows it. With several colours, mask A shows the earlier colours of the pixel,
+and mask B the own colour as well (van den Oord et al. 2016a, §3.4)."""
 
 
 class MaskedConv(nn.Module):
-    """A convolution that sees the rows above and the pixels to the left (van den Oord et al. 2016a, §3.4).
+    """Masked convolution over the rows above and the pixels to the left (van den Oord et al. 2016a, §3.4).
 
-    Its kernel has no rows below the middle, so nothing is computed for them.
+    The kernel has no rows below the middle, which the mask would set to zero.
 
-    Fields:
-      inputs: channels in.
-      features: channels out.
-      size: width of the kernel, odd.
-      kind: see ``Kind``.
-      above: rows above that it sees; half of the size by default, 0 for a horizontal layer.
-      colours: channels in and out belong to so many colours in turns; at the pixel itself each sees those before.
+    Attributes:
+      inputs: number of input channels.
+      features: number of output channels.
+      kernel_size: width of the kernel, odd.
+      mask_type: "A" or "B", see ``MaskType``.
+      rows_above: number of kernel rows above the middle; half of the width by default, 0 for a horizontal layer.
+      colours: number of colours; channel i, of the input and of the output, belongs to colour i mod ``colours``.
     """
 
     inputs: int
     features: int
-    size: int
-    kind: Kind
-    above: int | None = None
+    kernel_size: int
+    mask_type: MaskType
+    rows_above: int | None = None
     colours: int = 1
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the fields."""
         checks.count("inputs", self.inputs)
         checks.count("features", self.features)
-        odd("size", self.size)
-        checks.choice("kind", self.kind, ("A", "B"))
-        checks.count("above", 0 if self.above is None else self.above, 0)
+        check_odd("kernel_size", self.kernel_size)
+        checks.choice("mask_type", self.mask_type, ("A", "B"))
+        checks.count("rows_above", 0 if self.rows_above is None else self.rows_above, 0)
         checks.count("colours", self.colours)
         super().__post_init__()
 
-    def setup(self):
+    def setup(self) -> None:
         """Make the parameters."""
-        self.rows = 1 + (self.size // 2 if self.above is None else self.above)
-        shape = (self.rows, self.size, self.inputs, self.features)
+        self.rows = 1 + (self.kernel_size // 2 if self.rows_above is None else self.rows_above)
+        shape = (self.rows, self.kernel_size, self.inputs, self.features)
         self.kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
 
     def masked(self) -> Float[Array, "r k i o"]:
-        """The kernel with zeros where it must not see."""
+        """Kernel times its mask."""
         mask = np.ones(self.kernel.shape, np.float32)
-        mask[-1, self.size // 2 + 1 :] = 0
-        mask[-1, self.size // 2] = seen(self.inputs, self.features, self.colours, self.kind)
+        mask[-1, self.kernel_size // 2 + 1 :] = 0
+        mask[-1, self.kernel_size // 2] = colour_mask(self.inputs, self.features, self.colours, self.mask_type)
         return self.kernel * mask
 
     def __call__(self, x: Maps) -> Float[Array, "b h w g"]:
-        """The whole image."""
-        half = self.size // 2
+        """Return the outputs at every pixel of whole images."""
+        half = self.kernel_size // 2
         return convolution.conv(x, self.masked(), 1, ((self.rows - 1, 0), (half, half))) + self.bias
 
-    def at_each(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
-        """A 1×1 convolution, at pixels in whatever arrangement."""
+    def pointwise(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
+        """Return the outputs of a 1×1 convolution at pixels in any arrangement."""
         return x @ self.masked()[0, 0] + self.bias
 
     def window(self, batch: int, width: int) -> Window:
-        """What there is before the first row."""
-        return jnp.zeros((batch, self.rows, width + 2 * (self.size // 2), self.inputs))
+        """Window before the first row: zeros."""
+        return jnp.zeros((batch, self.rows, width + 2 * (self.kernel_size // 2), self.inputs))
 
     def pixel(self, window: Window, x: Pixel, column: Column) -> tuple[Window, Float[Array, "b g"]]:
-        """Take in the input at a column of the newest row, and give the output there."""
-        window = put(window, x, column, self.size // 2)
+        """Write the input at a column of the newest row, and return the output there."""
+        window = write_pixel(window, x, column, self.kernel_size // 2)
         batch, rows, _, inputs = window.shape
-        patch = jax.lax.dynamic_slice(window, (0, 0, column, 0), (batch, rows, self.size, inputs))
+        patch = jax.lax.dynamic_slice(window, (0, 0, column, 0), (batch, rows, self.kernel_size, inputs))
         return window, patch.reshape(batch, -1) @ self.masked().reshape(-1, self.features) + self.bias
 
 
 class RowsAbove(nn.Module):
-    """A convolution of the vertical stack, which sees whole rows (van den Oord et al. 2016b, §2.2).
+    """Convolution of the vertical stack, over whole rows (van den Oord et al. 2016b, §2.2).
 
-    Fields:
-      inputs: channels in.
-      features: channels out.
-      size: of the square kernel, odd.
-      kind: "A" sees the rows above; "B" also its own, whose numbers come from rows above already.
+    Attributes:
+      inputs: number of input channels.
+      features: number of output channels.
+      kernel_size: width of the kernel before masking, odd.
+      mask_type: "A" sees the rows above the pixel; "B" also the pixel's row, whose inputs depend on rows above only.
     """
 
     inputs: int
     features: int
-    size: int
-    kind: Kind
+    kernel_size: int
+    mask_type: MaskType
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the fields."""
         checks.count("inputs", self.inputs)
         checks.count("features", self.features)
-        odd("size", self.size)
-        checks.choice("kind", self.kind, ("A", "B"))
+        check_odd("kernel_size", self.kernel_size)
+        checks.choice("mask_type", self.mask_type, ("A", "B"))
         super().__post_init__()
 
-    def setup(self):
+    def setup(self) -> None:
         """Make the parameters."""
-        self.rows = self.size // 2 + (self.kind == "B")
-        shape = (self.rows, self.size, self.inputs, self.features)
+        self.rows = self.kernel_size // 2 + (self.mask_type == "B")
+        shape = (self.rows, self.kernel_size, self.inputs, self.features)
         self.kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
 
     def __call__(self, x: Maps) -> Float[Array, "b h w g"]:
-        """The whole image."""
-        half = self.size // 2
-        if self.kind == "A":
+        """Return the outputs at every pixel of whole images."""
+        half = self.kernel_size // 2
+        if self.mask_type == "A":
             x = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
         return convolution.conv(x, self.kernel, 1, ((self.rows - 1, 0), (half, half))) + self.bias
 
     def window(self, batch: int, width: int) -> Window:
-        """What there is before the first row."""
-        return jnp.zeros((batch, self.rows, width + 2 * (self.size // 2), self.inputs))
+        """Window before the first row: zeros."""
+        return jnp.zeros((batch, self.rows, width + 2 * (self.kernel_size // 2), self.inputs))
 
     def row(self, window: Window, x: Row) -> tuple[Window, Float[Array, "b w g"]]:
-        """Take in the newest row of inputs, the row above for kind A, and give the row of outputs."""
-        window = shift(window, x, self.size // 2)
+        """Append the newest row of inputs, which is the row above for mask A, and return the row of outputs."""
+        window = push_row(window, x, self.kernel_size // 2)
         return window, convolution.conv(window, self.kernel, 1, 0)[:, 0] + self.bias
 
 
-def odd(name: str, size: int) -> None:
-    """Refuse widths of kernels that have no middle, where the pixel itself is.
+def check_odd(name: str, size: int) -> None:
+    """Refuse kernels of even width, which have no middle.
 
     Raises:
       ValueError: ``size`` is even, or below 1.
@@ -150,57 +152,64 @@ def odd(name: str, size: int) -> None:
         raise ValueError(f"{name}: expected an odd width, which has a middle, got {size}; use {size - 1} or {size + 1}")
 
 
-def check(outputs: int, colours: int, channels: int, features: int, head: int, levels: int) -> None:
-    """Refuse the numbers of a causal network, of whatever kind, that cannot be.
+def check_arguments(
+    outputs: int, colours: int, channels: int, features: int, head_features: int, num_levels: int
+) -> None:
+    """Check the fields that all causal networks share.
 
     Raises:
-      ValueError: one that cannot.
+      ValueError: a field is out of range.
     """
-    for name, value in (("outputs", outputs), ("colours", colours), ("features", features), ("head", head)):
+    for name, value in (
+        ("outputs", outputs),
+        ("colours", colours),
+        ("features", features),
+        ("head_features", head_features),
+    ):
         checks.count(name, value)
     checks.count("channels", channels, 0)
-    checks.count("levels", levels, 0)
-    if levels == 1:
-        raise ValueError("levels: expected 0, for numbers, or at least 2, got 1")
+    checks.count("num_levels", num_levels, 0)
+    if num_levels == 1:
+        raise ValueError("num_levels: expected 0, for numbers, or at least 2, got 1")
     if colours > 1 and channels not in (0, colours):
         raise ValueError(f"channels: expected {colours}, as many as colours, got {channels}; or take colours=1")
 
 
-def embed(pixels: Shaped[Array, "*place c"], levels: int) -> Float[Array, "*place i"]:
-    """Pixels in [-1, 1] one-hot among so many levels, level by level; as they are for 0 levels."""
+def embed(pixels: Shaped[Array, "*place c"], num_levels: int) -> Float[Array, "*place i"]:
+    """Levels of pixels in [-1, 1], one-hot: channel l c + j is level l of channel j. For 0 levels, the pixels."""
     checks.floating("images", pixels, checks.SCALE)
-    if not levels:
+    if not num_levels:
         return pixels
-    level = jnp.round((pixels + 1) / 2 * (levels - 1)).astype(jnp.int32)
-    places = jax.nn.one_hot(level, levels, axis=-2, dtype=pixels.dtype)
-    return places.reshape(*pixels.shape[:-1], levels * pixels.shape[-1])
+    level = jnp.round((pixels + 1) / 2 * (num_levels - 1)).astype(jnp.int32)
+    one_hot = jax.nn.one_hot(level, num_levels, axis=-2, dtype=pixels.dtype)
+    return one_hot.reshape(*pixels.shape[:-1], num_levels * pixels.shape[-1])
 
 
-def shift(window: Window, x: Row, half: int) -> Window:
-    """Drop the oldest row, and append one."""
+def push_row(window: Window, x: Row, half: int) -> Window:
+    """Drop the oldest row, and append row x."""
     newest = jnp.pad(x, ((0, 0), (half, half), (0, 0)))[:, None]
     return jnp.concatenate([window[:, 1:], newest], 1)
 
 
-def next_row(window: Window) -> Window:
-    """Drop the oldest row, and append one of zeros."""
+def push_zeros(window: Window) -> Window:
+    """Drop the oldest row, and append a row of zeros."""
     return jnp.concatenate([window[:, 1:], jnp.zeros_like(window[:, :1])], 1)
 
 
-def finish_row(window: Window, x: Row, half: int) -> Window:
-    """The newest row, written in full."""
+def write_row(window: Window, x: Row, half: int) -> Window:
+    """Overwrite the newest row with x."""
     return window.at[:, -1, half : half + x.shape[1]].set(x)
 
 
-def put(window: Window, x: Pixel, column: Column, half: int) -> Window:
-    """Write into the newest row."""
+def write_pixel(window: Window, x: Pixel, column: Column, half: int) -> Window:
+    """Write pixel x into a column of the newest row."""
     return jax.lax.dynamic_update_slice(window, x[:, None, None], (0, window.shape[1] - 1, column + half, 0))
 
 
-def seen(inputs: int, features: int, colours: int, kind: Kind) -> Float[np.ndarray, "i o"]:
-    """1 where an output channel may see an input channel of its own pixel, 0 elsewhere.
+def colour_mask(inputs: int, features: int, colours: int, mask_type: MaskType) -> Float[np.ndarray, "i o"]:
+    """Mask at the pixel itself: 1 where an output channel may depend on an input channel, 0 elsewhere.
 
-    Channel i is of colour i mod ``colours``: of kind A it sees the colours before, of kind B its own as well.
+    Channel i belongs to colour i mod ``colours``. It depends on earlier colours, and for mask B also on its own.
     """
     source, target = np.arange(inputs)[:, None] % colours, np.arange(features) % colours
-    return ((source < target) if kind == "A" else (source <= target)).astype(np.float32)
+    return ((source < target) if mask_type == "A" else (source <= target)).astype(np.float32)

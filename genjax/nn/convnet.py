@@ -1,4 +1,4 @@
-"""Convolutional networks between images and vectors, and between images and maps of codes."""
+"""Convolutional encoders and decoders: between images and vectors, and between images and maps of vectors."""
 
 from collections.abc import Callable
 
@@ -13,14 +13,14 @@ from genjax.types import Pixels
 class Encoder(nn.Module):
     """``network(images, labels=None) -> [b, features]``: strided convolutions, then one dense layer.
 
-    Each of ``channels`` halves the image. Labels enter before the dense layer.
+    Each convolution halves the image. Labels enter before the dense layers.
 
-    Fields:
-      features: of the output.
-      channels: of the convolutions, finest first.
-      hidden: widths of dense layers before the last.
-      num_classes: of the labels that the output depends on; 0 for none.
-      activation: of the output; None for a linear one.
+    Attributes:
+      features: number of outputs.
+      channels: output channels of the convolutions, finest first.
+      hidden: widths of the dense layers before the last.
+      num_classes: number of classes of the labels; 0 for a network without labels.
+      activation: function of the output; None for a linear output.
     """
 
     features: int
@@ -29,8 +29,8 @@ class Encoder(nn.Module):
     num_classes: int = 0
     activation: Callable[[Array], Array] | None = None
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the fields."""
         checks.count("features", self.features, 0)
         checks.counts("channels", self.channels)
         checks.counts("hidden", self.hidden)
@@ -39,10 +39,10 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: Pixels, labels: mlp.Labels | None = None) -> Float[Array, "b features"]:
-        """Encode.
+        """Encode images.
 
         Raises:
-          ValueError: the image does not halve often enough.
+          ValueError: height and width are not divisible by 2^len(channels).
         """
         x = Down(self.channels, name="down")(images)
         x = mlp.with_labels(x.reshape(x.shape[0], -1), labels, self.num_classes)
@@ -52,11 +52,11 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """``network(z, labels=None) -> [b, *shape]``: the mirror image of ``Encoder``.
 
-    Fields:
+    Attributes:
       shape: (h, w, m) of the output.
-      channels: of the convolutions, finest first, as in the encoder.
-      hidden: widths of dense layers before the first map.
-      num_classes: of the labels that the output depends on; 0 for none.
+      channels: channels of the maps, finest first, as in the encoder.
+      hidden: widths of the dense layers before the first map.
+      num_classes: number of classes of the labels; 0 for a network without labels.
     """
 
     shape: tuple[int, int, int]
@@ -64,8 +64,8 @@ class Decoder(nn.Module):
     hidden: tuple[int, ...] = (256,)
     num_classes: int = 0
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the fields."""
         checks.counts("shape", self.shape, length=3)
         checks.counts("channels", self.channels, length=1)
         checks.counts("hidden", self.hidden)
@@ -74,10 +74,10 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"], labels: mlp.Labels | None = None) -> Float[Array, "b h w m"]:
-        """Decode.
+        """Decode vectors.
 
         Raises:
-          ValueError: the image does not halve often enough.
+          ValueError: height and width are not divisible by 2^len(channels).
         """
         h, w = halved(self.shape[:2], len(self.channels))
         x = mlp.with_labels(z, labels, self.num_classes)
@@ -89,79 +89,79 @@ class Decoder(nn.Module):
 class MapEncoder(nn.Module):
     """``network(images) -> z [b h2 w2 features]``: strided convolutions and residual blocks (VQ-VAE, §4.1).
 
-    Fields:
-      features: of each vector of the map.
-      channels: of the strided convolutions, finest first.
-      blocks: residual blocks at the resolution of the map.
+    Attributes:
+      features: length of each vector of the map.
+      channels: output channels of the strided convolutions, finest first.
+      num_blocks: number of residual blocks at the resolution of the map.
     """
 
     features: int
     channels: tuple[int, ...] = (128, 256)
-    blocks: int = 2
+    num_blocks: int = 2
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the fields."""
         checks.count("features", self.features)
         checks.counts("channels", self.channels, length=1)
-        checks.count("blocks", self.blocks, 0)
+        checks.count("num_blocks", self.num_blocks, 0)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, images: Pixels) -> Float[Array, "b h2 w2 features"]:
-        """Encode.
+        """Encode images.
 
         Raises:
-          ValueError: the image does not halve often enough.
+          ValueError: height and width are not divisible by 2^len(channels).
         """
         x = Down(self.channels, name="down")(images)
-        x = Residual(self.blocks, max(self.channels[-1] // 4, 1), name="residual")(x)
+        x = Residual(self.num_blocks, max(self.channels[-1] // 4, 1), name="residual")(x)
         return convolution.Conv(self.features, (1, 1), name="out")(x)
 
 
 class MapDecoder(nn.Module):
     """``network(z) -> [b h w outputs]``: the mirror image of ``MapEncoder``.
 
-    Fields:
-      outputs: channels of the output.
-      channels: of the convolutions, finest first, as in the encoder.
-      blocks: residual blocks at the resolution of the map.
+    Attributes:
+      outputs: number of output channels.
+      channels: channels of the maps, finest first, as in the encoder.
+      num_blocks: number of residual blocks at the resolution of the map.
     """
 
     outputs: int
     channels: tuple[int, ...] = (128, 256)
-    blocks: int = 2
+    num_blocks: int = 2
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the fields."""
         checks.count("outputs", self.outputs)
         checks.counts("channels", self.channels, length=1)
-        checks.count("blocks", self.blocks, 0)
+        checks.count("num_blocks", self.num_blocks, 0)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, z: Float[Array, "b h2 w2 d"]) -> Float[Array, "b h w outputs"]:
-        """Decode."""
+        """Decode maps."""
         x = convolution.Conv(self.channels[-1], (3, 3), padding=1, name="in")(z)
-        x = Residual(self.blocks, max(self.channels[-1] // 4, 1), name="residual")(x)
+        x = Residual(self.num_blocks, max(self.channels[-1] // 4, 1), name="residual")(x)
         return Up(self.channels, self.outputs, name="up")(x)
 
 
 class Down(nn.Module):
-    """``network(images) -> maps``: a convolution of stride 2 and a ReLU for each of ``channels``."""
+    """``network(images) -> maps``: one convolution of stride 2 and one ReLU for each entry of ``channels``."""
 
     channels: tuple[int, ...]
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the fields."""
         checks.counts("channels", self.channels)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Pixels) -> Float[Array, "b h2 w2 f"]:
-        """Halve the image as often as there are channels.
+        """Halve the images len(channels) times.
 
         Raises:
-          ValueError: it does not halve so often.
+          ValueError: height and width are not divisible by 2^len(channels).
         """
         checks.floating("images", x, checks.SCALE)
         halved(x.shape[1:3], len(self.channels))
@@ -176,15 +176,15 @@ class Up(nn.Module):
     channels: tuple[int, ...]
     outputs: int
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the fields."""
         checks.counts("channels", self.channels, length=1)
         checks.count("outputs", self.outputs)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h2 w2 f"]) -> Float[Array, "b h w m"]:
-        """Double the maps as often as there are channels."""
+        """Double the maps len(channels) times."""
         widths = (*self.channels[-2::-1], self.outputs)
         for i, features in enumerate(widths):
             x = convolution.ConvTranspose(features, (4, 4), 2, padding=2, name=f"conv_{i}")(x)
@@ -193,31 +193,31 @@ class Up(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + 1×1(ReLU(3×3(ReLU(x)))), ``blocks`` times, as in the VQ-VAE (van den Oord et al. 2017, §4.1)."""
+    """x + 1×1(ReLU(3×3(ReLU(x)))), ``num_blocks`` times, as in the VQ-VAE (van den Oord et al. 2017, §4.1)."""
 
-    blocks: int
+    num_blocks: int
     width: int
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
-        checks.count("blocks", self.blocks, 0)
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        checks.count("num_blocks", self.num_blocks, 0)
         checks.count("width", self.width)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w f"]) -> Float[Array, "b h w f"]:
-        """Refine the maps."""
-        for i in range(self.blocks):
+        """Apply the blocks."""
+        for i in range(self.num_blocks):
             y = convolution.Conv(self.width, (3, 3), padding=1, name=f"wide_{i}")(nn.relu(x))
             x = x + convolution.Conv(x.shape[-1], (1, 1), name=f"narrow_{i}")(nn.relu(y))
         return nn.relu(x)
 
 
 def halved(size: tuple[int, ...], times: int) -> tuple[int, int]:
-    """Height and width after so many halvings.
+    """Height and width after this number of halvings.
 
     Raises:
-      ValueError: they do not halve so often.
+      ValueError: height or width is not divisible by 2^times.
     """
     unit = 2**times
     if any(n % unit for n in size):

@@ -1,18 +1,18 @@
-"""The one convolution of every network: the stock one, with gradients that stay fast inside a compiled loop on CPU.
+"""Convolution with JAX's own results, and with gradients that stay fast inside a compiled loop on CPU.
 
 XLA for CPU runs a convolution inside ``scan`` or ``while`` at full speed only where it is *written* in canonical form:
-NHWC images, HWIO kernels, no dilation (jax#12868). The gradients JAX derives are not: there, a training step inside a
-scan is 25 times slower than outside. So on CPU the gradients are spelled out here. With ⋆ the convolution with stride
-s, y_i = Σ_k w_k x_{s·i + k - p}, and ⋆ᵀ the transposed one, with w† the kernel flipped in space and with its channels
-exchanged:
+NHWC images, HWIO kernels, no dilation (jax#12868). The gradients that JAX derives are not canonical: with them, a
+training step inside a scan is 25 times slower than outside. So on CPU this module spells the gradients out. Let ⋆ be
+the convolution of stride s, y_i = Σ_k w_k x_{s·i + k - p}, ⋆ᵀ the transposed convolution, and w† the kernel flipped in
+space, with its channels exchanged:
 
     y = x ⋆ w:    dx = g ⋆ᵀ w†,   dw_k = Σ_i x_{s·i + k - p} g_i     (one matrix product, or s of them)
     y = x ⋆ᵀ w:   dx = g ⋆ w†,    dw = (that sum for the image g and the gradient x)†
     x ⋆ᵀ w  =  depth_to_space(x ⋆₁ w'),   w' the kernel with its s × s phases among the channels
 
 so everything rests on canonical convolutions and matrix products. On other platforms the operations and gradients are
-JAX's own; the choice falls when the program is lowered. Reverse mode works to any order, and under ``vmap``, ``scan``,
-``pmap`` and ``checkpoint``; forward mode (``jvp``, ``jacfwd``, ``hessian``) does not: a custom reverse rule forbids it.
+JAX's own, chosen when the program is lowered. Reverse mode works to any order, also under ``vmap``, ``scan``, ``pmap``
+and ``checkpoint``. A custom reverse rule excludes forward mode (``jvp``, ``jacfwd``, ``hessian``).
 """
 
 import functools
@@ -32,12 +32,14 @@ Kernel = Float[Array, "height width channels features"]
 """Weights of a convolution."""
 
 Convolved = Float[Array, "b rows columns features"]
-"""What becomes of images: as many, of another size, with the features as channels."""
+"""Output of a convolution."""
 
-Pads = tuple[tuple[int, int], ...]
+Pair = tuple[int, int]
+Pads = tuple[Pair, ...]
+Gradients = tuple[Array, Array]
 
 Padding = Literal["SAME", "VALID"] | int | Sequence[int | tuple[int, int]]
-"""Zeros around an image: by name, one number for all sides, or (before, after) for height and for width."""
+"""Zeros around an image: a name, one number for all sides, or (before, after) for height and for width."""
 
 
 def conv(x: Images, kernel: Kernel, strides: int | Sequence[int] = 1, padding: Padding = "SAME") -> Convolved:
@@ -52,11 +54,11 @@ def conv(x: Images, kernel: Kernel, strides: int | Sequence[int] = 1, padding: P
     Raises:
       ValueError: the kernel is larger than the padded image, or takes other channels than the image has.
     """
-    strides = _pair(strides, "strides")
-    named = lambda name: jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, name)
+    pair = _pair(strides, "strides")
+    named = lambda name: jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], pair, name)
     pads = _pads(padding, named)
     _check(x, kernel, [n + sum(p) - k + 1 for n, p, k in zip(x.shape[1:3], pads, kernel.shape[:2], strict=True)])
-    return _conv(strides, pads, x, kernel)
+    return _conv(pair, pads, x, kernel)
 
 
 def conv_transpose(x: Images, kernel: Kernel, strides: int | Sequence[int] = 1, padding: Padding = "SAME") -> Convolved:
@@ -72,24 +74,26 @@ def conv_transpose(x: Images, kernel: Kernel, strides: int | Sequence[int] = 1, 
     Raises:
       ValueError: the kernel is larger than the padded image, or takes other channels than the image has.
     """
-    strides = _pair(strides, "strides")
-    named = lambda name: [_transpose_pads(k, s, name) for k, s in zip(kernel.shape[:2], strides, strict=True)]
+    pair = _pair(strides, "strides")
+    named = lambda name: [_transpose_pads(k, s, name) for k, s in zip(kernel.shape[:2], pair, strict=True)]
     pads = _pads(padding, named)
-    _check(x, kernel, _transposed_size(x.shape[1:3], kernel.shape[:2], strides, pads))
-    return _conv_transpose(strides, pads, x, kernel)
+    _check(x, kernel, _transposed_size(x.shape[1:3], kernel.shape[:2], pair, pads))
+    return _conv_transpose(pair, pads, x, kernel)
 
 
 class Conv(nn.Module):
     """``flax.linen.Conv`` in two dimensions, by ``conv``: the same parameters, initial values and results.
 
-    Fields:
-      features: channels out.
+    Attributes:
+      features: number of output channels.
       kernel_size: (height, width).
-      strides, padding: see ``conv``.
-      use_bias: whether to add a bias per channel.
-      dtype: of the computation; None follows inputs and parameters.
-      param_dtype: of the parameters.
-      kernel_init, bias_init: initializers.
+      strides: see ``conv``.
+      padding: see ``conv``.
+      use_bias: True adds a bias for each channel.
+      dtype: type of the computation; None for that of inputs and parameters.
+      param_dtype: type of the parameters.
+      kernel_init: initializer of the kernel.
+      bias_init: initializer of the bias.
     """
 
     features: int
@@ -109,7 +113,7 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-    """``flax.linen.ConvTranspose`` in two dimensions, by ``conv_transpose``; fields as in ``Conv``."""
+    """``flax.linen.ConvTranspose`` in two dimensions, by ``conv_transpose``, with the fields of ``Conv``."""
 
     features: int
     kernel_size: tuple[int, int]
@@ -137,20 +141,20 @@ def _layer(module: Conv | ConvTranspose, operation: Callable, x: Images) -> Conv
     return y if bias is None else y + bias
 
 
-# The two operations. Each is in the gradient of the other; strides and pads are pairs here.
+# The two operations. Each appears in the gradient of the other. Here strides and pads are pairs.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _conv(strides, pads, x, kernel):
+def _conv(strides: Pair, pads: Pads, x: Array, kernel: Array) -> Array:
     return _stock_conv(strides, pads, x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _conv_transpose(strides, pads, x, kernel):
+def _conv_transpose(strides: Pair, pads: Pads, x: Array, kernel: Array) -> Array:
     return _by_platform(_depth_to_space_conv, _stock_conv_transpose, strides, pads)(x, kernel)
 
 
-def _conv_gradients(strides, pads, x, kernel, g):
+def _conv_gradients(strides: Pair, pads: Pads, x: Array, kernel: Array, g: Array) -> Gradients:
     size = kernel.shape[:2]
     back = [
         (k - 1 - before, n - 1 + before - s * (m - 1))
@@ -159,7 +163,7 @@ def _conv_gradients(strides, pads, x, kernel, g):
     return _conv_transpose(strides, tuple(back), g, _adjoint(kernel)), _correlate(strides, pads, size, x, g)
 
 
-def _conv_transpose_gradients(strides, pads, x, kernel, g):
+def _conv_transpose_gradients(strides: Pair, pads: Pads, x: Array, kernel: Array, g: Array) -> Gradients:
     size = kernel.shape[:2]
     back = [
         (k - 1 - before, s * (n - 1) + 1 - m + before)
@@ -169,30 +173,30 @@ def _conv_transpose_gradients(strides, pads, x, kernel, g):
     return _conv(strides, tuple(back), g, _adjoint(kernel)), _adjoint(dw)
 
 
-def _stock_conv(strides, pads, x, kernel):
+def _stock_conv(strides: Pair, pads: Pads, x: Array, kernel: Array) -> Array:
     return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _stock_conv_transpose(strides, pads, x, kernel):
+def _stock_conv_transpose(strides: Pair, pads: Pads, x: Array, kernel: Array) -> Array:
     return jax.lax.conv_transpose(x, kernel, strides, pads)
 
 
-def _stock_gradients(operation):
+def _stock_gradients(operation: Callable) -> Callable[..., Gradients]:
     return lambda strides, pads, x, kernel, g: jax.vjp(functools.partial(operation, strides, pads), x, kernel)[1](g)
 
 
-def _by_platform(canonical, stock, strides, pads):
+def _by_platform(canonical: Callable, stock: Callable, strides: Pair, pads: Pads) -> Callable[..., Any]:
     cpu, default = (functools.partial(f, strides, pads) for f in (canonical, stock))
     return functools.partial(jax.lax.platform_dependent, cpu=cpu, default=default)
 
 
-def _define(operation, canonical, stock):
-    """Give the operation its gradients: ``canonical`` on CPU, elsewhere those of ``stock``."""
+def _define(operation: Any, canonical: Callable, stock: Callable) -> None:
+    """Set the gradients of an operation: ``canonical`` on CPU, elsewhere the gradients of ``stock``."""
 
-    def forward(strides, pads, x, kernel):
+    def forward(strides: Pair, pads: Pads, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
         return operation(strides, pads, x, kernel), (x, kernel)
 
-    def backward(strides, pads, residuals, g):
+    def backward(strides: Pair, pads: Pads, residuals: tuple[Array, Array], g: Array) -> Gradients:
         return _by_platform(canonical, _stock_gradients(stock), strides, pads)(*residuals, g)
 
     operation.defvjp(forward, backward)
@@ -202,15 +206,15 @@ _define(_conv, _conv_gradients, _stock_conv)
 _define(_conv_transpose, _conv_transpose_gradients, _stock_conv_transpose)
 
 
-# Their parts.
+# Parts of the operations.
 
 
-def _adjoint(kernel):
+def _adjoint(kernel: Array) -> Array:
     """w†: flipped in space, channels in and out exchanged."""
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
-def _correlate(strides, pads, size, x, g):
+def _correlate(strides: Pair, pads: Pads, size: Sequence[int], x: Array, g: Array) -> Array:
     """dw_k = Σ_i x_{s·i + k - p} g_i for a kernel of this size: a matrix product for each phase of the stride.
 
     With k = s·j + r down it is Σ_m x_{s·m + r - p} g_{m - j}: x is shifted across only and g down only, and the product
@@ -222,8 +226,8 @@ def _correlate(strides, pads, size, x, g):
     x = pad(x, (0, 0), pads[1])
     x = jnp.concatenate([x[:, :, k:][:, :, columns] for k in range(width)], axis=-1)
 
-    def phase(r):
-        """dw of the rows r, r + s, ... of the kernel: [j, width, c, f]."""
+    def phase(r: int) -> Array:
+        """Return dw of the rows r, r + s, ... of the kernel: [j, width, c, f]."""
         count = -(-(height - r) // s)
         first = max(0, -((r - before) // s))
         last = max(first - 1, min(g.shape[1] + count - 2, (x.shape[1] - 1 + before - r) // s))
@@ -237,7 +241,7 @@ def _correlate(strides, pads, size, x, g):
     return jnp.stack([phases[k % s][k // s] for k in range(height)]).astype(g.dtype)
 
 
-def _depth_to_space_conv(strides, pads, x, kernel):
+def _depth_to_space_conv(strides: Pair, pads: Pads, x: Array, kernel: Array) -> Array:
     """y_{s·m + r - δ} = Σ_j w_{s·j + s - 1 - r} x_{m + j - q}: each phase r of the output is a convolution of x."""
     size, kernel = _transposed_size(x.shape[1:3], kernel.shape[:2], strides, pads), _phases(kernel, strides)
     skip = [(s - 1 - before) % s for s, (before, _) in zip(strides, pads, strict=True)]
@@ -251,16 +255,13 @@ def _depth_to_space_conv(strides, pads, x, kernel):
     return y[:, skip[0] : skip[0] + size[0], skip[1] : skip[1] + size[1]]
 
 
-def _phases(kernel, strides):
+def _phases(kernel: Array, strides: Pair) -> Array:
     """[k k c f] → [⌈k/s⌉ ⌈k/s⌉ c s·s·f]: phase r takes taps s·j + s - 1 - r; zeros where the kernel has ended."""
     (sh, sw), (height, width, c, features) = strides, kernel.shape
     rows, columns = -(-height // sh), -(-width // sw)
     kernel = jnp.pad(kernel, [(0, rows * sh - height), (0, columns * sw - width), (0, 0), (0, 0)])
     kernel = kernel.reshape(rows, sh, columns, sw, c, features)[:, ::-1, :, ::-1]
     return kernel.transpose(0, 2, 4, 1, 3, 5).reshape(rows, columns, c, sh * sw * features)
-
-
-# Arguments.
 
 
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
@@ -288,7 +289,7 @@ def _transpose_pads(k: int, s: int, name: str) -> tuple[int, int]:
     return before, k + s - 2 - before
 
 
-def _transposed_size(size, kernel_size, strides, pads) -> list[int]:
+def _transposed_size(size: Sequence[int], kernel_size: Sequence[int], strides: Pair, pads: Pads) -> list[int]:
     return [s * (n - 1) + 2 + sum(p) - k for n, k, s, p in zip(size, kernel_size, strides, pads, strict=True)]
 
 

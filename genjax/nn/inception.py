@@ -1,8 +1,8 @@
-"""Inception v3 (Szegedy et al. 2016, arXiv:1512.00567) as the Fréchet inception distance uses it: features only.
+"""Features of Inception v3 (Szegedy et al. 2016, arXiv:1512.00567), for the Fréchet inception distance.
 
-Its differences from the published network are those of the weights of Heusel et al. 2017: averages leave the padding
-out, and the last block pools by maximum. The weights are the user's: ``from_tensors`` takes them by the names that they
-have in PyTorch.
+The network is that of Heusel et al. 2017, which differs from the published one in two points: average pooling leaves
+the padding out, and the last block pools by maximum. The user brings the weights: ``from_tensors`` takes tensors by
+their names in PyTorch.
 """
 
 from collections.abc import Mapping
@@ -17,16 +17,16 @@ from jaxtyping import Array, Float
 from genjax import checks
 from genjax.types import Params, Pixels
 
-SIZE = 299  # height and width that the network sees
+SIZE = 299  # height and width of the resized images
 Maps = Float[Array, "_ _ _ _"]
 
 
 class Inception(nn.Module):
-    """``network(images) -> features``: 2048 numbers of images of any size, with one or three channels, in [-1, 1]."""
+    """``network(images) -> features [b 2048]`` of images in [-1, 1] of any size, with one or three channels."""
 
     @nn.compact
     def __call__(self, images: Pixels) -> Float[Array, "b 2048"]:
-        """The averages of the last block's maps; images are resized to 299x299, bilinearly and without antialiasing."""
+        """Resize images to 299x299, bilinearly and without antialiasing, and return the means of the last maps."""
         checks.floating("images", images, checks.SCALE)
         if images.shape[-1] not in (1, 3):
             raise ValueError(f"images: expected one or three channels, got {images.shape[-1]}")
@@ -48,15 +48,15 @@ class Inception(nn.Module):
 
 
 def from_tensors(tensors: Mapping[str, np.ndarray]) -> Params:
-    """Parameters of ``Inception`` from tensors by their names in PyTorch, as ``Mixed_5b.branch1x1.conv.weight``.
+    """Parameters of ``Inception`` from tensors by their names in PyTorch, such as ``Mixed_5b.branch1x1.conv.weight``.
 
-    Tensors of the classifier's head and of its auxiliary are left out.
+    Tensors of the classifier's heads are ignored.
 
     Raises:
-      ValueError: tensors are missing, or of another shape; they are named.
+      ValueError: tensors are missing or have another shape; the message names them.
     """
     image = jnp.zeros((1, SIZE, SIZE, 3))
-    wanted = jax.eval_shape(lambda: Inception().init(jax.random.key(0), image)["params"])
+    expected = jax.eval_shape(lambda: Inception().init(jax.random.key(0), image)["params"])
     wrong = []
 
     def find(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -68,12 +68,12 @@ def from_tensors(tensors: Mapping[str, np.ndarray]) -> Params:
             wrong.append(f"{name}: expected {leaf.shape}, got {tensor.shape if name in tensors else 'nothing'}")
         return jnp.asarray(tensor)
 
-    found = jax.tree_util.tree_map_with_path(find, wanted)
+    params = jax.tree_util.tree_map_with_path(find, expected)
     if wrong:
         raise ValueError(
             f"no weights of Inception v3: {len(wrong)} tensors are wrong, the first:\n" + "\n".join(wrong[:5])
         )
-    return found
+    return params
 
 
 _TENSORS = {
@@ -86,7 +86,7 @@ _TENSORS = {
 
 
 class _Unit(nn.Module):
-    """ReLU of a convolution normalised by fixed statistics."""
+    """Convolution, normalisation by fixed statistics, ReLU."""
 
     features: int
     size: int | tuple[int, int]

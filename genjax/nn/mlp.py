@@ -1,4 +1,4 @@
-"""Fully connected networks between images and vectors."""
+"""Multilayer perceptrons: from images to vectors, from vectors to images, and between vectors."""
 
 import math
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from genjax import checks, lapack
 from genjax.types import Pixels
 
 Labels = Shaped[Array, " b"]
-"""A class for each example, in [0, num_classes)."""
+"""Classes of the examples, in [0, num_classes)."""
 
 
 class Encoder(nn.Module):
     """``network(images, labels=None) -> [b, features]``: dense layers with ReLU between them.
 
-    Fields:
-      features: of the output.
+    Attributes:
+      features: number of outputs.
       hidden: widths of the hidden layers.
-      num_classes: of the labels that the output depends on; 0 for none.
-      activation: of the output; None for a linear one.
+      num_classes: number of classes of the labels; 0 for a network without labels.
+      activation: function of the output; None for a linear output.
     """
 
     features: int
@@ -30,8 +30,8 @@ class Encoder(nn.Module):
     num_classes: int = 0
     activation: Callable[[Array], Array] | None = None
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the fields."""
         checks.count("features", self.features, 0)
         checks.counts("hidden", self.hidden)
         checks.count("num_classes", self.num_classes, 0)
@@ -39,7 +39,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: Pixels, labels: Labels | None = None) -> Float[Array, "b features"]:
-        """Encode; ``labels`` are wanted iff there are classes."""
+        """Encode; ``labels`` are required if and only if there are classes."""
         checks.floating("images", images, checks.SCALE)
         x = with_labels(images.reshape(images.shape[0], -1), labels, self.num_classes)
         return dense(x, self.hidden, self.features, self.activation)
@@ -48,18 +48,18 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """``network(z, labels=None) -> [b, *shape]``: the mirror image of ``Encoder``.
 
-    Fields:
+    Attributes:
       shape: (h, w, m) of the output.
       hidden: widths of the hidden layers.
-      num_classes: of the labels that the output depends on; 0 for none.
+      num_classes: number of classes of the labels; 0 for a network without labels.
     """
 
     shape: tuple[int, int, int]
     hidden: tuple[int, ...] = (256,)
     num_classes: int = 0
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the fields."""
         checks.counts("shape", self.shape, length=3)
         checks.counts("hidden", self.hidden)
         checks.count("num_classes", self.num_classes, 0)
@@ -67,31 +67,31 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"], labels: Labels | None = None) -> Float[Array, "b h w m"]:
-        """Decode; ``labels`` are wanted iff there are classes."""
+        """Decode; ``labels`` are required if and only if there are classes."""
         x = dense(with_labels(z, labels, self.num_classes), self.hidden, math.prod(self.shape), None)
         return x.reshape(x.shape[0], *self.shape)
 
 
 def with_labels(x: Float[Array, "b f"], labels: Labels | None, num_classes: int) -> Float[Array, "b g"]:
-    """The vectors with their classes, one-hot, behind them; see ``one_hot``."""
-    found = one_hot(labels, num_classes)
-    return x if found is None else jnp.concatenate([x, found.astype(x.dtype)], -1)
+    """Append the one-hot labels to the vectors; see ``one_hot``."""
+    classes = one_hot(labels, num_classes)
+    return x if classes is None else jnp.concatenate([x, classes.astype(x.dtype)], -1)
 
 
 def one_hot(labels: Labels | None, num_classes: int) -> Float[Array, "b classes"] | None:
-    """The classes of examples, where a network wants them.
+    """Labels as one-hot vectors; None for a network without labels.
 
     Raises:
-      ValueError: labels are wanted and missing, or given and not wanted; or one is not among the classes.
+      ValueError: labels are missing for a network with classes, given for one without, or out of range.
     """
-    found = checks.labels("labels", labels, num_classes, 0 if labels is None else labels.size)
-    return None if found is None else jax.nn.one_hot(found, num_classes)
+    checked = checks.labels("labels", labels, num_classes, 0 if labels is None else labels.size)
+    return None if checked is None else jax.nn.one_hot(checked, num_classes)
 
 
 def dense(
     x: Float[Array, "b f"], hidden: tuple[int, ...], features: int, activation: Callable[[Array], Array] | None
 ) -> Float[Array, "b g"]:
-    """Dense layers of the widths ``hidden`` with ReLU, and one more; for use inside a compact method."""
+    """Apply dense layers of the widths ``hidden`` with ReLU, and a last one; for use inside a compact method."""
     checks.count("features", features)
     for width in hidden:
         x = nn.relu(nn.Dense(width)(x))
@@ -99,27 +99,27 @@ def dense(
     return activation(x) if activation else x
 
 
-class Tanh(nn.Module):
-    """``network(x [b i]) -> [b, features]``: dense layers with tanh between them, orthogonal at the start.
+class MLP(nn.Module):
+    """``network(x [b i]) -> [b, features]``: dense layers with tanh between them and orthogonal initial weights.
 
-    Hidden layers are scaled by √2 and the last by ``scale``: small for a policy that should begin by choosing evenly
-    (Andrychowicz et al. 2021, §3.2).
+    The initial weights are scaled by √2 in the hidden layers and by ``output_scale`` in the last. A small scale makes a
+    policy begin with nearly equal probabilities (Andrychowicz et al. 2021, §3.2).
 
-    Fields:
-      features: of the output.
+    Attributes:
+      features: number of outputs.
       hidden: widths of the hidden layers.
-      scale: of the last layer's initial weights.
+      output_scale: scale of the last layer's initial weights.
     """
 
     features: int
     hidden: tuple[int, ...] = (64, 64)
-    scale: float | int = 1.0
+    output_scale: float | int = 1.0
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the fields."""
         checks.count("features", self.features)
         checks.counts("hidden", self.hidden)
-        checks.positive("scale", self.scale)
+        checks.positive("output_scale", self.output_scale)
         super().__post_init__()
 
     @nn.compact
@@ -127,4 +127,4 @@ class Tanh(nn.Module):
         """Apply to vectors."""
         for width in self.hidden:
             x = nn.tanh(nn.Dense(width, kernel_init=lapack.orthogonal(2**0.5))(x))
-        return nn.Dense(self.features, kernel_init=lapack.orthogonal(self.scale))(x)
+        return nn.Dense(self.features, kernel_init=lapack.orthogonal(self.output_scale))(x)

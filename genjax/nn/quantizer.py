@@ -13,11 +13,11 @@ Codebook = Float[Array, "k d"]
 def nearest(codebook: Codebook, z: Shaped[Array, "*b e"]) -> Int[Array, "*b"]:
     """argmin_k |z - e_k|², the first of equals (van den Oord et al. 2017, eq. 1).
 
-    The differences themselves are squared and summed, in one pass: |z|² - 2 z·e + |e|² loses in rounding whatever is
-    small beside |z|², as the distances are of vectors far from 0 and close together.
+    The differences are squared and summed in one pass. The form |z|² - 2 z·e + |e|² would lose in rounding whatever is
+    small beside |z|², such as the distances between vectors far from 0 and close together.
 
     Raises:
-      ValueError: there is no entry, or vectors are not numbers or have another length than entries.
+      ValueError: there is no entry, or vectors are not finite numbers or have another length than entries.
     """
     checks.min_rows("codebook", codebook)
     checks.floating("z", z)
@@ -28,8 +28,8 @@ def nearest(codebook: Codebook, z: Shaped[Array, "*b e"]) -> Int[Array, "*b"]:
     return _nearest(codebook, z)
 
 
-@jax.jit  # outside of it the differences would be held in memory
-def _nearest(codebook, z):
+@jax.jit  # without jit the differences would be held in memory
+def _nearest(codebook: Codebook, z: Shaped[Array, "*b e"]) -> Int[Array, "*b"]:
     wide = jnp.promote_types(jnp.promote_types(codebook.dtype, z.dtype), jnp.float32)
     differences = z[..., None, :].astype(wide) - codebook.astype(wide)
     return jnp.argmin(jnp.sum(jnp.square(differences), -1), -1)
@@ -41,7 +41,7 @@ def straight_through(z: Float[Array, "*b d"], quantized: Float[Array, "*b d"]) -
 
 
 @jax.custom_vjp
-def _pass(z, quantized):
+def _pass(z: Float[Array, "*b d"], quantized: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     return quantized
 
 

@@ -1,8 +1,9 @@
 """Layers of spectral norm one (Miyato et al. 2018), with the running vector among the parameters.
 
-W̄ = W / σ, σ = vᵀ W u, where u and v are one step of power iteration on from what u was: v ∝ W u, u ∝ Wᵀ v. The new u
-is no gradient step, but a loss of ½ |u - u'|² and plain gradient descent of rate 1 take u there, so that the state of a
-network remains its parameters: the layer sows that loss as ``pull``, and ``models.gan.optimizer`` does the rest.
+W̄ = W / σ, σ = vᵀ W u', where v and u' are one step of power iteration from u: v ∝ W u, u' ∝ Wᵀ v. The step from u to
+u' is no gradient step, but the loss ½ |u - u'|² and gradient descent of rate 1 also take u to u', so that the state of
+a network is still its parameters: a layer sows this loss as ``aux_loss``, and the field ``optimizer`` of ``models.gan``
+descends it.
 """
 
 from collections.abc import Callable
@@ -25,8 +26,8 @@ class Dense(nn.Module):
 
     features: int
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
         checks.count("features", self.features)
         super().__post_init__()
 
@@ -46,8 +47,8 @@ class Conv(nn.Module):
     strides: int = 1
     padding: Any = "SAME"
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
         checks.count("features", self.features)
         checks.counts("kernel_size", self.kernel_size, length=2)
         checks.count("strides", self.strides)
@@ -63,15 +64,15 @@ class Conv(nn.Module):
 
 
 def normalised(module: nn.Module, kernel: Kernel) -> Kernel:
-    """The kernel over its running largest singular value, or 0 of 0; for use inside a compact method, once."""
+    """The kernel over its running largest singular value, and 0 for a kernel of 0; to be called once in a layer."""
     matrix = kernel.reshape(-1, kernel.shape[-1])
     u = module.param("u", _unit_normal, (kernel.shape[-1],))
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(matrix), initial=0))
     root = jnp.sqrt(jnp.where(largest > 0, largest, 1))  # twice its root: 1 / largest may be below the range of floats
     matrix, kernel = matrix / root / root, kernel / root / root  # so that no square of W leaves it
-    v, new = power_iteration(jax.lax.stop_gradient(matrix), jax.lax.stop_gradient(u))
-    module.sow("pull", "u", 0.5 * jnp.sum((u - new) ** 2))
-    sigma = v @ matrix @ new
+    v, next_u = power_iteration(jax.lax.stop_gradient(matrix), jax.lax.stop_gradient(u))
+    module.sow("aux_loss", "u", 0.5 * jnp.sum((u - next_u) ** 2))
+    sigma = v @ matrix @ next_u
     return kernel / jnp.where(sigma > 0, sigma, 1)
 
 
@@ -80,12 +81,12 @@ def power_iteration(
 ) -> tuple[Float[Array, " i"], Float[Array, " o"]]:
     """v ∝ W u and u' ∝ Wᵀ v, of unit length: towards the first singular vectors (Miyato et al. 2018, algorithm 1)."""
     v = _unit(matrix @ u)
-    new = _unit(matrix.T @ v)
-    return v, jnp.where(jnp.any(new != 0), new, u)  # of W = 0 every vector is as good as any
+    next_u = _unit(matrix.T @ v)
+    return v, jnp.where(jnp.any(next_u != 0), next_u, u)  # every vector is a singular vector of W = 0
 
 
 def _unit(x: Float[Array, " n"]) -> Float[Array, " n"]:
-    """x / |x|, or 0 of 0; x is scaled first, so that squares neither vanish nor overflow."""
+    """x / |x|, and 0 for x = 0; x is scaled first, so that squares neither vanish nor overflow."""
     largest = jnp.max(jnp.abs(x), initial=0)
     root = jnp.sqrt(jnp.where(largest > 0, largest, 1))
     x = x / root / root

@@ -82,7 +82,7 @@ def sample(key: Key, p: Gaussian) -> Float[Array, "... d"]:
     if p.mean.ndim == 1:
         noise = jax.random.normal(key, p.mean.shape, p.mean.dtype)
     else:
-        noise = random.normal(random.per_example(key, p.mean.shape[0]), p.mean.shape[1:], p.mean.dtype)
+        noise = random.normal(random.example_keys(key, p.mean.shape[0]), p.mean.shape[1:], p.mean.dtype)
     return transport(p, noise)
 
 

@@ -65,7 +65,7 @@ def bernoulli() -> Likelihood:
 
     def sample(key: Key, logits: Outputs) -> Images:
         draw = lambda key, logit: jnp.where(jax.random.bernoulli(key, jax.nn.sigmoid(logit)), 1.0, -1.0)
-        return jax.vmap(draw)(random.per_example(key, logits.shape[0]), logits)
+        return jax.vmap(draw)(random.example_keys(key, logits.shape[0]), logits)
 
     def temper(logits: Outputs, temperature: Any) -> Outputs:
         temperature = _positive(temperature)
@@ -128,7 +128,7 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
     def sample(key: Key, outputs: Outputs) -> Images:
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
         logistic = lambda key: jax.random.logistic(key, mean.shape[1:], mean.dtype)
-        noise = jax.vmap(logistic)(random.per_example(key, mean.shape[0]))
+        noise = jax.vmap(logistic)(random.example_keys(key, mean.shape[0]))
         return levels.nearest(mean + levels.exp(log_scale) * noise, num_levels)
 
     def mean(outputs: Outputs) -> Images:
@@ -166,7 +166,7 @@ def categorical(num_levels: int = 256) -> Likelihood:
 
     def sample(key: Key, outputs: Outputs) -> Images:
         draw = lambda key, logits: jax.random.categorical(key, logits, -2)
-        level = jax.vmap(draw)(random.per_example(key, outputs.shape[0]), logits(outputs))
+        level = jax.vmap(draw)(random.example_keys(key, outputs.shape[0]), logits(outputs))
         return from_level(level, num_levels).astype(outputs.dtype)
 
     def temper(outputs: Outputs, temperature: Any) -> Outputs:
@@ -222,7 +222,7 @@ def mixture_of_logistics(num_components: int = 10, num_levels: int = 256) -> Lik
                 x = x.at[..., j].set(levels.nearest(shifted + noise[..., j], num_levels))
             return x
 
-        return jax.vmap(draw)(random.per_example(key, outputs.shape[0]), split(outputs, channels(outputs)))
+        return jax.vmap(draw)(random.example_keys(key, outputs.shape[0]), split(outputs, channels(outputs)))
 
     def mean(outputs: Outputs) -> Images:
         logits, mean, log_scale, lower = split(outputs, c := channels(outputs))

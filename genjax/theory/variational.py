@@ -194,7 +194,7 @@ def _draws(
         z = family.sample(key, drawn_from)
         return z, family.log_prob(q, z)
 
-    return jax.vmap(draw)(random.per_example(key, num_samples))
+    return jax.vmap(draw)(random.example_keys(key, num_samples))
 
 
 def _log_weights(

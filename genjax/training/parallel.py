@@ -1,7 +1,8 @@
 """Several devices, several machines: everything that knows ``pmap``.
 
 The state enters and leaves without a device axis, so that a checkpoint is a plain tree and restores on any number of
-devices. Inside, the batch is split along ``AXIS``: ``rows`` draws a device's share, ``gradient_step`` averages over it.
+devices. Inside, the batch is split along ``AXIS``: ``rows`` takes a device's share, ``gradient_step`` averages over the
+axis.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,22 +18,22 @@ from genjax.types import Data, Metrics
 AXIS = "devices"
 
 Run = Callable[[Any, TrainState, Data], tuple[TrainState, Metrics]]
-"""``(key, state, data) -> (state, metrics)``; in place of the key any tree of arrays."""
+"""Training steps, ``(key, state, data) -> (state, metrics)``; any tree of arrays may stand in place of the key."""
 
 
-def spread(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
-    """The run on several devices at once, compiled; the state given to it is consumed.
+def distribute(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
+    """Compile a run for several devices at once; the state given to it is consumed.
 
     Args:
-      run: made with ``axis_name=AXIS`` throughout, so that what it returns is equal on all devices.
-      devices: this machine's; all of them by default. On several machines the axis spans all of them.
+      run: training steps made with ``axis_name=AXIS`` throughout, so that their results are equal on all devices.
+      devices: devices of this machine, by default all. On several machines the axis spans the devices of all machines.
     """
     devices = jax.local_devices() if devices is None else list(devices)
     checks.min_rows("devices", devices)
     mapped = jax.pmap(
         lambda _, key, state, data: run(key, state, data),
         axis_name=AXIS,
-        in_axes=(0, None, None, None),  # pmap wants something to map: the devices' numbers
+        in_axes=(0, None, None, None),  # pmap needs something to map: the devices' numbers
         out_axes=(None, None),
         donate_argnums=2,
         devices=None if jax.process_count() > 1 else devices,
@@ -41,14 +42,14 @@ def spread(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
     return lambda key, state, data: mapped(numbers, key, state, data)
 
 
-def replicate(tree, devices: Sequence[jax.Device] | None = None):
-    """A copy of every array on every device, as the runs of ``spread`` take and return them."""
+def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
+    """Copy every array to every device, as the runs of ``distribute`` take and return arrays."""
     mesh = jax.sharding.Mesh(np.array(jax.local_devices() if devices is None else devices), (AXIS,))
     return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
-def local(tree):
-    """The copy on this machine's first device."""
+def unreplicate(tree: Any) -> Any:
+    """Take the copy on this machine's first device."""
     return jax.tree.map(lambda array: array.addressable_data(0), tree)
 
 

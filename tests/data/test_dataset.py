@@ -111,9 +111,9 @@ def test_fractions_outside_the_unit_interval_are_refused(fraction):
 def test_labels_must_match_images_and_splits_each_other(small):
     short = small.train | {"label": small.train["label"][:-1]}
     with pytest.raises(data.DataError, match="differ in length.*4.*3"):
-        dataset.checked(small._replace(train=short))
+        dataset.validated(small._replace(train=short))
     with pytest.raises(data.DataError, match="names or shapes"):
-        dataset.checked(small._replace(heldout={"image": small.heldout["image"]}))
+        dataset.validated(small._replace(heldout={"image": small.heldout["image"]}))
     with pytest.raises(data.DataError, match="at least one"):
-        dataset.checked(small._replace(train={k: v[:0] for k, v in small.train.items()}))
-    assert dataset.checked(small) is small
+        dataset.validated(small._replace(train={k: v[:0] for k, v in small.train.items()}))
+    assert dataset.validated(small) is small

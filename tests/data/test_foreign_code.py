@@ -7,7 +7,8 @@ import pytest
 
 from genjax import data
 from genjax.data import prepared
-from train import config, sources, vae
+from train import vae
+from train.run import config, sources
 
 OWN = "tensorflow_datasets.core.features"
 IMAGE = {

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from genjax import data
-from genjax.data import folders, images, pngs, sixteen
+from genjax.data import bit_depth, folders, images, pngs
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
@@ -148,7 +148,7 @@ def test_twelve_bits_in_sixteen_are_warned_of(tmp_path, colour):
         images.read(tmp_path / "x.png", 9, 3, BLACK)
     with pytest.warns(UserWarning, match=r"1 pictures, 'x.png' one: .*12 bits"):
         data.folder(tmp_path, 9)
-    levels[0, 0, 0] = sixteen.DARK
+    levels[0, 0, 0] = bit_depth.DARK
     for quiet in (levels, np.zeros_like(levels)):  # neither is a picture with a level in reach, nor one that is black
         (tmp_path / "x.png").write_bytes(png(quiet, colour))
         images.read(tmp_path / "x.png", 9, 3, BLACK)
@@ -285,7 +285,7 @@ def test_big_pictures_are_read_in_bands_without_a_seam(tmp_path, monkeypatch, co
     (tmp_path / "x.png").write_bytes(png(levels, colour, key))
     whole = images.read(tmp_path / "x.png", 9, 3, (1, 2, 3))
     for band in (1, 20, 81):
-        monkeypatch.setattr(sixteen, "BAND", band)
+        monkeypatch.setattr(bit_depth, "BAND", band)
         assert (images.read(tmp_path / "x.png", 9, 3, (1, 2, 3)) == whole).all()
 
 

@@ -43,7 +43,7 @@ def some_images(num, dtype=np.uint8):
 def test_flip_of_an_image_depends_on_its_key_only():
     images, key = some_images(64), jax.random.key(3)
     together = np.asarray(data.flip(key, images))
-    keys = random.per_example(key, 64)
+    keys = random.example_keys(key, 64)
     assert (np.concatenate([data.flip(keys[i : i + 8], images[i : i + 8]) for i in range(0, 64, 8)]) == together).all()
     assert (np.concatenate([data.flip(keys[i : i + 1], images[i : i + 1]) for i in range(4)]) == together[:4]).all()
 

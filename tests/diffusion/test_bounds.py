@@ -28,7 +28,10 @@ def exact(schedule):
     """E[ε|x_t] of data N(0.4, 0.5²)."""
 
     def denoise(x, t):
-        signal, noise = diffusion.at(schedule.signal, t, x), diffusion.at(schedule.noise, t, x)
+        signal, noise = (
+            diffusion.at(schedule.sqrt_alpha_bar, t, x),
+            diffusion.at(schedule.sqrt_one_minus_alpha_bar, t, x),
+        )
         return noise * (x - signal * MEAN) / (signal**2 * STD**2 + noise**2)
 
     return denoise
@@ -55,7 +58,7 @@ def expected_terms(schedule, variance, denoise=None):
         times = jnp.broadcast_to(t, (25,))
         x_t = diffusion.diffuse(schedule, x0, times, noise)
         guess = diffusion.from_noise(schedule, guess_noise(x_t, times), x_t, times)
-        nats = likelihood.term(schedule, guess, x0, x_t, times, variance=variance, num_levels=0)
+        nats = likelihood.vlb_term(schedule, guess, x0, x_t, times, variance=variance, num_levels=0)
         return jnp.sum(weight * nats)
 
     prior = float(jnp.sum(weight * likelihood.prior(schedule, x0)))
@@ -108,14 +111,14 @@ def test_the_steps_cost_what_the_noisy_image_tells(snr, nats):
 
 def test_the_bound_of_images_is_the_sum_of_its_terms_and_each_image_its_own():
     schedule, images = diffusion.linear_schedule(20), jnp.round(jax.random.uniform(KEY, (4, 2, 2, 1)) * 255) / 127.5 - 1
-    run = jax.jit(lambda key, images: likelihood.bound(exact(schedule), schedule, key, images))
+    run = jax.jit(lambda key, images: likelihood.vlb(exact(schedule), schedule, key, images))
     found = run(KEY, images)
     assert found.steps.shape == found.squared_error.shape == (4, 20) and found.steps.min() > 0
-    part = likelihood.bound(exact(schedule), schedule, random.per_example(KEY, 2, 1), images[1:3])
+    part = likelihood.vlb(exact(schedule), schedule, random.example_keys(KEY, 2, 1), images[1:3])
     assert np.allclose(part.total, found.total[1:3], rtol=1e-12)
     prices = 0.5 * -np.diff(schedule.snr) * found.squared_error[:, 1:]
     assert np.allclose(found.steps[:, 1:], prices, rtol=1e-6)
-    scans = str(jax.make_jaxpr(lambda: likelihood.bound(exact(schedule), schedule, KEY, images))()).count(" scan[")
+    scans = str(jax.make_jaxpr(lambda: likelihood.vlb(exact(schedule), schedule, KEY, images))()).count(" scan[")
     assert scans == 1
 
 
@@ -124,7 +127,7 @@ def test_the_bound_clips_where_samplers_do(far):
     schedule, images = diffusion.linear_schedule(5), jnp.round(jax.random.uniform(KEY, (2, 2, 2, 1)) * 255) / 127.5 - 1
     says = lambda x, t: diffusion.from_x0(schedule, jnp.full_like(x, far), x, t)
     for clip, x0 in ((True, np.sign(far)), (False, far)):
-        found = likelihood.bound(says, schedule, KEY, images, clip=clip).squared_error
+        found = likelihood.vlb(says, schedule, KEY, images, clip=clip).squared_error
         assert np.allclose(found, jnp.sum((images - x0) ** 2, (1, 2, 3))[:, None], rtol=1e-12)
 
 
@@ -158,11 +161,11 @@ def test_the_flow_gives_the_density_of_gaussian_data():
     x, errors = np.array([[[[-0.5], [0.1]]], [[[0.9], [1.7]]]]), []
     for num_steps in (100, 200, 400):
         schedule = diffusion.linear_schedule(num_steps, 0.1 / num_steps, 20 / num_steps)
-        found = jax.jit(lambda x, s=schedule: likelihood.flow(exact(s), s, KEY, x))(jnp.asarray(x))
-        spread = np.hypot(STD, schedule.noise[0] / schedule.signal[0])
-        end = np.hypot(STD * schedule.signal[-1], schedule.noise[-1])
-        x_last = MEAN * schedule.signal[-1] + end * (x - MEAN) / spread
-        missed = stats.norm.logpdf(x_last) - stats.norm.logpdf(x_last, MEAN * schedule.signal[-1], end)
+        found = jax.jit(lambda x, s=schedule: likelihood.ode_log_likelihood(exact(s), s, KEY, x))(jnp.asarray(x))
+        spread = np.hypot(STD, schedule.sqrt_one_minus_alpha_bar[0] / schedule.sqrt_alpha_bar[0])
+        end = np.hypot(STD * schedule.sqrt_alpha_bar[-1], schedule.sqrt_one_minus_alpha_bar[-1])
+        x_last = MEAN * schedule.sqrt_alpha_bar[-1] + end * (x - MEAN) / spread
+        missed = stats.norm.logpdf(x_last) - stats.norm.logpdf(x_last, MEAN * schedule.sqrt_alpha_bar[-1], end)
         errors.append(found - (stats.norm.logpdf(x, MEAN, spread) + missed).sum((1, 2, 3)))
     assert np.abs(errors[-1]).max() < 2e-3
     assert np.all(np.abs(np.divide(errors[0], errors[1])) > 3) and np.all(np.abs(np.divide(errors[1], errors[2])) > 3)
@@ -184,22 +187,22 @@ def test_the_best_sub_schedule_is_that_of_brute_force():
 
     for num in (2, 3, 5, 9):
         chains = [(8, *sorted(inner, reverse=True), 0) for inner in itertools.combinations(range(1, 8), num - 2)]
-        found = likelihood.sub_schedule(schedule, errors, num)
+        found = likelihood.optimal_timesteps(schedule, errors, num)
         assert len(found) == num and np.isclose(cost(found), min(map(cost, chains)))
-    assert cost(likelihood.sub_schedule(schedule, errors, 5)) < cost((8, 6, 4, 2, 0))
+    assert cost(likelihood.optimal_timesteps(schedule, errors, 5)) < cost((8, 6, 4, 2, 0))
 
 
 def test_the_optimal_variance_gives_the_data_back():
     """The chain is affine: its law follows from the gain and the variance of each step."""
-    signal, variance = SCHEDULE.signal[-1], SCHEDULE.alpha_bar[-1] * STD**2 + 1 - SCHEDULE.alpha_bar[-1]
+    signal, variance = SCHEDULE.sqrt_alpha_bar[-1], SCHEDULE.alpha_bar[-1] * STD**2 + 1 - SCHEDULE.alpha_bar[-1]
     table, mean = best(SCHEDULE), signal * MEAN
     errors = squared_errors(SCHEDULE)
     for t in reversed(range(1000)):
         marginal = SCHEDULE.alpha_bar[t] * STD**2 + 1 - SCHEDULE.alpha_bar[t]
-        gain = SCHEDULE.signal[t] * STD**2 / marginal
+        gain = SCHEDULE.sqrt_alpha_bar[t] * STD**2 / marginal
         c0 = np.sqrt(SCHEDULE.alpha_bar_prev[t]) * SCHEDULE.beta[t] / (1 - SCHEDULE.alpha_bar[t])
         ct = np.sqrt(1 - SCHEDULE.beta[t]) * (1 - SCHEDULE.alpha_bar_prev[t]) / (1 - SCHEDULE.alpha_bar[t])
-        mean = c0 * (MEAN + gain * (mean - SCHEDULE.signal[t] * MEAN)) + ct * mean
+        mean = c0 * (MEAN + gain * (mean - SCHEDULE.sqrt_alpha_bar[t] * MEAN)) + ct * mean
         variance = (c0 * gain + ct) ** 2 * variance + table[t]
     assert np.allclose([mean, variance], [MEAN, STD**2], atol=1e-11)
     assert np.isclose(table[0], errors[0])  # the last step draws x_0 given x_t
@@ -208,8 +211,11 @@ def test_the_optimal_variance_gives_the_data_back():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: likelihood.sub_schedule(SCHEDULE, np.ones(1000), 1), "num_steps: expected 2 to 1000.* got 1"),
-        (lambda: likelihood.sub_schedule(SCHEDULE, np.ones(7), 4), r"squared_error: expected one for each of 1000"),
+        (lambda: likelihood.optimal_timesteps(SCHEDULE, np.ones(1000), 1), "num_steps: expected 2 to 1000.* got 1"),
+        (
+            lambda: likelihood.optimal_timesteps(SCHEDULE, np.ones(7), 4),
+            r"squared_error: expected one for each of 1000",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, message):

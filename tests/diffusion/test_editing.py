@@ -56,7 +56,7 @@ def test_threshold():
     out = guidance.threshold(50.0)(wild)
     s = np.median(np.abs(10 * X), axis=1, keepdims=True)
     assert np.allclose(out, np.clip(10 * X, -s, s) / s)
-    drawn = samplers.implicit(lambda x, t: -5 * x, grid(5), clip=guidance.threshold())(KEY, wild)
+    drawn = samplers.ddim_on_grid(lambda x, t: -5 * x, grid(5), clip=guidance.threshold())(KEY, wild)
     assert jnp.abs(drawn).max() <= 1 + 1e-12
 
 
@@ -82,15 +82,15 @@ def test_repaint_draws_the_conditional_law():
 def test_repaint_of_nothing_known_has_the_variance_of_its_walk(resample, jump):
     """Data N(0, 1): every step down is affine by the posterior (Ho et al. 2020, eq. 7), every one up adds its noise."""
     where = grid(50)
-    share = where.signal**2
+    share = where.alpha**2
     variance = 1.0
-    for came, now in zip(*editing.travel(50, jump, resample), strict=True):
+    for came, now in zip(*editing.resample_schedule(50, jump, resample), strict=True):
         variance = share[now] / share[came] * variance + 1 - share[now] / share[came]
         here, after = share[now], share[now + 1]
         beta = 1 - here / after
         slope = np.sqrt(after * here) * beta / (1 - here) + np.sqrt(1 - beta) * (1 - after) / (1 - here)
         variance = slope**2 * variance + (1 - after) / (1 - here) * beta
-    denoise = lambda x, t: diffusion.at(LINEAR.noise, t, x) * x
+    denoise = lambda x, t: diffusion.at(LINEAR.sqrt_one_minus_alpha_bar, t, x) * x
     sample = editing.repaint(
         denoise, where, jnp.zeros((20_000, 1)), jnp.array([False]), resample=resample, jump=jump, clip=False
     )
@@ -105,12 +105,12 @@ def test_a_mask_that_does_not_fit_is_refused():
 
 def test_sdedit_at_both_ends():
     x = jnp.asarray(X)
-    edit = lambda strength: editing.sdedit(lambda g: samplers.implicit(without, g), grid(10), strength)(KEY, x)
+    edit = lambda strength: editing.sdedit(lambda g: samplers.ddim_on_grid(without, g), grid(10), strength)(KEY, x)
     assert np.array_equal(edit(0.0), x)
     keys = [jax.random.split(jax.random.fold_in(KEY, i)) for i in range(4)]
     noise = jnp.stack([jax.random.normal(k[0], (3,), x.dtype) for k in keys])
-    start = LINEAR.signal[-1] * x + LINEAR.noise[-1] * noise
-    assert np.allclose(edit(1.0), samplers.implicit(without, grid(10))(KEY, start), atol=1e-10)
+    start = LINEAR.sqrt_alpha_bar[-1] * x + LINEAR.sqrt_one_minus_alpha_bar[-1] * noise
+    assert np.allclose(edit(1.0), samplers.ddim_on_grid(without, grid(10))(KEY, start), atol=1e-10)
 
 
 def test_slerp():

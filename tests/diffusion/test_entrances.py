@@ -13,7 +13,7 @@ from genjax.diffusion import edm, grids, guidance, likelihood, optimal
 
 KEY = jax.random.key(0)
 SCHEDULE = diffusion.linear_schedule(10, 0.01, 0.9)
-ZERO = diffusion.zero_terminal(SCHEDULE)
+ZERO = diffusion.rescale_zero_terminal_snr(SCHEDULE)
 GRID = grids.on_times(SCHEDULE, np.array([9, 5, 0]))
 X, ONE = jnp.full((2, 2, 2, 1), 0.5), jnp.zeros(2, jnp.int32)
 BYTES, NAN = jnp.ones((2, 2, 2, 1), jnp.uint8), jnp.full((2, 2, 2, 1), jnp.nan)
@@ -31,24 +31,24 @@ def fill(images, known, **more):
 IMAGES = {  # every entrance that takes images or noise
     "diffuse": lambda x: diffusion.diffuse(SCHEDULE, x, 3, X),
     "diffuse noise": lambda x: diffusion.diffuse(SCHEDULE, X, 3, x),
-    "one_step": lambda x: diffusion.one_step(SCHEDULE, x, 3, X),
+    "q_step": lambda x: diffusion.q_step(SCHEDULE, x, 3, X),
     "posterior": lambda x: diffusion.posterior(SCHEDULE, x, X, 3),
     "posterior x_t": lambda x: diffusion.posterior(SCHEDULE, X, x, 3),
     "repaint": lambda x: fill(x, jnp.array(True)),
     "slerp": lambda x: diffusion.slerp(x, X, 0.5),
     "slerp end": lambda x: diffusion.slerp(X, x, 0.5),
-    "bound": lambda x: likelihood.bound(says, SCHEDULE, KEY, x),
+    "vlb": lambda x: likelihood.vlb(says, SCHEDULE, KEY, x),
     "prior": lambda x: likelihood.prior(SCHEDULE, x),
-    "flow": lambda x: likelihood.flow(says, SCHEDULE, KEY, x),
+    "ode_log_likelihood": lambda x: likelihood.ode_log_likelihood(says, SCHEDULE, KEY, x),
     "dequantise": lambda x: likelihood.dequantise(KEY, x),
     "ancestral": lambda x: diffusion.ancestral(says, SCHEDULE)(KEY, x),
-    "implicit": lambda x: diffusion.implicit(says, GRID)(KEY, x),
+    "ddim_on_grid": lambda x: diffusion.ddim_on_grid(says, GRID)(KEY, x),
     "heun": lambda x: diffusion.heun(says, GRID)(KEY, x),
     "dpm_solver": lambda x: diffusion.dpm_solver(says, GRID)(KEY, x),
     "dpm_solver_sde": lambda x: diffusion.dpm_solver_sde(says, GRID)(KEY, x),
     "pndm": lambda x: diffusion.pndm(says, SCHEDULE, num_steps=4)(KEY, x),
     "invert": lambda x: diffusion.invert(says, GRID)(KEY, x),
-    "sdedit": lambda x: diffusion.sdedit(lambda grid: diffusion.implicit(says, grid), GRID, 0.5)(KEY, x),
+    "sdedit": lambda x: diffusion.sdedit(lambda grid: diffusion.ddim_on_grid(says, grid), GRID, 0.5)(KEY, x),
 }
 
 
@@ -65,7 +65,7 @@ REFUSED = {  # message: calls
         for t in (-1, 10, jnp.array([0, 10]), jnp.array([0.5, 1.0]))
         for read in (
             lambda t: diffusion.diffuse(SCHEDULE, X, t, X),
-            lambda t: diffusion.one_step(SCHEDULE, X, t, X),
+            lambda t: diffusion.q_step(SCHEDULE, X, t, X),
             lambda t: diffusion.posterior(SCHEDULE, X, X, t),
             lambda t: diffusion.from_noise(SCHEDULE, X, X, t),
             lambda t: diffusion.from_x0(SCHEDULE, X, X, t),
@@ -78,8 +78,8 @@ REFUSED = {  # message: calls
         lambda: diffusion.from_noise(ZERO, X, X, jnp.array([3, 9])),
         lambda: diffusion.from_score(ZERO, X, X, 9),
         lambda: jax.jit(lambda t: diffusion.from_noise(ZERO, X, X, t))(3),
-        lambda: likelihood.bound(says, ZERO, KEY, X),
-        lambda: likelihood.flow(says, ZERO, KEY, X),
+        lambda: likelihood.vlb(says, ZERO, KEY, X),
+        lambda: likelihood.ode_log_likelihood(says, ZERO, KEY, X),
         lambda: likelihood.optimal_variance(ZERO, np.ones(10)),
     ],
     "beta: expected": [
@@ -97,7 +97,7 @@ REFUSED = {  # message: calls
         *(lambda n=n: grids.timesteps(10, n, "trailing") for n in (0, 11, 2.5, nan)),
         *(lambda n=n: grids.karras(n) for n in (0, 1.5)),
         lambda: grids.karras_times(SCHEDULE, 0),
-        lambda: likelihood.sub_schedule(SCHEDULE, np.ones(10), 11),
+        lambda: likelihood.optimal_timesteps(SCHEDULE, np.ones(10), 11),
         *(lambda n=n: diffusion.pndm(says, SCHEDULE, num_steps=n) for n in (3, 11)),
     ],
     "first, last|expected offset|expected start|start, end, temperature": [
@@ -108,7 +108,7 @@ REFUSED = {  # message: calls
             for a in ((nan,), (3.0, 3.0), (-inf,), (-3.0, 3.0, 0.0), (-3.0, 3.0, inf), (-3.0, 3.0, 1e-3))
         ),
     ],
-    "low, high: expected|rho: expected": [
+    "sigma_min, sigma_max: expected|rho: expected": [
         lambda a=a: grids.karras(5, *a) for a in ((0.0,), (3.0, 2.0), (2.0, 2.0), (1.0, inf), (nan,), (1.0, 2.0, 0.0))
     ],
     "times: expected falling times": [
@@ -136,11 +136,11 @@ REFUSED = {  # message: calls
         lambda: fill(X, jnp.array(True), jump=1.5),
     ],
     "strength: ": [
-        lambda s=s: diffusion.sdedit(lambda grid: diffusion.implicit(says, grid), GRID, s)
+        lambda s=s: diffusion.sdedit(lambda grid: diffusion.ddim_on_grid(says, grid), GRID, s)
         for s in (-0.1, 1.1, nan, 0.1)
     ],
     "share: expected": [lambda s=s: diffusion.slerp(X, X, s) for s in (nan, -0.5, 2.0)],
-    "weight: expected finite": [
+    "guidance_scale: expected finite": [
         lambda w=w: guidance.classifier_free(says, says, w) for w in (nan, inf, -inf, jnp.array(nan))
     ],
     "rescale|interval|channels": [
@@ -156,11 +156,11 @@ REFUSED = {  # message: calls
         for labels in (jnp.array([-1, 0]), jnp.array([0.5, 1.0]))
     ],
     "percentile": [lambda a=a: guidance.threshold(*a) for a in ((nan,), (0.0,), (101.0,), (50.0, nan), (50.0, 0.0))],
-    "eta|churn|iterations": [
-        *(lambda e=e: diffusion.implicit(says, GRID, eta=e) for e in (nan, -0.1, 1.1)),
+    "eta|s_churn|s_tmin|iterations": [
+        *(lambda e=e: diffusion.ddim_on_grid(says, GRID, eta=e) for e in (nan, -0.1, 1.1)),
         *(
             lambda a=a: diffusion.heun(lambda x, s: x, grids.karras(5), **a)
-            for a in ({"churn": nan}, {"churn_range": (2.0, 1.0)}, {"churn_range": (nan, 1.0)}, {"churn_noise": -1.0})
+            for a in ({"s_churn": nan}, {"s_tmin": 2.0, "s_tmax": 1.0}, {"s_tmin": nan}, {"s_noise": -1.0})
         ),
         *(lambda n=n: diffusion.invert(says, GRID, iterations=n) for n in (0, 1.5)),
     ],
@@ -169,20 +169,23 @@ REFUSED = {  # message: calls
             lambda v=v: diffusion.ancestral(says, SCHEDULE, variance=v)
             for v in (np.ones(3), np.full(10, nan), -np.ones(10))
         ),
-        *(lambda v=v: likelihood.bound(says, SCHEDULE, KEY, X, variance=v) for v in (np.ones(3), np.zeros(10))),
+        *(lambda v=v: likelihood.vlb(says, SCHEDULE, KEY, X, variance=v) for v in (np.ones(3), np.zeros(10))),
     ],
     "images: expected numbers from -1 to 1": [
-        lambda: likelihood.bound(says, SCHEDULE, KEY, 3 * X),
+        lambda: likelihood.vlb(says, SCHEDULE, KEY, 3 * X),
         lambda: likelihood.dequantise(KEY, 3 * X),
     ],
     "num_levels: expected": [
-        *(lambda n=n: likelihood.bound(says, SCHEDULE, KEY, X, num_levels=n) for n in (1, -1, 2.5)),
+        *(lambda n=n: likelihood.vlb(says, SCHEDULE, KEY, X, num_levels=n) for n in (1, -1, 2.5)),
         *(lambda n=n: likelihood.dequantise(KEY, X, n) for n in (0, 1)),
         lambda: likelihood.log_decoder(X, X, X, 1),
         lambda: diffusion.vlb(num_levels=1),
     ],
     "squared_error|noise_squared": [
-        *(lambda e=e: likelihood.sub_schedule(SCHEDULE, e, 3) for e in (np.full(10, nan), -np.ones(10), np.ones(3))),
+        *(
+            lambda e=e: likelihood.optimal_timesteps(SCHEDULE, e, 3)
+            for e in (np.full(10, nan), -np.ones(10), np.ones(3))
+        ),
         *(
             lambda e=e: optimal.optimal_variance(SCHEDULE, e)
             for e in (np.full(10, nan), -np.ones(10), np.ones(3), None)
@@ -190,20 +193,20 @@ REFUSED = {  # message: calls
         lambda: optimal.optimal_variance(SCHEDULE, np.ones(10), squared_error=np.ones(10)),
     ],
     "expected at least 2 steps": [
-        lambda: diffusion.zero_terminal(diffusion.linear_schedule(1)),
-        lambda: likelihood.flow(says, diffusion.linear_schedule(1), KEY, X),
+        lambda: diffusion.rescale_zero_terminal_snr(diffusion.linear_schedule(1)),
+        lambda: likelihood.ode_log_likelihood(says, diffusion.linear_schedule(1), KEY, X),
     ],
     "gamma|weights|scale": [
         *(lambda g=g: diffusion.min_snr(SCHEDULE, gamma=g) for g in (0.0, -1.0, nan)),
         *(lambda w=w: diffusion.simple(lambda a, b: a - b, weights=w) for w in (np.full(10, nan), -np.ones(10))),
         *(lambda s=s: diffusion.hybrid(diffusion.vlb(), scale=s) for s in (nan, -1.0)),
     ],
-    "deviation: expected positive|sigma: expected positive": [
+    "sigma_data: expected positive|sigma: expected positive": [
         *(lambda s=s: edm.precondition(says, s) for s in (0.0, -1.0, nan, inf)),
         *(lambda s=s: edm.weight(jnp.array(s), 0.5) for s in ([0.0], [nan])),
     ],
     "keep: expected": [
-        lambda keep=keep: diffusion.implicit(says, GRID)(KEY, X, keep) for keep in ((4,), (-1,), (1, 1), (0.5,))
+        lambda keep=keep: diffusion.ddim_on_grid(says, GRID)(KEY, X, keep) for keep in ((4,), (-1,), (1, 1), (0.5,))
     ],
 }
 
@@ -236,7 +239,13 @@ def test_a_chain_of_a_thousand_steps_draws_the_law_from_half_precision(dtype):
     assert drawn.dtype == jnp.float32
     assert abs(drawn.mean() - 0.4) < 4 * 0.5 / np.sqrt(8192) and abs(drawn.std() - 0.496) < 4 * 0.5 / np.sqrt(16_384)
     network = lambda x, t: 0.1 * x.astype(dtype)
-    for make in (diffusion.implicit, diffusion.heun, diffusion.dpm_solver, diffusion.dpm_solver_sde, diffusion.invert):
+    for make in (
+        diffusion.ddim_on_grid,
+        diffusion.heun,
+        diffusion.dpm_solver,
+        diffusion.dpm_solver_sde,
+        diffusion.invert,
+    ):
         assert jax.eval_shape(make(network, GRID), KEY, X.astype(dtype)).dtype == jnp.float32
     shape = jax.eval_shape(diffusion.pndm(network, SCHEDULE, num_steps=4), KEY, X.astype(dtype))
     mixed = jax.eval_shape(diffusion.repaint(network, GRID, X.astype(dtype), jnp.array(0.5)), KEY, X.astype(dtype))
@@ -291,14 +300,17 @@ def test_the_optimal_variance_where_nothing_is_left_is_that_of_the_errors():
     errors = 0.25 * (1 - SCHEDULE.alpha_bar) / (0.25 * SCHEDULE.alpha_bar + 1 - SCHEDULE.alpha_bar)
     by_noise = likelihood.optimal_variance(SCHEDULE, 1 - SCHEDULE.snr * errors)
     assert np.allclose(by_noise, likelihood.optimal_variance(SCHEDULE, squared_error=errors), rtol=1e-12)
-    assert likelihood.sub_schedule(diffusion.linear_schedule(1), [0.1], 1).tolist() == [0]
+    assert likelihood.optimal_timesteps(diffusion.linear_schedule(1), [0.1], 1).tolist() == [0]
 
 
 def exact(schedule):
     """E[x_0|x_t] of N(.4, .5²)."""
 
     def denoise(x, t):
-        signal, noise = diffusion.at(schedule.signal, t, x), diffusion.at(schedule.noise, t, x)
+        signal, noise = (
+            diffusion.at(schedule.sqrt_alpha_bar, t, x),
+            diffusion.at(schedule.sqrt_one_minus_alpha_bar, t, x),
+        )
         x0 = 0.4 + 0.25 * signal / (0.25 * signal**2 + noise**2) * (x - 0.4 * signal)
         return diffusion.from_x0(schedule, x0, x, t)
 
@@ -308,25 +320,25 @@ def exact(schedule):
 def test_likelihoods_where_nothing_of_the_image_is_left():
     """The prior tells nothing apart; the flow ends at N(0, 1) exactly, so it has the density of the data with the noise
     of time 0; the bound of the last step is ½ SNR E|x_0 - .4|² with the posterior's variance."""
-    schedule = diffusion.zero_terminal(diffusion.cosine_schedule(400))
+    schedule = diffusion.rescale_zero_terminal_snr(diffusion.cosine_schedule(400))
     x = jnp.array([[[[-0.5], [0.1]]], [[[0.9], [0.4]]]])
     assert np.array_equal(likelihood.prior(schedule, x), [0, 0])
-    found = jax.jit(lambda x: likelihood.flow(exact(schedule), schedule, KEY, x))(x)
-    spread = np.hypot(0.5, schedule.noise[0] / schedule.signal[0])
+    found = jax.jit(lambda x: likelihood.ode_log_likelihood(exact(schedule), schedule, KEY, x))(x)
+    spread = np.hypot(0.5, schedule.sqrt_one_minus_alpha_bar[0] / schedule.sqrt_alpha_bar[0])
     density = -0.5 * ((np.asarray(x) - 0.4) / spread) ** 2 - np.log(spread * np.sqrt(2 * np.pi))
     assert np.allclose(found, density.sum((1, 2, 3)), atol=2e-3)
-    bound = jax.jit(lambda x: likelihood.bound(exact(ZERO), ZERO, KEY, x, num_levels=0, clip=False))(x)
+    bound = jax.jit(lambda x: likelihood.vlb(exact(ZERO), ZERO, KEY, x, num_levels=0, clip=False))(x)
     last = 0.5 * ZERO.snr[-2] * ((np.asarray(x) - 0.4) ** 2).sum((1, 2, 3))
     assert np.allclose(bound.steps[:, -1], last, rtol=1e-4) and np.isfinite(bound.total).all()
-    half = lambda x, t: exact(ZERO)(x, t)._replace(fraction=jnp.full_like(x, 0.5))
-    learned = likelihood.bound(half, ZERO, KEY, x, num_levels=0, clip=False)
+    half = lambda x, t: exact(ZERO)(x, t)._replace(variance_interpolation=jnp.full_like(x, 0.5))
+    learned = likelihood.vlb(half, ZERO, KEY, x, num_levels=0, clip=False)
     assert np.isfinite(learned.total).all()
 
 
 def test_one_step_has_a_bound_of_a_prior_and_a_decoder():
     """T = 1: D(N(√ᾱ x_0, β)‖N(0, 1)) and -log N(x_0; x̂_0, β)."""
     schedule, x0 = diffusion.linear_schedule(1, 0.5, 0.5), jnp.full((1, 1, 1, 1), 0.7)
-    found = likelihood.bound(exact(schedule), schedule, KEY, x0, num_levels=0, clip=False)
+    found = likelihood.vlb(exact(schedule), schedule, KEY, x0, num_levels=0, clip=False)
     assert np.isclose(found.prior[0], 0.5 * (0.5 * 0.49 - 0.5 - np.log(0.5)), rtol=1e-6)
     decoder = 0.5 * (found.squared_error[0, 0] / 0.5 + np.log(2 * np.pi * 0.5))
     assert np.isclose(found.steps[0, 0], decoder, rtol=1e-5)

@@ -73,7 +73,7 @@ def test_the_bound_is_the_mean_of_its_objective_over_times():
     schedule = diffusion.linear_schedule(12, 0.01, 0.4)
     images = jnp.round(jax.random.uniform(KEY, (1, 2, 2, 1)) * 255) / 127.5 - 1
     denoise = lambda x, t: 0.3 * x
-    found = likelihood.bound(denoise, schedule, KEY, images, variance="large", clip=False)
+    found = likelihood.vlb(denoise, schedule, KEY, images, variance="large", clip=False)
     keys = jax.vmap(lambda t: jax.random.fold_in(jax.random.fold_in(KEY, 0), t))(jnp.arange(12))
     noise, many = random.normal(keys, (2, 2, 1), images.dtype), jnp.repeat(images, 12, 0)
     t = jnp.arange(12)
@@ -88,7 +88,7 @@ def test_the_hybrid_objective_teaches_the_mean_by_the_simple_part_and_the_varian
     objective = diffusion.hybrid(diffusion.simple(ddpm.l2))
 
     def loss(noise, fraction, objective):
-        told = diffusion.from_noise(SCHEDULE, noise, x_t, T)._replace(fraction=fraction)
+        told = diffusion.from_noise(SCHEDULE, noise, x_t, T)._replace(variance_interpolation=fraction)
         return objective(SCHEDULE, told, truth, x_t, T).sum()
 
     fraction = jnp.full(truth.x0.shape, 0.4)
@@ -99,23 +99,25 @@ def test_the_hybrid_objective_teaches_the_mean_by_the_simple_part_and_the_varian
 
 
 def test_learned_variances_lie_between_the_two():
-    half = diffusion.with_fraction(diffusion.from_noise)
+    half = diffusion.with_learned_variance(diffusion.from_noise)
     output = jnp.concatenate(
         [jnp.zeros((4, 2, 2, 1)), jnp.broadcast_to(jnp.array([-1.0, 1, 0, 0])[:, None, None, None], (4, 2, 2, 1))], -1
     )
     guess = half(SCHEDULE, output, jnp.ones((4, 2, 2, 1)), jnp.full(4, 50))
-    log_variance = diffusion.process.log_variance(SCHEDULE, guess.fraction, jnp.full(4, 50))[:, 0, 0, 0]
+    log_variance = diffusion.process.log_variance(SCHEDULE, guess.variance_interpolation, jnp.full(4, 50))[:, 0, 0, 0]
     small, large = np.log(SCHEDULE.posterior_variance[50]), np.log(SCHEDULE.beta[50])
     assert np.allclose(log_variance, [small, large, (small + large) / 2, (small + large) / 2])
     x = jnp.asarray(RNG.normal(size=(3, 2, 2, 1)))
-    fixed = lambda f: lambda x, t: diffusion.from_noise(SCHEDULE, 0.5 * x, x, t)._replace(fraction=jnp.full(x.shape, f))
+    fixed = lambda f: (
+        lambda x, t: diffusion.from_noise(SCHEDULE, 0.5 * x, x, t)._replace(variance_interpolation=jnp.full(x.shape, f))
+    )
     for fraction, name in ((0.0, "small"), (1.0, "large")):
         learned = diffusion.ancestral(fixed(fraction), SCHEDULE)(KEY, x)
         assert np.allclose(learned, diffusion.ancestral(lambda x, t: 0.5 * x, SCHEDULE, variance=name)(KEY, x))
 
 
 def test_nothing_of_the_image_is_left_at_a_zero_terminal():
-    schedule = diffusion.zero_terminal(SCHEDULE)
+    schedule = diffusion.rescale_zero_terminal_snr(SCHEDULE)
     assert schedule.alpha_bar[-1] == 0 and np.isclose(schedule.alpha_bar[0], SCHEDULE.alpha_bar[0])
     assert np.all(np.diff(schedule.alpha_bar) < 0) and np.isclose(schedule.beta[-1], 1)
     denoise = lambda x, t: diffusion.from_v(schedule, -0.7 * x, x, t)  # at the end x_0 = -v
@@ -135,9 +137,9 @@ def test_edms_loss_of_a_network_that_says_nothing_is_one_for_gaussian_data():
     """Then D = c_skip x is the best there is, and λ σ² s²/(σ² + s²) = 1."""
     images = 0.5 * jax.random.normal(jax.random.key(1), (4000, 2, 2, 1))
     nothing = lambda x, c: jnp.zeros_like(x)
-    found = edm_model.losses(nothing, random.per_example(KEY, 4000), images)
+    found = edm_model.losses(nothing, random.example_keys(KEY, 4000), images)
     assert abs(found.mean() - 1) < 4 * found.std() / np.sqrt(4000)
-    worse = edm_model.losses(lambda x, c: 0.2 * x, random.per_example(KEY, 4000), images)
+    worse = edm_model.losses(lambda x, c: 0.2 * x, random.example_keys(KEY, 4000), images)
     assert worse.mean() > found.mean() + 0.02
     drawn = diffusion.heun(edm.precondition(nothing, 0.5), diffusion.karras(60), clip=False)(
         KEY, 80 * images[:500] / 0.5
@@ -149,7 +151,7 @@ def test_edms_loss_of_a_network_that_says_nothing_is_one_for_gaussian_data():
     ("call", "message"),
     [
         (lambda: diffusion.min_snr(SCHEDULE, "noise", 0.0), "gamma: expected a positive ratio"),
-        (lambda: diffusion.zero_terminal(diffusion.linear_schedule(1)), "expected at least 2 steps"),
+        (lambda: diffusion.rescale_zero_terminal_snr(diffusion.linear_schedule(1)), "expected at least 2 steps"),
         (lambda: diffusion.sigmoid_schedule(10, 3.0, -3.0), "expected start < end"),
     ],
 )

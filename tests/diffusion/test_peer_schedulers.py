@@ -65,7 +65,7 @@ CONFIG = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "be
 def test_ddim(spacing, num_steps):
     scheduler = diffusers.DDIMScheduler(**CONFIG, timestep_spacing=spacing, clip_sample=True)
     end, times = theirs(scheduler, num_steps, use_clipped_model_output=True)
-    ours = lambda grid: samplers.implicit(ours_denoise, grid)(KEY, jnp.asarray(X))
+    ours = lambda grid: samplers.ddim_on_grid(ours_denoise, grid)(KEY, jnp.asarray(X))
     assert times == diffusion.timesteps(1000, num_steps, spacing).tolist()
     if spacing == "leading" or 1000 % num_steps == 0:  # elsewhere diffusers takes T // K for the step before
         assert close(ours(grids.on_times(LINEAR, np.array(times))), end)
@@ -104,7 +104,7 @@ def test_pndm(start):
 
 
 @pytest.mark.parametrize(("name", "make"), [
-    ("EulerDiscreteScheduler", lambda grid: samplers.implicit(ours_denoise, grid, clip=False)),
+    ("EulerDiscreteScheduler", lambda grid: samplers.ddim_on_grid(ours_denoise, grid, clip=False)),
     ("HeunDiscreteScheduler", lambda grid: solvers.heun(ours_denoise, grid, clip=False)),
 ])  # fmt: skip
 def test_euler_and_heun(name, make):

@@ -16,9 +16,9 @@ SCHEDULES = [diffusion.linear_schedule(1000), diffusion.linear_schedule(300), di
 def test_tables_are_exact_in_float64_and_lose_half_an_ulp_in_float32(num_steps):
     schedule = diffusion.linear_schedule(num_steps, 1e-4, min(0.02, 20 / num_steps))
     exact = np.cumsum(np.log1p(-schedule.beta.astype(np.longdouble)))
-    assert np.allclose(schedule.noise**2, -np.expm1(exact).astype(float), rtol=1e-11, atol=0)
-    single = diffusion.at(schedule.noise, jnp.arange(num_steps), jnp.zeros(num_steps, jnp.float32))
-    assert np.max(np.abs(np.asarray(single, float) / schedule.noise - 1)) <= 6.0e-8
+    assert np.allclose(schedule.sqrt_one_minus_alpha_bar**2, -np.expm1(exact).astype(float), rtol=1e-11, atol=0)
+    single = diffusion.at(schedule.sqrt_one_minus_alpha_bar, jnp.arange(num_steps), jnp.zeros(num_steps, jnp.float32))
+    assert np.max(np.abs(np.asarray(single, float) / schedule.sqrt_one_minus_alpha_bar - 1)) <= 6.0e-8
 
 
 @settings(derandomize=True, deadline=None, max_examples=20)
@@ -27,10 +27,10 @@ def test_schedule_invariants(num_steps, a, b):
     schedule = diffusion.linear_schedule(num_steps, min(a, b), max(a, b))
     assert np.all(np.diff(schedule.alpha_bar) < 0) and 0 < schedule.alpha_bar[-1] and schedule.alpha_bar[0] < 1
     assert np.all(schedule.posterior_variance <= schedule.beta) and schedule.posterior_variance[0] == 0
-    assert np.allclose(schedule.signal**2 + schedule.noise**2, 1, rtol=1e-15)
+    assert np.allclose(schedule.sqrt_alpha_bar**2 + schedule.sqrt_one_minus_alpha_bar**2, 1, rtol=1e-15)
     t = jnp.arange(num_steps)
     with jax.enable_x64(True):  # a noiseless path x_t = √ᾱ_t x_0 stays on itself: c_0 + c_t √ᾱ_t = √ᾱ_{t-1}
-        back = diffusion.posterior(schedule, jnp.ones(num_steps), jnp.asarray(schedule.signal), t).mean
+        back = diffusion.posterior(schedule, jnp.ones(num_steps), jnp.asarray(schedule.sqrt_alpha_bar), t).mean
         assert np.allclose(back, np.sqrt(schedule.alpha_bar_prev), rtol=1e-12)
 
 
@@ -52,14 +52,17 @@ def test_a_chain_of_single_steps_has_the_moments_of_the_jump(schedule):
     with jax.enable_x64(True):
         t = jnp.arange(schedule.num_steps)
         one, zero = jnp.ones(schedule.num_steps), jnp.zeros(schedule.num_steps)
-        keeps = np.asarray(diffusion.one_step(schedule, one, t, zero))
-        adds = np.asarray(diffusion.one_step(schedule, zero, t, one)) ** 2
+        keeps = np.asarray(diffusion.q_step(schedule, one, t, zero))
+        adds = np.asarray(diffusion.q_step(schedule, zero, t, one)) ** 2
         mean, variance = 1.0, 0.0
         for i in range(schedule.num_steps):
             mean, variance = keeps[i] * mean, keeps[i] ** 2 * variance + adds[i]
-            assert abs(mean - schedule.signal[i]) <= 1e-12 and abs(variance - schedule.noise[i] ** 2) <= 1e-12
-        assert np.allclose(diffusion.diffuse(schedule, one, t, zero), schedule.signal, atol=1e-15)
-        assert np.allclose(diffusion.diffuse(schedule, zero, t, one), schedule.noise, atol=1e-15)
+            assert (
+                abs(mean - schedule.sqrt_alpha_bar[i]) <= 1e-12
+                and abs(variance - schedule.sqrt_one_minus_alpha_bar[i] ** 2) <= 1e-12
+            )
+        assert np.allclose(diffusion.diffuse(schedule, one, t, zero), schedule.sqrt_alpha_bar, atol=1e-15)
+        assert np.allclose(diffusion.diffuse(schedule, zero, t, one), schedule.sqrt_one_minus_alpha_bar, atol=1e-15)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -99,7 +102,7 @@ def test_v_is_the_velocity_along_the_circle():
     with jax.enable_x64(True):
         schedule = diffusion.linear_schedule(50)
         x0, noise, t = jnp.array([0.7]), jnp.array([-0.4]), jnp.array([31])
-        angle = jnp.arctan2(schedule.noise[31], schedule.signal[31])
+        angle = jnp.arctan2(schedule.sqrt_one_minus_alpha_bar[31], schedule.sqrt_alpha_bar[31])
         _, velocity = jax.jvp(lambda a: jnp.cos(a) * x0 + jnp.sin(a) * noise, (angle,), (jnp.ones_like(angle),))
         assert np.allclose(diffusion.to_v(schedule, diffusion.Prediction(x0, noise), t), velocity, atol=1e-14)
 
@@ -134,7 +137,7 @@ def test_a_traced_schedule_is_differentiable():
         (lambda: diffusion.linear_schedule(10, 0.02, 1e-4), "first"),
         (lambda: diffusion.linear_schedule(10, 1e-4, 1.0), "last"),
         (lambda: diffusion.cosine_schedule(-1), "num_steps"),
-        (lambda: diffusion.cosine_schedule(10, largest=1.0), "largest"),
+        (lambda: diffusion.cosine_schedule(10, max_beta=1.0), "max_beta"),
         (lambda: diffusion.from_beta(np.array([0.1, np.nan])), "beta"),
     ],
 )

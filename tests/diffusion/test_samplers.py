@@ -255,7 +255,7 @@ def test_image_i_depends_on_key_and_i_only(make):
     x_T = jax.random.normal(KEY, (8, 4))
     whole = sample(KEY, x_T)
     assert np.array_equal(sample(KEY, x_T[:3]), whole[:3])
-    assert np.array_equal(sample(random.per_example(KEY, 3, first=5), x_T[5:]), whole[5:])
+    assert np.array_equal(sample(random.example_keys(KEY, 3, first=5), x_T[5:]), whole[5:])
     assert not np.array_equal(whole[0], sample(jax.random.key(1), x_T)[0])
 
 

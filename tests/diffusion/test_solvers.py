@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from genjax import diffusion
-from genjax.diffusion import grids, likelihood, samplers, solvers
+from genjax.diffusion import editing, grids, likelihood, samplers, solvers
 
 KEY = jax.random.key(0)
 LINEAR = diffusion.linear_schedule(1000)
@@ -44,7 +44,10 @@ def told_sigma(mean=mixture):
 
 def told_time(schedule=LINEAR, mean=mixture):
     def denoise(x, time):
-        signal, noise = diffusion.at(schedule.signal, time, x), diffusion.at(schedule.noise, time, x)
+        signal, noise = (
+            diffusion.at(schedule.sqrt_alpha_bar, time, x),
+            diffusion.at(schedule.sqrt_one_minus_alpha_bar, time, x),
+        )
         return (x - signal * mean(x, signal, noise)) / noise
 
     return denoise
@@ -63,7 +66,7 @@ def orders(make, end, start, counts):
     return np.log2(np.divide(errors[:-1], errors[1:]))
 
 
-EULER = lambda denoise, grid: samplers.implicit(denoise, grid, clip=False)
+EULER = lambda denoise, grid: samplers.ddim_on_grid(denoise, grid, clip=False)
 HEUN = lambda denoise, grid: solvers.heun(denoise, grid, clip=False)
 DPM = lambda denoise, grid: solvers.dpm_solver(denoise, grid, clip=False)
 
@@ -74,7 +77,7 @@ def test_orders_on_gaussian_data(solver, order):
     start = 80 * jnp.array([-1.3, -0.2, 0.4, 1.1])
 
     def make(n):
-        noise = grids.karras(n + 1, 0.5, 80.0).noise[:-1]
+        noise = grids.karras(n + 1, 0.5, 80.0).sigma[:-1]
         return solver(told_sigma(one_gaussian), grids.Grid(noise, np.ones(n + 1), noise))
 
     end = 0.4 + (start - 0.4) * np.hypot(0.5, 0.5) / np.hypot(0.5, 80)
@@ -87,7 +90,7 @@ def test_orders_on_a_mixture(solver, order):
     start = jnp.array([-40.0, 10.0, 60.0])
 
     def make(n):
-        noise = grids.karras(n + 1, 0.1, 80.0).noise[:-1]
+        noise = grids.karras(n + 1, 0.1, 80.0).sigma[:-1]
         return solver(told_sigma(), grids.Grid(noise, np.ones(n + 1), noise))
 
     end = jax.jit(make(5120))(KEY, start)
@@ -97,8 +100,10 @@ def test_orders_on_a_mixture(solver, order):
 
 def test_a_wrong_solver_has_another_order(monkeypatch):
     right = solvers._multistep
-    monkeypatch.setattr(solvers, "_multistep", lambda g, p: right(g, p)._replace(weight=2 * right(g, p).weight))
-    noise = lambda n: grids.karras(n + 1, 0.5, 80.0).noise[:-1]
+    monkeypatch.setattr(
+        solvers, "_multistep", lambda g, p: right(g, p)._replace(extrapolation=2 * right(g, p).extrapolation)
+    )
+    noise = lambda n: grids.karras(n + 1, 0.5, 80.0).sigma[:-1]
     make = lambda n: DPM(told_sigma(one_gaussian), grids.Grid(noise(n), np.ones(n + 1), noise(n)))
     start = jnp.array([50.0])
     end = 0.4 + (start - 0.4) * np.hypot(0.5, 0.5) / np.hypot(0.5, 80)
@@ -111,7 +116,9 @@ def test_deterministic_solvers_end_where_the_flow_does():
     for solver in (HEUN, DPM):
         assert np.allclose(solver(told_sigma(one_gaussian), grid)(KEY, start), gaussian_end(start), atol=5e-3)
     x = jnp.linspace(-1.5, 1.5, 7)
-    exact = 0.4 + (x - LINEAR.signal[-1] * 0.4) * 0.5 / np.sqrt(LINEAR.alpha_bar[-1] * 0.25 + 1 - LINEAR.alpha_bar[-1])
+    exact = 0.4 + (x - LINEAR.sqrt_alpha_bar[-1] * 0.4) * 0.5 / np.sqrt(
+        LINEAR.alpha_bar[-1] * 0.25 + 1 - LINEAR.alpha_bar[-1]
+    )
     for start_with in ("runge_kutta", "linear"):
         sample = solvers.pndm(told_time(mean=one_gaussian), LINEAR, num_steps=100, spacing="trailing", start=start_with)
         assert np.allclose(sample(KEY, x), exact, atol=5e-3)
@@ -126,15 +133,15 @@ def test_heun_with_churn_is_the_papers_algorithm(churn, monkeypatch):
     noise = lambda keys, shape, dtype: jnp.asarray(draws[next(count)])
     monkeypatch.setattr(solvers.random, "normal", noise)
     with jax.disable_jit():
-        ours = solvers.heun(told_sigma(), grid, churn=churn, churn_range=(low, high), churn_noise=scale, clip=False)(
+        ours = solvers.heun(told_sigma(), grid, s_churn=churn, s_tmin=low, s_tmax=high, s_noise=scale, clip=False)(
             KEY, 80 * jnp.array([-0.5, 0.1, 0.9])
         )
     slope = lambda x, s: (x - np.asarray(mixture(jnp.asarray(x), 1.0, s))) / s
-    x, sigma = 80 * np.array([-0.5, 0.1, 0.9]), grid.noise
+    x, sigma = 80 * np.array([-0.5, 0.1, 0.9]), grid.sigma
     for i in range(12):
         gamma = min(churn / 12, math.sqrt(2) - 1) if low <= sigma[i] <= high else 0
         raised = sigma[i] * (1 + gamma)
-        x = x + math.sqrt(raised**2 - sigma[i] ** 2) * scale * draws[2 * i]
+        x = x + math.sqrt(raised**2 - sigma[i] ** 2) * scale * draws[i]
         first = slope(x, raised)
         moved = x + (sigma[i + 1] - raised) * first
         x = moved if not sigma[i + 1] else x + (sigma[i + 1] - raised) * 0.5 * (first + slope(moved, sigma[i + 1]))
@@ -142,9 +149,9 @@ def test_heun_with_churn_is_the_papers_algorithm(churn, monkeypatch):
 
 
 @pytest.mark.parametrize("sampler", [
-    lambda d: samplers.implicit(d, grids.karras(120), eta=1.0, clip=False),
+    lambda d: samplers.ddim_on_grid(d, grids.karras(120), eta=1.0, clip=False),
     lambda d: solvers.dpm_solver_sde(d, grids.karras(60), clip=False),
-    lambda d: solvers.heun(d, grids.karras(30), churn=20.0, clip=False),
+    lambda d: solvers.heun(d, grids.karras(30), s_churn=20.0, clip=False),
     lambda d: solvers.heun(d, grids.karras(30), clip=False),
 ])  # fmt: skip
 def test_the_law_of_a_mixture_is_drawn(sampler):
@@ -172,14 +179,14 @@ def test_a_grid_of_sigma_is_a_process_of_as_many_steps():
     x_T = jnp.array([-1.1, 0.3])
     same = diffusion.ancestral(denoise, schedule, variance="small", clip=False)(KEY, x_T)
     size = np.hypot(1, 80)
-    assert np.allclose(samplers.implicit(told(), grid, eta=1.0, clip=False)(KEY, size * x_T), same, atol=1e-9)
+    assert np.allclose(samplers.ddim_on_grid(told(), grid, eta=1.0, clip=False)(KEY, size * x_T), same, atol=1e-9)
     x = jnp.array([[0.1], [0.9], [-0.7]])
-    density = jax.jit(lambda x: likelihood.flow(denoise, schedule, KEY, x))(x)
+    density = jax.jit(lambda x: likelihood.ode_log_likelihood(denoise, schedule, KEY, x))(x)
     deviations = np.asarray(x)[:, 0] / 0.5 - 0.8  # the same at both ends of the flow
-    end = schedule.signal[-1] * 0.4 + deviations * np.sqrt(1 - 0.75 * schedule.alpha_bar[-1])
+    end = schedule.sqrt_alpha_bar[-1] * 0.4 + deviations * np.sqrt(1 - 0.75 * schedule.alpha_bar[-1])
     assert np.allclose(density, stats.norm.logpdf(end) + np.log(2), atol=1e-4)
-    traced = jax.jit(lambda noise: diffusion.variance_preserving(told(), grid._replace(noise=noise))[1].alpha_bar)
-    assert np.allclose(traced(jnp.asarray(grid.noise)), schedule.alpha_bar, rtol=1e-12)
+    traced = jax.jit(lambda noise: diffusion.variance_preserving(told(), grid._replace(sigma=noise))[1].alpha_bar)
+    assert np.allclose(traced(jnp.asarray(grid.sigma)), schedule.alpha_bar, rtol=1e-12)
 
 
 def test_inversion_and_sampling_meet():
@@ -188,42 +195,77 @@ def test_inversion_and_sampling_meet():
     gaps = []
     for iterations in (1, 5, 30):
         noise = jax.jit(solvers.invert(told_time(), grid, iterations=iterations))(KEY, x)
-        gaps.append(np.abs(samplers.implicit(told_time(), grid, clip=False)(KEY, noise) - x).max())
+        gaps.append(np.abs(samplers.ddim_on_grid(told_time(), grid, clip=False)(KEY, noise) - x).max())
     assert gaps[2] < 1e-4 < gaps[0] and gaps[2] < gaps[1] < gaps[0], gaps
     start = jnp.array([-0.4, 0.9])
-    image = samplers.implicit(told_time(), grid, clip=False)(KEY, start)
+    image = samplers.ddim_on_grid(told_time(), grid, clip=False)(KEY, start)
     again = solvers.invert(told_time(), grid, iterations=30)(KEY, image)
     assert np.allclose(again, start, atol=1e-3)
 
 
-@pytest.mark.parametrize("make", [
-    lambda d: diffusion.implicit(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
-    lambda d: solvers.dpm_solver(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
-    lambda d: solvers.dpm_solver_sde(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
-    lambda d: solvers.heun(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
-    lambda d: solvers.pndm(d, LINEAR, num_steps=4),
-    lambda d: solvers.invert(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
-])  # fmt: skip
-def test_each_is_one_scan_that_gradients_pass_and_images_are_apart(make):
+FEW = grids.on_times(LINEAR, np.array([900, 400, 100, 0]))
+MAKERS = {  # name: sampler, its steps and evaluations; scans, of which an inversion has one more for its iterations
+    "ancestral": (lambda d: diffusion.ancestral(d, diffusion.linear_schedule(5, 0.1, 0.9)), 5, 5, 1),
+    "ddim": (lambda d: diffusion.ddim_on_grid(d, FEW, eta=0.5), 4, 4, 1),
+    "dpm_solver": (lambda d: solvers.dpm_solver(d, FEW), 4, 4, 1),
+    "dpm_solver_sde": (lambda d: solvers.dpm_solver_sde(d, FEW), 4, 4, 1),
+    "heun": (lambda d: solvers.heun(d, FEW), 4, 2 * 4 - 1, 1),
+    "pndm": (lambda d: solvers.pndm(d, LINEAR, num_steps=5, spacing="leading"), 5, 5 + 9, 1),
+    "pndm, linear": (lambda d: solvers.pndm(d, LINEAR, num_steps=5, spacing="leading", start="linear"), 5, 5 + 1, 1),
+    "invert": (lambda d: solvers.invert(d, FEW, iterations=2), 4, 2 * 4, 2),
+    "repaint": (lambda d: editing.repaint(d, FEW, jnp.array([0.1, 0.2]), jnp.array([1, 0]), resample=2), 7, 7, 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore::genjax.diffusion.StartWarning")
+@pytest.mark.parametrize("name", MAKERS)
+def test_each_is_one_scan_that_gradients_pass_and_images_are_apart(name):
+    make, _, _, scans = MAKERS[name]
+
     def end(shift, x):
         return make(lambda x, t: told_time()(x, t) + shift)(KEY, x)
 
     x = jnp.array([0.2, -0.3])
-    assert str(jax.make_jaxpr(end)(0.1, x)).count(" scan[") == 1
+    assert str(jax.make_jaxpr(end)(0.1, x)).count(" scan[") == scans
     slope = jax.grad(lambda s: end(s, x).sum())(0.01)
     finite = (end(0.01 + 1e-5, x) - end(0.01 - 1e-5, x)).sum() / 2e-5
     assert np.isclose(slope, finite, rtol=1e-4)
-    assert np.allclose(end(0.0, x)[:1], end(0.0, x[:1]), atol=1e-12)
+    if name != "repaint":  # whose images are as many as those to fill in
+        assert np.allclose(end(0.0, x)[:1], end(0.0, x[:1]), atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::genjax.diffusion.StartWarning")
+@pytest.mark.parametrize("name", MAKERS)
+def test_steps_taken_one_by_one_are_those_of_the_scan(name):
+    """Also from the outside of a compiled program, with a stop on the way and a count of the evaluations."""
+    make, num_steps, evaluations, _ = MAKERS[name]
+    sampler, x_T, seen = make(told_time()), jnp.array([0.2, -0.3]), []
+    end, frames = jax.jit(lambda x: sampler(KEY, x, keep=(0, 2)))(x_T)
+    assert sampler.num_steps == num_steps and isinstance(sampler, diffusion.Sample)
+
+    def counting(x, t):
+        seen.append(t)
+        return told_time()(x, t)
+
+    by_hand = make(counting)
+    state = by_hand.init(x_T)
+    assert np.allclose(by_hand.output(state), frames[0], atol=1e-12)
+    with jax.disable_jit():
+        for k, (keys, place) in enumerate(by_hand.steps(KEY, x_T)):
+            state = by_hand.step(keys, state, place)
+            if k == 1:  # where a caller may stop
+                assert np.allclose(by_hand.output(state), frames[1], atol=1e-12)
+    assert np.allclose(by_hand.output(state), end, atol=1e-12) and len(seen) == evaluations
 
 
 PLACES = grids.on_times(LINEAR, np.array([900, 700, 400, 100, 0]))
-NOISY_END = PLACES._replace(signal=np.append(PLACES.signal[:-1], 0.97), noise=np.append(PLACES.noise[:-1], 0.009))
+NOISY_END = PLACES._replace(alpha=np.append(PLACES.alpha[:-1], 0.97), sigma=np.append(PLACES.sigma[:-1], 0.009))
 
 
 @pytest.mark.parametrize(
     ("make", "grid"),
     [
-        (samplers.implicit, PLACES),
+        (samplers.ddim_on_grid, PLACES),
         (solvers.dpm_solver, PLACES),
         (solvers.heun, PLACES),
         (solvers.heun, NOISY_END),
@@ -239,8 +281,8 @@ def test_kept_frames_are_x_after_each_step(make, grid):
     """Where ε is the same everywhere x̄ moves along a line, which every solver follows exactly."""
     noise, image = jnp.array([-1.1, 0.4]), jnp.array([0.3, -0.5])
     sample = make(lambda x, t: noise, grid, clip=False)
-    end, frames = sample(KEY, grid.signal[0] * image + grid.noise[0] * noise, keep=(0, 1, 2, 3, 5))
-    expected = [grid.signal[k] * image + grid.noise[k] * noise for k in (0, 1, 2, 3, 5)]
+    end, frames = sample(KEY, grid.alpha[0] * image + grid.sigma[0] * noise, keep=(0, 1, 2, 3, 5))
+    expected = [grid.alpha[k] * image + grid.sigma[k] * noise for k in (0, 1, 2, 3, 5)]
     assert np.allclose(frames, expected, atol=1e-10) and np.allclose(end, expected[-1], atol=1e-10)
     with pytest.raises(ValueError, match="numbers of steps from 0 to 5, got"):
         sample(KEY, image, keep=(6,))
@@ -255,13 +297,13 @@ STEEP = diffusion.linear_schedule(1000, 0.01, 0.02)
     [
         (lambda d: DPM(d, grids.on_times(LINEAR, BETWEEN, final="first")), np.mean, 0.3301),
         (lambda d: solvers.pndm(d, LINEAR, num_steps=10, spacing="leading", final="first"), np.sum, 198.1318),
-        (lambda d: samplers.implicit(d, grids.on_times(STEEP, LEADING)), np.sum, 149.8295),
-        (lambda d: samplers.implicit(d, grids.on_times(STEEP, LEADING, final="first")), np.sum, 149.0784),
+        (lambda d: samplers.ddim_on_grid(d, grids.on_times(STEEP, LEADING)), np.sum, 149.8295),
+        (lambda d: samplers.ddim_on_grid(d, grids.on_times(STEEP, LEADING, final="first")), np.sum, 149.0784),
     ],
 )
 def test_the_values_that_diffusers_tests_itself_with(make, measure, expected, monkeypatch):
     """huggingface/diffusers, tests/schedulers: ten steps on a dummy sample and model, with lower_order_final off."""
-    monkeypatch.setattr(solvers, "LONGER", np.inf)
+    monkeypatch.setattr(solvers, "MAX_STEP_RATIO", np.inf)
     x = jnp.moveaxis(jnp.arange(768.0).reshape(3, 8, 8, 4) / 768, -1, 0)
     end = jax.jit(make(lambda x, t: x * (t / (t + 1)).reshape(-1, 1, 1, 1)))(KEY, x)
     assert measure(np.abs(end)) == pytest.approx(expected, rel=2e-6, abs=5e-5 if expected < 1 else 0)
@@ -270,7 +312,7 @@ def test_the_values_that_diffusers_tests_itself_with(make, measure, expected, mo
 def test_times_of_karras_lie_in_the_schedule():
     times = grids.karras_times(LINEAR, 20)
     assert times[0] == 999 and times[-1] == 0 and np.all(np.diff(times) < 0)
-    spread = (LINEAR.noise / LINEAR.signal)[times] ** (1 / 7)
+    spread = (LINEAR.sqrt_one_minus_alpha_bar / LINEAR.sqrt_alpha_bar)[times] ** (1 / 7)
     assert np.allclose(np.diff(spread), np.diff(spread).mean(), atol=0.02)  # even, but for rounding
 
 
@@ -281,11 +323,11 @@ def test_times_of_karras_lie_in_the_schedule():
         (lambda: grids.on_times(LINEAR, np.array([1000, 5])), r"times: expected falling times in \[0, 1000\)"),
         (lambda: grids.karras(0), "num_steps: expected at least 1"),
         (lambda: grids.karras_times(diffusion.linear_schedule(20), 19), "use at most .* steps, or even spacing"),
-        (lambda: grids.karras_times(diffusion.zero_terminal(LINEAR), 10), "the last ᾱ is 0"),
-        (lambda: solvers.heun(told_sigma(), grids.karras(5), churn=-1.0), "churn: expected 0"),
+        (lambda: grids.karras_times(diffusion.rescale_zero_terminal_snr(LINEAR), 10), "the last ᾱ is 0"),
+        (lambda: solvers.heun(told_sigma(), grids.karras(5), s_churn=-1.0), "s_churn: expected 0"),
         (
-            lambda: solvers.heun(told_time(), grids.on_times(LINEAR, np.array([5, 2])), churn=1.0),
-            "churn: expected a grid whose network is told σ",
+            lambda: solvers.heun(told_time(), grids.on_times(LINEAR, np.array([5, 2])), s_churn=1.0),
+            "s_churn: expected a grid whose network is told σ",
         ),
         (lambda: solvers.pndm(told_time(), LINEAR, num_steps=3), "num_steps: expected at least 4"),
         (lambda: solvers.invert(told_time(), grids.karras(3), iterations=0), "iterations: expected at least 1"),
@@ -302,7 +344,7 @@ def test_bad_input_is_refused(call, message):
         EULER,
         HEUN,
         DPM,
-        lambda denoise, grid: samplers.implicit(denoise, grid, eta=0.5, clip=False),
+        lambda denoise, grid: samplers.ddim_on_grid(denoise, grid, eta=0.5, clip=False),
         lambda denoise, grid: solvers.dpm_solver_sde(denoise, grid, clip=False),
     ],
 )
@@ -311,7 +353,7 @@ def test_a_grid_is_tuned_by_gradient(make):
     start = 80 * jnp.array([-0.5, 0.1, 0.9])
 
     def error(shift):
-        noise = jnp.asarray(grids.karras(5).noise) * jnp.exp(shift * jnp.array([0, 1, -1, 0.5, 0, 0]))
+        noise = jnp.asarray(grids.karras(5).sigma) * jnp.exp(shift * jnp.array([0, 1, -1, 0.5, 0, 0]))
         grid = grids.Grid(noise, jnp.ones(6), noise)
         return (make(told_sigma(), grid)(KEY, start) ** 2).sum()
 
@@ -322,5 +364,5 @@ def test_a_grid_is_tuned_by_gradient(make):
 def test_inversion_of_a_traced_grid_is_that_of_its_numbers():
     grid, images = grids.on_times(LINEAR, np.array([900, 400, 100, 0])), jnp.array([0.2, -0.3])
     end = lambda grid: solvers.invert(told_time(), grid)(KEY, images)
-    traced = jax.jit(lambda noise, signal: end(grids.Grid(grid.time, signal, noise)))(grid.noise, grid.signal)
+    traced = jax.jit(lambda noise, signal: end(grids.Grid(grid.cond, signal, noise)))(grid.sigma, grid.alpha)
     assert np.allclose(end(grid), traced, atol=1e-12)

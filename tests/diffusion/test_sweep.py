@@ -26,7 +26,7 @@ def ho(num_steps):
 
 PLAIN = {"linear": ho, "cosine": diffusion.cosine_schedule, "sigmoid": diffusion.sigmoid_schedule}
 SCHEDULES = PLAIN | {
-    f"{name} to zero": lambda num_steps, make=make: diffusion.zero_terminal(make(num_steps))
+    f"{name} to zero": lambda num_steps, make=make: diffusion.rescale_zero_terminal_snr(make(num_steps))
     for name, make in PLAIN.items()
 }
 
@@ -35,7 +35,10 @@ def told_time(schedule, predict="v", mean=MEAN, deviation=DEVIATION):
     """The exact denoiser of N(mean, deviation²) for a network that predicts so."""
 
     def denoise(x, t):
-        signal, noise = diffusion.at(schedule.signal, t, x), diffusion.at(schedule.noise, t, x)
+        signal, noise = (
+            diffusion.at(schedule.sqrt_alpha_bar, t, x),
+            diffusion.at(schedule.sqrt_one_minus_alpha_bar, t, x),
+        )
         total = (signal * deviation) ** 2 + noise**2
         x0 = mean + signal * deviation**2 / total * (x - signal * mean)
         noise = noise * (x - signal * mean) / total
@@ -45,7 +48,10 @@ def told_time(schedule, predict="v", mean=MEAN, deviation=DEVIATION):
             "x0": (x0, diffusion.from_x0),
             "v": (diffusion.to_v(schedule, truth, t), diffusion.from_v),
             "score": (diffusion.to_score(schedule, truth, t), diffusion.from_score),
-            "fraction": (jnp.concatenate([noise, 0 * noise - 1], -1), diffusion.with_fraction(diffusion.from_noise)),
+            "fraction": (
+                jnp.concatenate([noise, 0 * noise - 1], -1),
+                diffusion.with_learned_variance(diffusion.from_noise),
+            ),
         }[predict]
         return read(schedule, output, x, t)
 
@@ -74,7 +80,7 @@ TIMES = {
     "leading": even("leading"),
     "linspace": even("linspace"),
     "karras": grids.karras_times,
-    "best": lambda schedule, count: likelihood.sub_schedule(schedule, squared_errors(schedule), count),
+    "best": lambda schedule, count: likelihood.optimal_timesteps(schedule, squared_errors(schedule), count),
     "own": lambda schedule, count: np.unique(
         ((np.arange(1, count + 1) / count) ** 1.5 * (schedule.num_steps - 1)).astype(int)
     )[::-1],
@@ -105,20 +111,20 @@ def unknown(denoise, grid, clip):
 def and_back(schedule, times, **truth):
     """From the noise that DDIM draws an image from, found again."""
     grid, denoise = grids.on_times(schedule, times), told_time(schedule, **truth)
-    there = diffusion.implicit(denoise, grid, clip=False)
+    there = diffusion.ddim_on_grid(denoise, grid, clip=False)
     back = diffusion.invert(denoise, grid, iterations=40)
     return lambda key, x: there(key, back(key, there(key, x)))
 
 
 EXACT = {
-    "ddim": on_grid(diffusion.implicit),
+    "ddim": on_grid(diffusion.ddim_on_grid),
     "heun": on_grid(diffusion.heun),
     "dpm_solver": on_grid(diffusion.dpm_solver),
     "invert": and_back,
 }
 RANDOM = {
-    "ddim .5": on_grid(diffusion.implicit, eta=0.5),
-    "ddim 1": on_grid(diffusion.implicit, eta=1.0),
+    "ddim .5": on_grid(diffusion.ddim_on_grid, eta=0.5),
+    "ddim 1": on_grid(diffusion.ddim_on_grid, eta=1.0),
     "dpm_solver_sde": on_grid(diffusion.dpm_solver_sde),
     "ancestral small": ancestral("small"),
     "ancestral large": ancestral("large"),
@@ -227,7 +233,7 @@ def test_the_law_of_pndm(noise, total, count, spacing, start):
 @pytest.mark.parametrize(("churn", "random"), [(0.0, False), (20.0, True)])
 def test_the_law_of_heun_on_karras_grid(churn, random):
     """Which begins at N(0, 80²), so that the mean keeps .4 σ_d/80 of where it begins."""
-    sample = diffusion.heun(told_sigma(), diffusion.karras(40), churn=churn, clip=False)
+    sample = diffusion.heun(told_sigma(), diffusion.karras(40), s_churn=churn, clip=False)
     mean, deviation = law(sample, random, 80.0)
     assert abs(mean - MEAN) < 0.01 and abs(deviation - DEVIATION) < (0.03 if random else 0.005), (mean, deviation)
 
@@ -275,7 +281,7 @@ def test_every_prediction_draws_the_law_and_noise_alone_is_refused_at_a_zero_ter
     times = grids.timesteps(1000, 110, "trailing")
     mean, deviation = law(SAMPLERS["heun"](schedule, times, predict=predict), False)
     assert abs(mean - MEAN) < 0.01 and abs(deviation - DEVIATION) < 0.01, (mean, deviation)
-    zero = diffusion.zero_terminal(schedule)
+    zero = diffusion.rescale_zero_terminal_snr(schedule)
     for name in ("ddim", "ancestral small"):
         sample = SAMPLERS[name](zero, times, predict=predict)
         if predict in ("x0", "v"):
@@ -286,9 +292,15 @@ def test_every_prediction_draws_the_law_and_noise_alone_is_refused_at_a_zero_ter
 
 
 def test_a_grid_with_nothing_of_the_image_wants_a_prediction_of_it():
-    zero = diffusion.zero_terminal(ho(100))
+    zero = diffusion.rescale_zero_terminal_snr(ho(100))
     grid = grids.on_times(zero, grids.timesteps(100, 10, "trailing"))
-    for make in (diffusion.implicit, diffusion.heun, diffusion.dpm_solver, diffusion.dpm_solver_sde, diffusion.invert):
+    for make in (
+        diffusion.ddim_on_grid,
+        diffusion.heun,
+        diffusion.dpm_solver,
+        diffusion.dpm_solver_sde,
+        diffusion.invert,
+    ):
         with pytest.raises(ValueError, match="give a Prediction, as from_v and from_x0 make it, or times that leave"):
             make(lambda x, t: x, grid)(KEY, jnp.ones((2, 1)))
     with pytest.raises(ValueError, match="a place between the image and where nothing of it is left"):
@@ -306,7 +318,7 @@ def test_a_grid_with_nothing_of_the_image_wants_a_prediction_of_it():
         lambda: SAMPLERS["dpm_solver_sde"](ho(1000), np.array([500, 2])),
         lambda: SAMPLERS["repaint"](ho(1000), np.array([500, 2])),
         lambda: pndm("leading", "linear")(ho(1000), 501),
-        lambda: diffusion.heun(told_sigma(), grids.karras(5, high=3.0)),
+        lambda: diffusion.heun(told_sigma(), grids.karras(5, sigma_max=3.0)),
     ],
 )
 def test_a_chain_that_begins_where_the_law_is_another_says_by_how_much(make):
@@ -316,7 +328,10 @@ def test_a_chain_that_begins_where_the_law_is_another_says_by_how_much(make):
 
 def test_how_far_a_chain_begins_from_noise():
     """½ log(1 + SNR) bounds D(q(x_T)‖N(0, 1)) of data of second moment 1: here of x_0 = ±1, by quadrature."""
-    signal, noise = diffusion.linear_schedule(100).signal[-1], diffusion.linear_schedule(100).noise[-1]
+    signal, noise = (
+        diffusion.linear_schedule(100).sqrt_alpha_bar[-1],
+        diffusion.linear_schedule(100).sqrt_one_minus_alpha_bar[-1],
+    )
     with pytest.warns(diffusion.StartWarning, match=r"begins at 99, where a share ᾱ = 0.364 .* up to 0.23 nats"):
         grids.check_start(signal, noise, 99)
     x = np.linspace(-8, 8, 20_001)
@@ -327,6 +342,6 @@ def test_how_far_a_chain_begins_from_noise():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         diffusion.ancestral(lambda x, t: x, ho(100))  # 0.1/T to 20/T
-        diffusion.implicit(
-            lambda x, t: x, grids.Part(*grids.on_times(diffusion.linear_schedule(100), np.array([5, 2])))
+        diffusion.ddim_on_grid(
+            lambda x, t: x, grids.PartialGrid(*grids.on_times(diffusion.linear_schedule(100), np.array([5, 2])))
         )

@@ -10,7 +10,7 @@ import pytest
 
 from genjax import envs
 from genjax.envs import tables
-from genjax.models import actor_critic
+from genjax.models import actor_critic, policy_gradient
 from genjax.nn import mlp
 from genjax.theory import mdp
 from genjax.training import state, steps
@@ -19,7 +19,7 @@ KEY = jax.random.key(0)
 
 
 def model(env, hidden=(), **more):
-    return actor_critic.build(mlp.Tanh(env.num_actions, hidden, 0.01), mlp.Tanh(1, hidden), env, **more)
+    return actor_critic.build(mlp.MLP(env.num_actions, hidden, 0.01), mlp.MLP(1, hidden), env, **more)
 
 
 def series(seed, n=12):
@@ -36,17 +36,17 @@ def test_advantages_are_those_of_the_definition(seed):
     reward, value, after, terminated, truncated = series(seed)
     r, v, w, over, cut = (np.asarray(x, float) for x in (reward, value, after, terminated, truncated))
     delta = r + 0.9 * (1 - over) * w - v
-    for trace in (0.0, 0.7, 1.0):
-        found = actor_critic.advantages(reward, value, after, terminated, truncated, 0.9, trace)
+    for gae_lambda in (0.0, 0.7, 1.0):
+        found = policy_gradient.advantages(reward, value, after, terminated, truncated, 0.9, gae_lambda)
         for t in range(12):
             total, weight = 0.0, 1.0
             for i in range(t, 12):
                 total += weight * delta[i]
-                weight *= 0.9 * trace
+                weight *= 0.9 * gae_lambda
                 if over[i] or cut[i]:
                     break
             assert np.isclose(found[t], total, atol=1e-5)
-    one = actor_critic.advantages(reward, value, after, terminated, truncated, 0.9, 1.0)
+    one = policy_gradient.advantages(reward, value, after, terminated, truncated, 0.9, 1.0)
     for t in range(12):
         end = next((i for i in range(t, 12) if over[i] or cut[i]), 11)
         back = sum(0.9 ** (i - t) * r[i] for i in range(t, end + 1)) + 0.9 ** (end - t + 1) * (1 - over[end]) * w[end]
@@ -61,7 +61,7 @@ def _drift(v, w, t, end):
 
 def test_a_time_limit_is_not_the_end_of_the_world():
     ones = jnp.ones(1)
-    estimate = lambda terminated: actor_critic.advantages(
+    estimate = lambda terminated: policy_gradient.advantages(
         ones, 0 * ones, 10 * ones, jnp.array([terminated]), jnp.array([not terminated]), 0.9, 0.95
     )
     assert estimate(True)[0] == 1 and estimate(False)[0] == 10
@@ -85,7 +85,7 @@ def enumerate_gradient(env_tables, logits, discount):
 def test_the_policy_gradient_is_unbiased_whatever_the_baseline(rung, offset):
     """A bandit with one and with two states, exactly: E[∇ log π (r - b)] over all outcomes is ∇J."""
     env, given = envs.ladder(rung), tables.ladder_mdp(rung)
-    ours = model(env, entropy_weight=0.0, value_weight=0.0, normalise=False)
+    ours = model(env, ent_coef=0.0, vf_coef=0.0, normalise=False)
     params = jax.jit(ours.init)(KEY)
     kernel = jax.random.normal(KEY, (env.observation_dim, env.num_actions))
     params["policy"]["Dense_0"]["kernel"] = kernel
@@ -108,9 +108,9 @@ def test_the_policy_gradient_is_unbiased_whatever_the_baseline(rung, offset):
 
 def test_ppo_on_a_fresh_rollout_is_the_policy_gradient_and_is_clipped_beyond():
     env = envs.chain()
-    plain, clipped = model(env, (8,)), model(env, (8,), clip=0.2)
+    plain, clipped = model(env, (8,)), model(env, (8,), clip_eps=0.2)
     params = jax.jit(plain.init)(KEY)
-    batch = jax.jit(plain.draw)(KEY, state.create(params, optax.sgd(1.0)), {})
+    batch = jax.jit(plain.sample_batch)(KEY, state.create(params, optax.sgd(1.0)), {})
     slopes = [jax.jit(jax.grad(lambda p, m=m: m.loss(KEY, p, batch)[0]))(params) for m in (plain, clipped)]
     for a, b in zip(*map(jax.tree.leaves, slopes), strict=True):
         assert np.allclose(a, b, atol=1e-6)
@@ -124,7 +124,7 @@ def test_ppo_on_a_fresh_rollout_is_the_policy_gradient_and_is_clipped_beyond():
 
 def test_a_ratio_beyond_the_numbers_leaves_loss_and_slopes_finite():
     """Without an advantage the loss is 0 and so is its slope; an action too probable is still made less so."""
-    ours = model(envs.chain(), clip=0.2, entropy_weight=0.0, value_weight=0.0)
+    ours = model(envs.chain(), clip_eps=0.2, ent_coef=0.0, vf_coef=0.0)
     params = jax.jit(ours.init)(KEY)
 
     @jax.jit
@@ -144,16 +144,16 @@ def test_a_ratio_beyond_the_numbers_leaves_loss_and_slopes_finite():
 
 
 def test_the_ratio_is_bounded_however_far_the_policy_has_moved():
-    ratio = jax.vmap(jax.value_and_grad(actor_critic.probability_ratio))
+    ratio = jax.vmap(jax.value_and_grad(policy_gradient.probability_ratio))
     value, slope = ratio(jnp.array([0.0, 0, 0, -200, -jnp.inf]), jnp.array([-200.0, -1e9, -jnp.inf, 0, 0]))
     assert np.allclose(value, [np.exp(30)] * 3 + [0, 0]) and np.allclose(slope[:2], np.exp(30)) and not slope[2:].any()
 
 
 def test_neither_loss_leaks_into_the_other_player():
     env = envs.chain()
-    ours = model(env, (8,), entropy_weight=0.0)
+    ours = model(env, (8,), ent_coef=0.0)
     params = jax.jit(ours.init)(KEY)
-    batch = jax.jit(ours.draw)(KEY, state.create(params, optax.sgd(1.0)), {})
+    batch = jax.jit(ours.sample_batch)(KEY, state.create(params, optax.sgd(1.0)), {})
     slope = lambda name: jax.jit(jax.grad(lambda p: ours.loss(KEY, p, batch)[1][name]))(params)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(slope("policy")["value"]))
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(slope("value")["policy"]))
@@ -166,18 +166,68 @@ def test_a_rollout_depends_on_the_key_the_step_and_the_copy_only():
         model(env, num_envs=4, num_steps=20, normalise=False),
     )
     now = state.create(jax.jit(few.init)(KEY), optax.sgd(1.0))
-    a, b = (jax.jit(m.draw)(KEY, now, {}) for m in (few, many))
+    a, b = (jax.jit(m.sample_batch)(KEY, now, {}) for m in (few, many))
     assert np.allclose(a["observation"], b["observation"][:40], atol=1e-6)
-    later = jax.jit(few.draw)(KEY, now._replace(step=now.step + 1), {})
+    later = jax.jit(few.sample_batch)(KEY, now._replace(step=now.step + 1), {})
     assert not np.allclose(a["observation"], later["observation"])
+
+
+def rolled_out(model, num_updates, start, params):
+    """Batches [n t ....] of a policy that does not learn."""
+    sample = jax.jit(model.sample_batch)
+    now, batches = state.create(params, optax.set_to_zero(), model.carry(start)), []
+    for _ in range(num_updates):
+        batch, carry = sample(KEY, now, {})
+        batches.append({name: array.reshape(3, -1, *array.shape[1:]) for name, array in batch.items()})
+        now = now._replace(step=now.step + 1, carry=carry)
+    return {name: np.concatenate([batch[name] for batch in batches], 1) for name in batches[0]}
+
+
+def test_rollouts_that_go_on_visit_the_same_steps_whatever_their_length():
+    """Four rollouts of 15 steps are one of 60, through several episodes; those from a reset are not."""
+    env = envs.cartpole()
+    build = lambda num_steps, **more: model(env, (4,), num_envs=3, num_steps=num_steps, normalise=False, **more)
+    params = jax.jit(build(15).init)(KEY)
+    short, whole = (rolled_out(build(n, start="continue"), 60 // n, KEY, params) for n in (15, 60))
+    for name in ("observation", "action", "log_prob"):
+        assert np.allclose(short[name], whole[name], atol=1e-6), name
+    assert np.abs(np.diff(whole["observation"][..., 2])).max() > 0.1  # the pole is upright again: a new episode
+    assert not np.allclose(whole["observation"][:, ::15], whole["observation"][:, :1], atol=0.1)
+    late = short["target"][:, 14], whole["target"][:, 14]  # at the cut the future is the value function's
+    assert not np.allclose(*late, atol=1e-6)
+
+
+def test_rollouts_that_go_on_need_the_running_environments():
+    goes_on = model(envs.chain(), num_envs=2, num_steps=3, start="continue")
+    params, optimizer = goes_on.init(KEY), optax.sgd(0.1)
+    run = steps.repeat(steps.gradient_step(goes_on.loss, optimizer), goes_on.sample_batch, 2)
+    with pytest.raises(ValueError, match=r"make the state by create\(params, optimizer, model.carry\(key\)\)"):
+        run(KEY, state.create(params, optimizer), {})
+    resets = model(envs.chain(), num_envs=2, num_steps=3)
+    assert resets.carry(KEY) == ()
+    run = steps.repeat(steps.gradient_step(resets.loss, optimizer), resets.sample_batch, 2)
+    with pytest.raises(ValueError, match="carry: expected what sample_batch returns"):
+        run(KEY, state.create(params, optimizer, goes_on.carry(KEY)), {})
+
+
+@pytest.mark.slow
+def test_short_rollouts_that_go_on_learn_to_balance_the_pole():
+    env = envs.cartpole()
+    ours = model(env, (64, 64), num_envs=16, num_steps=128, start="continue", clip_eps=0.2)
+    optimizer = ours.optimizer(optax.adam(1e-3))
+    step = steps.minibatch_updates(steps.gradient_step(ours.loss, optimizer), 4, 256)
+    begin = state.create(jax.jit(ours.init)(KEY), optimizer, ours.carry(KEY))
+    end = jax.jit(steps.repeat(step, ours.sample_batch, 150))(KEY, begin, {})[0]
+    returns, _ = jax.jit(ours.evaluate_episodes)(jax.random.split(KEY, 64), end.params)
+    assert returns.mean() > 400
 
 
 def test_the_best_policy_of_a_chain_is_found_and_its_values():
     given = tables.chain_mdp()
     exact, actions = mdp.policy_iteration(given, 0.9)
-    ours = model(envs.chain(), (16,), num_envs=16, num_steps=100, discount=0.9, trace=0.9, entropy_weight=0.0)
-    optimizer = actor_critic.optimizer(optax.adam(1e-2), optax.adam(1e-2))
-    train = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.draw, 300))
+    ours = model(envs.chain(), (16,), num_envs=16, num_steps=100, discount=0.9, gae_lambda=0.9, ent_coef=0.0)
+    optimizer = ours.optimizer(optax.adam(1e-2))
+    train = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.sample_batch, 300))
     end = train(KEY, state.create(jax.jit(ours.init)(KEY), optimizer), {})[0]
     seen = jnp.eye(5)
     assert np.array_equal(np.argmax(ours.logits(end.params, seen), -1), actions)
@@ -188,10 +238,12 @@ def test_the_best_policy_of_a_chain_is_found_and_its_values():
 def test_every_rung_of_the_ladder_is_climbed(rung):
     given = tables.ladder_mdp(rung)
     exact, actions = mdp.policy_iteration(given, 0.9)
-    ours = model(envs.ladder(rung), num_envs=8, num_steps=16, discount=0.9, entropy_weight=0.0, clip=0.2)
-    optimizer = actor_critic.optimizer(optax.adam(0.03), optax.adam(0.03))
-    step = steps.epochs(steps.gradient_step(ours.loss, optimizer), 2, 64)
-    end = jax.jit(steps.repeat(step, ours.draw, 150))(KEY, state.create(jax.jit(ours.init)(KEY), optimizer), {})[0]
+    ours = model(envs.ladder(rung), num_envs=8, num_steps=16, discount=0.9, ent_coef=0.0, clip_eps=0.2)
+    optimizer = ours.optimizer(optax.adam(0.03))
+    step = steps.minibatch_updates(steps.gradient_step(ours.loss, optimizer), 2, 64)
+    end = jax.jit(steps.repeat(step, ours.sample_batch, 150))(
+        KEY, state.create(jax.jit(ours.init)(KEY), optimizer), {}
+    )[0]
     alive = ~given.terminal
     seen = jnp.eye(len(exact))
     assert np.allclose(np.asarray(ours.values(end.params, seen))[alive], exact[alive], atol=0.1)
@@ -206,14 +258,15 @@ LITTLE = model(envs.chain())
     ("call", "message"),
     [
         (lambda: model(envs.chain(), num_envs=0), "num_envs: expected at least 1, got 0"),
+        (lambda: model(envs.chain(), start="anew"), "start: expected"),
         *(
             (lambda name=name, value=value: model(envs.chain(), **{name: value}), f"{name}: expected")
             for name, values in {
                 "discount": (1.5, -0.1, float("nan")),
-                "trace": (-1, 1.01, float("nan")),
-                "clip": (-1, 0.0, float("inf"), float("nan")),
-                "entropy_weight": (-0.1, float("nan")),
-                "value_weight": (-1, float("inf")),
+                "gae_lambda": (-1, 1.01, float("nan")),
+                "clip_eps": (-1, 0.0, float("inf"), float("nan")),
+                "ent_coef": (-0.1, float("nan")),
+                "vf_coef": (-1, float("inf")),
                 "num_envs": (-1,),
                 "num_steps": (0,),
             }.items()
@@ -222,10 +275,10 @@ LITTLE = model(envs.chain())
         (lambda: LITTLE.logits({}, jnp.zeros((2, 4))), "observations: expected 5 numbers each"),
         (lambda: LITTLE.values({}, jnp.full((1, 5), jnp.nan)), "observations: expected finite numbers, got nan"),
         (lambda: LITTLE.logits({}, jnp.zeros((2, 5), int)), "observations: expected floating-point numbers, got int32"),
-        (lambda: actor_critic.advantages(*(jnp.zeros(0),) * 3, *(jnp.zeros(0, bool),) * 2, 0.9, 0.9),
+        (lambda: policy_gradient.advantages(*(jnp.zeros(0),) * 3, *(jnp.zeros(0, bool),) * 2, 0.9, 0.9),
          "reward: expected at least 1"),
-        (lambda: actor_critic.build(mlp.Tanh(3), mlp.Tanh(1), envs.chain()), r"policy: expected 2 outputs, got \(3,\)"),
-        (lambda: actor_critic.build(mlp.Tanh(2), mlp.Tanh(2), envs.chain()), r"value: expected 1 outputs, got \(2,\)"),
+        (lambda: actor_critic.build(mlp.MLP(3), mlp.MLP(1), envs.chain()), r"policy: expected 2 outputs, got \(3,\)"),
+        (lambda: actor_critic.build(mlp.MLP(2), mlp.MLP(2), envs.chain()), r"value: expected 1 outputs, got \(2,\)"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(call, message):

@@ -15,12 +15,12 @@ from genjax.nn.pixelrnn import PixelRNN
 from genjax.theory import pixels
 
 KEY = jax.random.key(0)
-TINY = {"features": 4, "head": 8}
+TINY = {"features": 4, "head_features": 8}
 NETWORKS = {
-    "plain": functools.partial(PixelCNN, blocks=2, **TINY),
-    "gated": functools.partial(GatedPixelCNN, layers=3, **TINY),
-    "row": functools.partial(PixelRNN, kind="row", layers=2, **TINY),
-    "diagonal": functools.partial(PixelRNN, kind="diagonal", layers=2, **TINY),
+    "plain": functools.partial(PixelCNN, num_blocks=2, **TINY),
+    "gated": functools.partial(GatedPixelCNN, num_layers=3, **TINY),
+    "row": functools.partial(PixelRNN, kind="row", num_layers=2, **TINY),
+    "diagonal": functools.partial(PixelRNN, kind="diagonal", num_layers=2, **TINY),
 }
 
 
@@ -97,7 +97,7 @@ def naive(model, network, likelihood, params, keys, shape, labels=None):
 def test_the_cached_sampler_is_the_naive_one(name, channels, likelihood):
     shape = (5, 6, channels)
     more = {"num_classes": 3} if name == "gated" else {}
-    more |= {"levels": 5} if likelihood.num_levels == 5 else {}
+    more |= {"num_levels": 5} if likelihood.num_levels == 5 else {}
     network = NETWORKS[name](
         likelihood.num_outputs(channels), colours=1 if likelihood.joint else channels, channels=channels, **more
     )
@@ -138,7 +138,7 @@ def test_single_precision_is_enough(name):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_whole_pixel_at_once_sums_to_one_too(channels):
     likelihood = pixels.mixture_of_logistics(2, 2)
-    network = NETWORKS["gated"](likelihood.num_outputs(channels), channels=channels, levels=2)
+    network = NETWORKS["gated"](likelihood.num_outputs(channels), channels=channels, num_levels=2)
     model = autoregressive.build(network, likelihood, (1, 3, channels))
     images = jnp.asarray(list(itertools.product([-1.0, 1.0], repeat=3 * channels))).reshape(-1, 1, 3, channels)
     p = np.exp(np.asarray(jax.jit(model.log_prob)(awake(model), images), float))

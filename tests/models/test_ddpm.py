@@ -11,7 +11,7 @@ import pytest
 from scipy import integrate, stats
 
 from genjax import diffusion, random
-from genjax.models import ddpm
+from genjax.models import ddpm, loss_aware
 
 KEY = jax.random.key(0)
 SCHEDULE = diffusion.linear_schedule(100)
@@ -34,7 +34,7 @@ class Affine(nn.Module):
 def losses(denoise, distance=ddpm.l2, num=20_000, mean=0.4, deviation=0.5):
     images = mean + deviation * jax.random.normal(jax.random.key(1), (num, 1, 1, 1))
     objective = diffusion.simple(distance)
-    return np.asarray(ddpm.losses(denoise, SCHEDULE, random.per_example(KEY, num), images, objective))
+    return np.asarray(ddpm.losses(denoise, SCHEDULE, random.example_keys(KEY, num), images, objective))
 
 
 def close(sample, expected):
@@ -60,7 +60,10 @@ def test_the_exact_denoiser_of_gaussian_data_has_the_least_loss():
     """E|ε - E[ε|x_t]|² = ᾱ s² / (ᾱ s² + 1 - ᾱ); anything else costs more."""
 
     def exact(x, t):
-        signal, noise = diffusion.at(SCHEDULE.signal, t, x), diffusion.at(SCHEDULE.noise, t, x)
+        signal, noise = (
+            diffusion.at(SCHEDULE.sqrt_alpha_bar, t, x),
+            diffusion.at(SCHEDULE.sqrt_one_minus_alpha_bar, t, x),
+        )
         return noise * (x - signal * 0.4) / (signal**2 * 0.25 + noise**2)
 
     share = SCHEDULE.alpha_bar * 0.25
@@ -82,7 +85,7 @@ def test_places_are_times_in_even_bins():
     images = jnp.zeros((5, 1, 1, 1))
     place = jnp.array([0.0, 0.0099, 0.0101, 0.9899, 1.0])
     denoise = lambda x, t: seen.append(t) or x
-    ddpm.losses(denoise, SCHEDULE, random.per_example(KEY, 5), images, diffusion.simple(ddpm.l2), place)
+    ddpm.losses(denoise, SCHEDULE, random.example_keys(KEY, 5), images, diffusion.simple(ddpm.l2), place)
     assert np.asarray(seen[0]).tolist() == [0, 0, 1, 98, 99]
 
 
@@ -92,7 +95,7 @@ def test_the_loss_of_an_image_does_not_depend_on_its_batch():
     images = jax.random.normal(KEY, (6, *SHAPE))
     whole, _ = model.loss(KEY, params, {"image": images})
     parts = [
-        model.loss(random.per_example(KEY, 2, first=i), params, {"image": images[i : i + 2]})[0] for i in (0, 2, 4)
+        model.loss(random.example_keys(KEY, 2, first=i), params, {"image": images[i : i + 2]})[0] for i in (0, 2, 4)
     ]
     assert np.allclose(whole, np.mean(parts), rtol=1e-6)
     assert not np.allclose(whole, model.loss(jax.random.key(1), params, {"image": images})[0])
@@ -111,17 +114,17 @@ def test_image_i_depends_on_key_and_i_only(sampler):
     params = model.init(KEY)
     whole = model.sample(KEY, params, 8)
     assert np.array_equal(whole[:1], model.sample(KEY, params, 1))
-    assert np.array_equal(whole[3:], model.sample(random.per_example(KEY, 5, first=3), params, 5))
+    assert np.array_equal(whole[3:], model.sample(random.example_keys(KEY, 5, first=3), params, 5))
     assert len(np.unique(np.asarray(whole).reshape(8, -1), axis=0)) == 8
 
 
 def test_loss_aware_times_keep_the_mean_and_lower_its_variance():
     network = Affine()
     plain = ddpm.build(network, SCHEDULE, SHAPE, objective=diffusion.vlb())
-    aware = ddpm.loss_aware(plain, SCHEDULE.num_steps)
+    aware = loss_aware.build(plain, SCHEDULE.num_steps)
     images = {"image": jnp.round(0.5 * jax.random.normal(KEY, (4000, *SHAPE)) * 127.5) / 127.5}
     params = {"network": {"scale": jnp.array(0.9), "slope": jnp.array(0.0)}, "squares": jnp.ones(100)}
-    keys = random.per_example(KEY, 4000)
+    keys = random.example_keys(KEY, 4000)
     at = lambda t: plain.losses(keys, params["network"], {**images, "time": jnp.full(4000, (t + 0.5) / 100)})
     squares = jax.jit(lambda: jax.lax.map(lambda t: jnp.mean(at(t) ** 2), jnp.arange(100)))()
     known = jax.jit(aware.losses)(KEY, {**params, "squares": squares}, images)
@@ -139,12 +142,12 @@ def test_labels_reach_the_network_and_guidance_mixes_them():
             known = jnp.full(t.shape, 3) if labels is None else labels
             return x_t * self.param("scale", nn.initializers.ones, ()) + known[:, None, None, None]
 
-    options = {"num_classes": 3, "label_dropout": 0.5}
+    options = {"num_classes": 3, "p_uncond": 0.5}
     model = ddpm.build(Labelled(), SCHEDULE, SHAPE, **options)
     params, x, t = model.init(KEY), jnp.ones((2, *SHAPE)), jnp.array([5, 5])
     said = lambda model, labels: model.denoise(params, labels)(x, t).noise[:, 0, 0, 0]
     assert np.allclose(said(model, jnp.array([0, 2])), [1, 3]) and np.allclose(said(model, None), [4, 4])
-    guide = partial(diffusion.classifier_free_batched, weight=2.0)
+    guide = partial(diffusion.classifier_free_batched, guidance_scale=2.0)
     guided = ddpm.build(Labelled(), SCHEDULE, SHAPE, **options, guide=guide)
     assert np.allclose(said(guided, jnp.array([0, 2])), [4 - 2 * 3, 4 - 2 * 1])
     batch = {"image": jnp.zeros((400, *SHAPE)), "label": jnp.zeros(400, int)}
@@ -191,26 +194,26 @@ PLAIN = ddpm.build(Affine(), ENDS_IN_NOISE, SHAPE)
     ("more", "message"),
     [
         ({"num_classes": -1}, "num_classes: expected at least 0"),
-        ({"label_dropout": 1.5}, "label_dropout: expected a share"),
-        ({"label_dropout": float("nan")}, "label_dropout: expected a share"),
+        ({"p_uncond": 1.5}, "p_uncond: expected a probability"),
+        ({"p_uncond": float("nan")}, "p_uncond: expected a probability"),
         ({"sampler": partial(diffusion.ddim, num_steps=21)}, "num_steps: expected 1 to 20"),
         ({"sampler": partial(diffusion.ancestral, variance=np.ones(3))}, "variance: expected"),
         (
             {
-                "schedule": diffusion.zero_terminal(ENDS_IN_NOISE),
-                "sampler": lambda d, s: diffusion.implicit(d, diffusion.on_times(s, diffusion.karras_times(s, 3))),
-                "read": diffusion.from_v,
+                "schedule": diffusion.rescale_zero_terminal_snr(ENDS_IN_NOISE),
+                "sampler": lambda d, s: diffusion.ddim_on_grid(d, diffusion.on_times(s, diffusion.karras_times(s, 3))),
+                "to_prediction": diffusion.from_v,
             },
             "the last ᾱ is 0",
         ),
-        ({"schedule": diffusion.zero_terminal(ENDS_IN_NOISE)}, "let the network predict v or x_0"),
+        ({"schedule": diffusion.rescale_zero_terminal_snr(ENDS_IN_NOISE)}, "let the network predict v or x_0"),
         (
             {
                 "network": Labelled(),
                 "num_classes": 3,
-                "guide": partial(diffusion.classifier_free_batched, weight=float("nan")),
+                "guide": partial(diffusion.classifier_free_batched, guidance_scale=float("nan")),
             },
-            "weight: expected finite",
+            "guidance_scale: expected finite",
         ),
     ],
 )
@@ -238,8 +241,8 @@ def test_what_cannot_be_is_refused_when_the_model_is_built(more, message):
         (lambda p, x: PLAIN.loss(KEY, p, {"image": x * jnp.nan}), "image: expected finite numbers"),
         (lambda p, x: PLAIN.loss(KEY, p, {"image": x[:0]}), "image: expected at least 1"),
         (lambda p, x: PLAIN.loss(KEY, p, {"image": x, "time": jnp.array([0.5, 1.5])}), "time: expected numbers from 0"),
-        (lambda p, x: ddpm.loss_aware(PLAIN, 0), "num_steps: expected at least 1"),
-        (lambda p, x: ddpm.optimizer(optax.sgd(1.0), 0.0), "rate: expected positive"),
+        (lambda p, x: loss_aware.build(PLAIN, 0), "num_steps: expected at least 1"),
+        (lambda p, x: loss_aware.optimizer(optax.sgd(1.0), 0.0), "rate: expected positive"),
     ],
 )
 def test_what_a_model_cannot_take_is_refused(call, message):

@@ -8,7 +8,7 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
-from genjax.models import gan
+from genjax.models import gan, gan_losses
 from genjax.nn import adversarial, spectral
 from genjax.theory import information
 from genjax.training import state, steps
@@ -21,7 +21,7 @@ def model(game=gan.non_saturating, **more):
     spectrum = more.pop("spectral", False)
     generator = adversarial.Generator(SHAPE, (16,), more.pop("channels", ()), more.get("classes", 0))
     judge = adversarial.Discriminator((16,), (), more.pop("classes", 0), spectrum)
-    return gan.build(generator, judge, game, SHAPE, num_latents=4, **more)
+    return gan.build(generator, judge, game, SHAPE, latent_dim=4, **more)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -33,19 +33,19 @@ def test_the_best_discriminator_of_tables_makes_the_value_a_jensen_shannon_diver
         d = 1 / (1 + np.exp(-logit))
         logit += (p * (1 - d) - q * d) / ((p + q) * d * (1 - d))
     d = 1 / (1 + np.exp(-logit))
-    assert np.allclose(d, gan.optimal_discriminator(p, q), atol=1e-10)
+    assert np.allclose(d, gan_losses.optimal_discriminator(p, q), atol=1e-10)
     value = (p * np.log(d) + q * np.log1p(-d)).sum()
     assert np.isclose(value, -np.log(4) + 2 * float(information.jensen_shannon(p, q)), atol=1e-6)
 
 
 def test_the_value_of_two_gaussians_is_that_of_quadrature():
     real, fake = scipy.stats.norm(0, 1).pdf, scipy.stats.norm(1, 1).pdf
-    best = lambda x: gan.optimal_discriminator(np.array([real(x)]), np.array([fake(x)]))[0]
+    best = lambda x: gan_losses.optimal_discriminator(np.array([real(x)]), np.array([fake(x)]))[0]
     value = scipy.integrate.quad(lambda x: real(x) * np.log(best(x)) + fake(x) * np.log(1 - best(x)), -12, 13)[0]
     assert abs(value - -1.163451396750) < 1e-9
     x = jax.random.normal(KEY, (200_000,))
     logit = lambda x: 0.5 - x  # log p(x) / q(x)
-    assert abs(gan.value(logit(x), logit(x + 1)) - value) < 4e-3
+    assert abs(gan_losses.value(logit(x), logit(x + 1)) - value) < 4e-3
 
 
 def test_games_are_those_of_their_papers():
@@ -61,7 +61,7 @@ def test_games_are_those_of_their_papers():
         finite = (-np.log(d(x + 1e-4)) + np.log(d(x - 1e-4))) / 2e-4
         assert np.isclose(slope(gan.non_saturating, x), finite, atol=1e-4)
     assert abs(slope(gan.minimax, -20.0)) < 1e-8 and abs(slope(gan.non_saturating, -20.0)) > 0.99  # saturates; does not
-    finite = [np.isfinite(slope(game, x)) for game in gan.GAMES.values() for x in (-1e4, 0.0, 1e4)]
+    finite = [np.isfinite(slope(game, x)) for game in gan.LOSSES.values() for x in (-1e4, 0.0, 1e4)]
     assert all(finite)
 
 
@@ -70,16 +70,16 @@ def test_penalties_of_a_linear_critic_are_known():
     critic = lambda x: jnp.sum(w * x, (1, 2, 3))
     images = jax.random.normal(KEY, (5, 3, 4, 2))
     norm = float(jnp.linalg.norm(w.ravel()))
-    assert np.allclose(gan.gradient_penalty(critic, images), (norm - 1) ** 2, rtol=1e-5)
-    assert np.allclose(gan.r1(critic, images), norm**2 / 2, rtol=1e-5)
+    assert np.allclose(gan_losses.gradient_penalty(critic, images), (norm - 1) ** 2, rtol=1e-5)
+    assert np.allclose(gan_losses.r1(critic, images), norm**2 / 2, rtol=1e-5)
     unit = lambda x: critic(x) / norm
-    assert np.allclose(gan.gradient_penalty(unit, images), 0, atol=1e-6)
+    assert np.allclose(gan_losses.gradient_penalty(unit, images), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("game", gan.GAMES)
+@pytest.mark.parametrize("game", gan.LOSSES)
 def test_each_gradient_is_that_of_the_players_own_loss(game):
     """Written out: two losses, each differentiated in its own player's parameters alone."""
-    ours = model(gan.GAMES[game], slope=2.0, r1_weight=0.5)
+    ours = model(gan.LOSSES[game], gp_weight=2.0, r1_weight=0.5)
     params = jax.jit(ours.init)(KEY)
     images = jax.random.uniform(KEY, (6, *SHAPE), minval=-1)
     keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(6))
@@ -91,13 +91,13 @@ def test_each_gradient_is_that_of_the_players_own_loss(game):
         fake = ours.generate(both, noise(0))
         share = jax.vmap(lambda key: jax.random.uniform(key, (1, 1, 1)))(streams[:, 1])
         critic = lambda x: ours.discriminate(both, x)
-        game_loss = gan.GAMES[game].discriminator(critic(images), critic(fake))
-        slopes = gan.gradient_penalty(critic, share * images + (1 - share) * fake)
-        return jnp.mean(game_loss + 2.0 * slopes + 0.5 * gan.r1(critic, images))
+        game_loss = gan.LOSSES[game].discriminator(critic(images), critic(fake))
+        slopes = gan_losses.gradient_penalty(critic, share * images + (1 - share) * fake)
+        return jnp.mean(game_loss + 2.0 * slopes + 0.5 * gan_losses.r1(critic, images))
 
     def make(g, d):
         both = {"generator": g, "discriminator": d}
-        return jnp.mean(gan.GAMES[game].generator(ours.discriminate(both, ours.generate(both, noise(2)))))
+        return jnp.mean(gan.LOSSES[game].generator(ours.discriminate(both, ours.generate(both, noise(2)))))
 
     @jax.jit
     def compare(params):
@@ -114,8 +114,8 @@ def test_each_gradient_is_that_of_the_players_own_loss(game):
 
 def test_a_players_turn_leaves_the_other_as_it_was():
     """Three steps of the discriminator for one of the generator: bit for bit, its optimizer's state included."""
-    ours = model()
-    optimizer = gan.optimizer(optax.adam(1e-3), optax.adam(1e-3), critic_steps=3)
+    ours = model(n_critic=3)
+    optimizer = ours.optimizer(optax.adam(1e-3))
     step = jax.jit(steps.gradient_step(ours.loss, optimizer))
     now = state.create(jax.jit(ours.init)(KEY), optimizer)
     images = {"image": jax.random.uniform(KEY, (6, *SHAPE), minval=-1)}
@@ -130,14 +130,14 @@ def test_a_players_turn_leaves_the_other_as_it_was():
         assert not same(now.params["discriminator"], new.params["discriminator"])
         now = new
     assert turns == [False, False, True, False, False, True]
-    frozen = gan.optimizer(optax.adam(1e-3), optax.set_to_zero())
+    frozen = model().optimizer(optax.adam(1e-3), optax.set_to_zero())
     new = jax.jit(steps.gradient_step(ours.loss, frozen))(KEY, state.create(now.params, frozen), images)[0]
     assert same(new.params["discriminator"], now.params["discriminator"])
 
 
 def test_the_running_vector_is_power_iteration_and_ends_at_the_largest_singular_value():
     ours = model(spectral=True)
-    optimizer = gan.optimizer(optax.set_to_zero(), optax.set_to_zero())
+    optimizer = ours.optimizer(optax.set_to_zero())
     step = jax.jit(steps.gradient_step(ours.loss, optimizer))
     now = state.create(jax.jit(ours.init)(KEY), optimizer)
     images = {"image": jax.random.uniform(KEY, (4, *SHAPE), minval=-1)}
@@ -150,7 +150,7 @@ def test_the_running_vector_is_power_iteration_and_ends_at_the_largest_singular_
         u /= np.linalg.norm(u)
         assert np.allclose(now.params["discriminator"]["dense_0"]["u"], u, atol=1e-5)
     layer = spectral.Dense(16)
-    normed = layer.apply({"params": now.params["discriminator"]["dense_0"]}, jnp.eye(64), mutable=["pull"])[0]
+    normed = layer.apply({"params": now.params["discriminator"]["dense_0"]}, jnp.eye(64), mutable=["aux_loss"])[0]
     bias = now.params["discriminator"]["dense_0"]["bias"]
     assert abs(np.linalg.norm(np.asarray(normed - bias, float), 2) - 1) < 2e-3
 
@@ -186,21 +186,21 @@ PLAYERS = jax.jit(PLAIN.init)(KEY)
 
 def test_the_best_answer_outside_of_both_supports_is_as_good_as_any():
     p, q = jnp.array([0.0, 3e38, 0.0, 4e-38]), jnp.array([0.0, 3e38, 1.0, 12e-38])
-    assert np.allclose(gan.optimal_discriminator(p, q), [0.5, 0.5, 0, 0.25], atol=1e-6)
+    assert np.allclose(gan_losses.optimal_discriminator(p, q), [0.5, 0.5, 0, 0.25], atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: gan.optimizer(optax.sgd(1), optax.sgd(1), critic_steps=0), "critic_steps: expected at least 1 step"),
-        (lambda: gan.build(adversarial.Generator(SHAPE), JUDGE, gan.hinge, SHAPE, num_latents=0), "num_latents"),
+        (lambda: model(n_critic=0), "n_critic: expected at least 1 step"),
+        (lambda: gan.build(adversarial.Generator(SHAPE), JUDGE, gan.hinge, SHAPE, latent_dim=0), "latent_dim"),
         (lambda: gan.build(adversarial.Generator((4, 4, 1)), JUDGE, gan.hinge, SHAPE),
          r"generator: expected images of shape \(8, 8, 1\), got \(4, 4, 1\)"),
         (lambda: gan.build(adversarial.Generator((6, 6, 1), (8,), (8, 8)), JUDGE, gan.hinge, (6, 6, 1)),
          r"\(6, 6\) does not go by 4; use fewer channels, or images of \(8, 8\)"),
         (lambda: gan.build(adversarial.Generator(SHAPE, num_classes=3), JUDGE, gan.hinge, SHAPE),
          "discriminator: expected 3 classes"),
-        (lambda: model(slope=-1.0), "slope: expected finite numbers of at least 0"),
+        (lambda: model(gp_weight=-1.0), "gp_weight: expected finite numbers of at least 0"),
         (lambda: model(r1_weight=float("nan")), "r1_weight: expected finite numbers of at least 0"),
         (lambda: PLAIN.sample(KEY, PLAYERS, 0), "num: expected at least 1, got 0"),
         (lambda: PLAIN.generate(PLAYERS, jnp.zeros((2, 5))), r"z: expected vectors of shape \[b, 4\]"),
@@ -208,7 +208,7 @@ def test_the_best_answer_outside_of_both_supports_is_as_good_as_any():
         (lambda: PLAIN.loss(KEY, PLAYERS, {"image": jnp.full((2, *SHAPE), jnp.nan)}), "expected finite numbers"),
         (lambda: PLAIN.loss(KEY, PLAYERS, {"image": jnp.zeros((0, *SHAPE))}), "expected at least 1"),
         (lambda: model(classes=2).sample(KEY, {}, 1, [2]), "labels: expected whole numbers from 0 to 1, got 2"),
-        (lambda: gan.optimal_discriminator(jnp.array([-0.1]), jnp.array([0.2])), "p: expected finite numbers of"),
+        (lambda: gan_losses.optimal_discriminator(jnp.array([-0.1]), jnp.array([0.2])), "p: expected finite numbers"),
         (lambda: model(classes=2).loss(KEY, model(classes=2).init(KEY), {"image": jnp.zeros((2, *SHAPE))}),
          "batch: a conditional model needs label"),
     ],

@@ -20,8 +20,8 @@ SHAPE = (2, 3, 1)
 STD = 0.2
 
 
-def linear(num_latents=2):
-    encoder, decoder = mlp.Encoder(2 * num_latents, hidden=()), mlp.Decoder(SHAPE, hidden=())
+def linear(latent_dim=2):
+    encoder, decoder = mlp.Encoder(2 * latent_dim, hidden=()), mlp.Decoder(SHAPE, hidden=())
     return vae.build(encoder, decoder, pixels.gaussian(STD), SHAPE)
 
 
@@ -199,7 +199,7 @@ def test_beta_and_free_bits():
 
 
 def test_warm_up_follows_the_step():
-    draw = steps.scheduled(steps.rows(4), "beta", optax.linear_schedule(0.0, 2.0, 10))
+    draw = steps.with_schedule(steps.rows(4), "beta", optax.linear_schedule(0.0, 2.0, 10))
     at = lambda i: draw(KEY, state.TrainState(jnp.int32(i), (), (), ()), {"image": jnp.zeros((9, 1))})
     assert [float(at(i)["beta"][0]) for i in (0, 5, 10, 50)] == [0, 1, 2, 2] and at(3)["beta"].shape == (4,)
 

@@ -43,7 +43,7 @@ FINE = vdm.build(Exact(), (1, 1, 1), num_levels=512)  # images nearly continuous
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_schedule_rises_between_its_ends(seed):
-    schedule = vdm.Schedule()
+    schedule = vdm.NoiseSchedule()
     params = schedule.init(jax.random.key(seed), jnp.zeros(1))
     gamma = schedule.apply(params, jnp.linspace(0, 1, 101))
     assert np.isclose(gamma[0], LOW, atol=1e-4) and np.isclose(gamma[-1], HIGH, atol=1e-4)
@@ -152,7 +152,7 @@ def test_pixels_between_levels_are_taken_to_the_nearest():
 
 
 def test_dropout_is_on_in_training_alone():
-    network = unet.UNet(channels=8, multipliers=(1,), blocks=1, groups=4, image_channels=1, dropout=0.5)
+    network = unet.UNet(channels=8, channel_mults=(1,), num_res_blocks=1, groups=4, image_channels=1, dropout=0.5)
     model = vdm.build(network, (4, 4, 1))
     params = model.init(KEY)
     params["network"] = jax.tree.map(lambda leaf: leaf + 0.1, params["network"])
@@ -173,18 +173,18 @@ def test_it_draws_the_data():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="expected at least 2 and 1, got 1 and 250"):
         vdm.build(Exact(), (1, 1, 1), num_levels=1)
-    two = unet.UNet(channels=8, multipliers=(1,), blocks=1, groups=4, image_channels=2)
+    two = unet.UNet(channels=8, channel_mults=(1,), num_res_blocks=1, groups=4, image_channels=2)
     with pytest.raises(ValueError, match=r"expected a prediction of shape \(4, 4, 1\)"):
         vdm.build(two, (4, 4, 1))
-    for ends in ({"first": 5.0, "last": -3.0}, {"first": float("nan")}, {"last": float("inf")}):
-        with pytest.raises(ValueError, match=r"first, last: expected γ\(0\) < γ\(1\)"):
-            vdm.build(Exact(), (1, 1, 1), schedule=vdm.Schedule(**ends))
+    for ends in ({"gamma_min": 5.0, "gamma_max": -3.0}, {"gamma_min": float("nan")}, {"gamma_max": float("inf")}):
+        with pytest.raises(ValueError, match=r"gamma_min, gamma_max: expected γ\(0\) < γ\(1\)"):
+            vdm.build(Exact(), (1, 1, 1), schedule=vdm.NoiseSchedule(**ends))
     with pytest.raises(ValueError, match=r"schedule: expected γ\(0\) < γ\(1\), got -0 and -1"):
         vdm.build(Exact(), (1, 1, 1), schedule=Falling())
     with pytest.raises(ValueError, match="image: expected floating-point"):
         MODEL.losses(KEY, MODEL.init(KEY), {"image": jnp.zeros((2, 1, 1, 1), jnp.uint8)})
     with pytest.warns(diffusion.StartWarning):
-        vdm.build(Exact(), (1, 1, 1), schedule=vdm.Schedule(last=1.0))
+        vdm.build(Exact(), (1, 1, 1), schedule=vdm.NoiseSchedule(gamma_max=1.0))
 
 
 class Falling(nn.Module):

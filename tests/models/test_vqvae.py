@@ -125,9 +125,9 @@ def test_the_smoothing_is_that_of_the_paper_in_vectors():
     assert np.allclose(default, total / count[:, None], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("restart", [0.0, 0.1])
-def test_two_devices_average_to_the_recursion_of_the_whole_batch(restart):
-    codebook = vqvae.ema_codebook(5, restart=restart)
+@pytest.mark.parametrize("dead_code_threshold", [0.0, 0.1])
+def test_two_devices_average_to_the_recursion_of_the_whole_batch(dead_code_threshold):
+    codebook = vqvae.ema_codebook(5, dead_code_threshold=dead_code_threshold)
     params = codebook.init(KEY, 3)
     params = params | {"share": jnp.array([0.4, 0.3, 0.299, 0.001, 0.0])}
     z = jnp.asarray(RNG.standard_normal((64, 3)), jnp.float32)
@@ -142,7 +142,7 @@ def test_two_devices_average_to_the_recursion_of_the_whole_batch(restart):
 
 def test_a_dead_entry_begins_anew_beside_a_much_used_one():
     decay = 0.99
-    codebook = vqvae.ema_codebook(4, decay=decay, restart=0.1)
+    codebook = vqvae.ema_codebook(4, decay=decay, dead_code_threshold=0.1)
     entries = jnp.array([[1.0, 0.0], [0.0, 1.0], [9.0, 9.0], [-9.0, 9.0]])
     share = jnp.array([0.6, 0.395, 0.004, 0.001])
     params = {"share": share, "sum": entries * share[:, None]}
@@ -160,18 +160,20 @@ def test_a_dead_entry_begins_anew_beside_a_much_used_one():
     )
 
 
-def trained(codebook, decay=None, num_steps=300):
+def trained(codebook, num_steps=300):
     model = build(codebook)
-    optimizer = vqvae.optimizer(optax.adam(3e-3), decay)
+    optimizer = model.optimizer(optax.adam(3e-3))
     run = jax.jit(steps.repeat(steps.gradient_step(model.loss, optimizer), steps.rows(64), num_steps))
     images = data.scale(data.digits().train["image"])
     return model, *run(KEY, state.create(model.init(KEY), optimizer), {"image": images})
 
 
-@pytest.mark.parametrize("learn", ["ema", pytest.param("gradient", marks=pytest.mark.slow)])
-def test_it_learns_digits_through_its_codes(learn):
-    codebook = vqvae.ema_codebook(16, restart=0.1) if learn == "ema" else vqvae.gradient_codebook(16)
-    model, end, metrics = trained(codebook, 0.99 if learn == "ema" else None)
+@pytest.mark.parametrize("codebook_update", ["ema", pytest.param("gradient", marks=pytest.mark.slow)])
+def test_it_learns_digits_through_its_codes(codebook_update):
+    codebook = (
+        vqvae.ema_codebook(16, dead_code_threshold=0.1) if codebook_update == "ema" else vqvae.gradient_codebook(16)
+    )
+    model, end, metrics = trained(codebook)
     images = data.scale(data.digits().heldout["image"])
     indices = model.encode(end.params, images)
     assert indices.shape == (len(images), 4, 4) and 0 <= indices.min() and indices.max() < 16
@@ -183,7 +185,7 @@ def test_it_learns_digits_through_its_codes(learn):
     )
     other = jax.random.permutation(KEY, indices)
     assert model.log_prob(end.params, images, other).mean() < model.log_prob(end.params, images, indices).mean() - 10
-    if learn == "ema":
+    if codebook_update == "ema":
         assert metrics["perplexity"][-20:].mean() > 8
 
 
@@ -207,7 +209,7 @@ PARAMS = jax.jit(SMALL.init)(KEY)
     [
         (lambda: vqvae.ema_codebook(0), "size: expected a codebook of at least 1 entry, got 0"),
         (lambda: vqvae.ema_codebook(4, decay=1.0), r"decay: expected a number in \(0, 1\)"),
-        (lambda: vqvae.ema_codebook(4, restart=-1.0), "restart: expected 0"),
+        (lambda: vqvae.ema_codebook(4, dead_code_threshold=-1.0), "dead_code_threshold: expected 0"),
         (lambda: vqvae.ema_codebook(4, decay=float("nan")), "decay: expected"),
         (lambda: vqvae.ema_codebook(4, epsilon=-1e-5), "epsilon: expected finite numbers of at least 0, got -1e-05"),
         (lambda: vqvae.ema_codebook(4, num_vectors=0), "num_vectors: expected at least 1, got 0"),

@@ -27,30 +27,31 @@ NAN = float("nan")
 NUMBERS = [
     (mlp.Encoder, {"features": 4}, {"features": [-1], "hidden": [(0,), (8, -2)], "num_classes": [-1]}),
     (mlp.Decoder, {"shape": (4, 4, 1)}, {"shape": [(4, 0, 1)], "hidden": [(0,)], "num_classes": [-3]}),
-    (mlp.Tanh, {"features": 2}, {"features": [0], "hidden": [(0,)], "scale": [0.0, -1.0, NAN]}),
+    (mlp.MLP, {"features": 2}, {"features": [0], "hidden": [(0,)], "output_scale": [0.0, -1.0, NAN]}),
     (convnet.Encoder, {"features": 4}, {"features": [-1], "channels": [(0,)], "hidden": [(-1,)]}),
     (convnet.Decoder, {"shape": (4, 4, 1)}, {"channels": [(), (0,)], "num_classes": [-1]}),
-    (convnet.MapEncoder, {"features": 4}, {"features": [0], "channels": [()], "blocks": [-1]}),
-    (convnet.MapDecoder, {"outputs": 4}, {"outputs": [0], "channels": [()], "blocks": [-1]}),
+    (convnet.MapEncoder, {"features": 4}, {"features": [0], "channels": [()], "num_blocks": [-1]}),
+    (convnet.MapDecoder, {"outputs": 4}, {"outputs": [0], "channels": [()], "num_blocks": [-1]}),
     (adversarial.Generator, {"shape": (4, 4, 1)}, {"hidden": [(0,)], "channels": [(0,)], "num_classes": [-1]}),
     (adversarial.Discriminator, {}, {"hidden": [(-1,)], "channels": [(0,)], "num_classes": [-1]}),
-    (causal.MaskedConv, {"inputs": 1, "features": 2, "size": 3, "kind": "A"},
-     {"size": [2, 4, 0, -1], "features": [0], "above": [-1], "colours": [0]}),
-    (causal.RowsAbove, {"inputs": 1, "features": 2, "size": 3, "kind": "A"}, {"size": [4]}),
+    (causal.MaskedConv, {"inputs": 1, "features": 2, "kernel_size": 3, "mask_type": "A"},
+     {"kernel_size": [2, 4, 0, -1], "features": [0], "rows_above": [-1], "colours": [0]}),
+    (causal.RowsAbove, {"inputs": 1, "features": 2, "kernel_size": 3, "mask_type": "A"}, {"kernel_size": [4]}),
     (pixelcnn.PixelCNN, {"outputs": 2},
-     {"outputs": [0], "size": [2, 6], "features": [0], "blocks": [-1], "head": [0], "levels": [1, -1], "colours": [0]}),
-    (pixelcnn.GatedPixelCNN, {"outputs": 2}, {"size": [4], "layers": [0], "num_classes": [-1]}),
-    (pixelrnn.PixelRNN, {"outputs": 2}, {"layers": [-1], "features": [0]}),
-    (pixelrnn.RowLSTM, {"inputs": 2, "features": 2}, {"size": [2], "features": [0]}),
+     {"outputs": [0], "kernel_size": [2, 6], "features": [0], "num_blocks": [-1], "head_features": [0],
+      "num_levels": [1, -1], "colours": [0]}),
+    (pixelcnn.GatedPixelCNN, {"outputs": 2}, {"kernel_size": [4], "num_layers": [0], "num_classes": [-1]}),
+    (pixelrnn.PixelRNN, {"outputs": 2}, {"num_layers": [-1], "features": [0]}),
+    (pixelrnn.RowLSTM, {"inputs": 2, "features": 2}, {"kernel_size": [2], "features": [0]}),
     (dropout.Dropout, {"rate": 0.1}, {"rate": [1.0, -0.1, NAN]}),
-    (normalization.GroupNorm, {"groups": 2}, {"groups": [0], "epsilon": [0.0, -1.0, NAN]}),
+    (normalization.GroupNorm, {"num_groups": 2}, {"num_groups": [0], "epsilon": [0.0, -1.0, NAN]}),
     (normalization.BatchNorm, {}, {"epsilon": [0.0, NAN]}),
     (spectral.Dense, {"features": 2}, {"features": [0]}),
     (simple_unet.SimpleUNet, {}, {"channels": [(), (0,)], "image_channels": [0]}),
     (unet.UNet, {},
-     {"channels": [0, -8], "multipliers": [(), (1, 0)], "blocks": [0], "dropout": [1.0, -0.1, NAN], "groups": [0],
-      "epsilon": [0.0, NAN], "head_channels": [0], "num_classes": [-1], "attention": [(0,)], "attention_up": [(4,)],
-      "image_channels": [0]}),
+     {"channels": [0, -8], "channel_mults": [(), (1, 0)], "num_res_blocks": [0], "attention_resolutions": [(0,)],
+      "dropout": [1.0, -0.1, NAN], "groups": [0], "epsilon": [0.0, NAN], "head_channels": [0], "num_classes": [-1],
+      "attention_up": [(4,)], "image_channels": [0]}),
     (classifier.Network, {"num_classes": 3}, {"num_classes": [0], "channels": [(0,)], "features": [0]}),
 ]  # fmt: skip
 
@@ -105,7 +106,9 @@ def test_attention_stands_at_heights_that_the_image_comes_to():
     assert "down_1_0_attention" in at((4,)) and "down_0_0_attention" in at((8, 4))
     assert not any("attention" in name for name in at(None) if "middle" not in name)  # 16 where there is one
     assert "down_0_0_attention" in at(None, 16) and "down_1_0_attention" not in at(None, 16)
-    with pytest.raises(ValueError, match="attention: expected heights that .* 8 comes to, which are 8, 4; got 7, 16"):
+    with pytest.raises(
+        ValueError, match="attention_resolutions: expected heights that .* 8 comes to, which are 8, 4; got 7, 16"
+    ):
         at((7, 4, 16))
 
 
@@ -124,7 +127,10 @@ def test_labels_of_a_unet_are_its_classes_or_none(labels):
             "features: expected at least 1, got 0",
         ),
         (lambda: convolution.Conv(2, (0, 3)).init(KEY, jnp.zeros((1, 4, 4, 1))), "kernel_size: expected"),
-        (lambda: normalization.GroupNorm(3).init(KEY, jnp.zeros((1, 4, 4, 8))), "groups: expected a divisor of the 8"),
+        (
+            lambda: normalization.GroupNorm(3).init(KEY, jnp.zeros((1, 4, 4, 8))),
+            "num_groups: expected a divisor of the 8",
+        ),
         (lambda: mlp.one_hot(jnp.array([3]), 3), "labels: expected whole numbers from 0 to 2, got 3"),
     ],
 )

@@ -14,7 +14,9 @@ from genjax.nn import dropout, embedding, normalization
 from genjax.nn.unet import SimpleUNet, UNet
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})  # compiles faster
-DIGITS = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4, image_channels=1)
+DIGITS = UNet(
+    channels=8, channel_mults=(1, 2), num_res_blocks=1, attention_resolutions=(4,), groups=4, image_channels=1
+)
 
 
 def inputs(num, size=8, channels=1, dtype=jnp.float32):
@@ -71,7 +73,7 @@ def test_dropout_of_an_example_depends_on_its_key_alone():
         def __call__(self, x, keys=None):
             return dropout.Dropout(0.25, name="a")(x, keys), dropout.Dropout(0.25, name="b")(x, keys)
 
-    x, keys = jnp.ones((64, 30, 30, 1)), random.per_example(jax.random.key(0), 64)
+    x, keys = jnp.ones((64, 30, 30, 1)), random.example_keys(jax.random.key(0), 64)
     first, second = Two().apply({}, x, keys)
     assert np.array_equal(first[5:7], Two().apply({}, x[5:7], keys[5:7])[0])
     assert not np.array_equal(first, second) and not np.array_equal(first[0], first[1])
@@ -99,7 +101,10 @@ def test_normalisations_equal_those_of_flax():
 
 
 def test_unet_predicts_zero_at_the_start():
-    (x, t), network = inputs(2), UNet(channels=4, multipliers=(1,), blocks=1, attention=(), groups=2, image_channels=1)
+    (x, t), network = (
+        inputs(2),
+        UNet(channels=4, channel_mults=(1,), num_res_blocks=1, attention_resolutions=(), groups=2, image_channels=1),
+    )
     y, params = jit(network.init_with_output)(jax.random.key(0), x, t)
     assert np.all(y == 0)
     zero = {path[-2].key for path, p in jax.tree_util.tree_leaves_with_path(params) if p.ndim > 1 and not np.any(p)}
@@ -118,7 +123,7 @@ def test_every_parameter_of_the_unet_is_used(digits):
 
 def test_an_example_is_the_same_in_any_batch_and_under_vmap(digits):
     """Dropout included: the mask is the example's own."""
-    (x, t), keys = inputs(6), random.per_example(jax.random.key(3), 6)
+    (x, t), keys = inputs(6), random.example_keys(jax.random.key(3), 6)
     run = jit(DIGITS.apply)
     batched = run(digits, x, t, keys)
     assert np.allclose(run(digits, x[2:4], t[2:4], keys[2:4]), batched[2:4], atol=1e-5)

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train import actor_critic, config, record
+from train import actor_critic
+from train.run import config, logging
 
-TINY = (
-    "--steps 4 --every 2 --log-every 2 --steps-per-call 2 --batch-size 4 --rollout 20 --hidden 8 --episodes 3".split()
-)
+TINY = "--steps 4 --every 2 --log-every 2 --steps-per-call 2 --batch-size 4 --rollout-length 20 --hidden 8"
+TINY = (*TINY.split(), "--eval-episodes", "3")
 
 
 def lines(workdir):
-    clean = lambda line: {name: value for name, value in line.items() if name not in record.CLOCKS}
+    clean = lambda line: {name: value for name, value in line.items() if name not in logging.CLOCK_FIELDS}
     return [clean(json.loads(line)) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("actor-critic")
-    ppo = ("--config", "cartpole_ppo", "--minibatch", "40", "--num-seeds", "2")
+    ppo = ("--config", "cartpole_ppo", "--minibatch-size", "40", "--num-seeds", "2")
     actor_critic.main([*TINY, *ppo, "--workdir", str(folder / "cartpole")])
     actor_critic.main([*TINY, "--config", "chain", "--schedule", "constant", "--workdir", str(folder / "chain")])
     return folder
@@ -50,8 +50,11 @@ def test_it_resumes_to_the_same_lines(runs, tmp_path):
     ("argv", "message"),
     [
         ("--env cartpoles", "env: expected one of cartpole, acrobot, chain, grid, ladder1, .*; did you mean cartpole?"),
-        ("--rollout 0 --discount 1.5", "rollout: expected at least 1, got 0\ndiscount: expected 0 to 1, got 1.5"),
-        ("--clip-range 0", "clip_range: expected a positive number"),
+        (
+            "--rollout-length 0 --discount 1.5",
+            "rollout_length: expected at least 1, got 0\ndiscount: expected 0 to 1, got 1.5",
+        ),
+        ("--clip-eps 0", "clip_eps: expected a positive number"),
         ("--batch-size 6 --devices 4", "device"),
     ],
 )

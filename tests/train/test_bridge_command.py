@@ -11,7 +11,9 @@ import pytest
 
 from genjax import diffusion
 from genjax.nn import diffusers_unet
-from train import bridge, checkpoint, config, ddpm, foreign, sample, trained
+from train import bridge, ddpm, sample
+from train.checkpoint import store
+from train.run import config, diffusers_config, load
 
 KEY = jax.random.key(0)
 UNET = {
@@ -60,8 +62,8 @@ def read(source, workdir, *more):
 
 
 def params_of(workdir):
-    run = trained.record(workdir, {"ddpm": ddpm})
-    return run, trained.params(run, ddpm.model(run.settings, run.shape).init)
+    run = load.record(workdir, {"ddpm": ddpm})
+    return run, load.params(run, ddpm.model(run.settings, run.shape).init)
 
 
 def test_a_folder_becomes_a_run_that_draws_and_goes_on_training(tmp_path):
@@ -141,11 +143,11 @@ def test_shards_are_one(tmp_path):
 def test_shards_that_are_missing_or_elsewhere_are_named(tmp_path):
     source = shards(folder(tmp_path / "many"))
     (source / "unet" / "part-1.safetensors").rename(source / "part-1.safetensors")
-    with pytest.raises(checkpoint.CheckpointError, match="there is no part-1.safetensors"):
+    with pytest.raises(store.CheckpointError, match="there is no part-1.safetensors"):
         read(source, tmp_path / "run")
     for wrong in ({}, {"weight_map": {"conv_in.bias": "../part-1.safetensors"}}):
         (source / "unet" / f"{bridge.WEIGHTS}.index.json").write_text(json.dumps(wrong))
-        with pytest.raises(checkpoint.CheckpointError, match="expected a weight_map from tensors to files of this fo"):
+        with pytest.raises(store.CheckpointError, match="expected a weight_map from tensors to files of this fo"):
             read(source, tmp_path / "run")
 
 
@@ -177,7 +179,7 @@ def test_a_run_with_waves_has_no_like_in_diffusers(tmp_path):
 )
 def test_a_broken_folder_is_refused_and_leaves_no_run(tmp_path, spoil, message):
     spoil(source := folder(tmp_path / "theirs"))
-    with pytest.raises(checkpoint.CheckpointError, match=message):
+    with pytest.raises(store.CheckpointError, match=message):
         read(source, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
 
@@ -187,7 +189,7 @@ def test_tensors_of_another_network_are_listed(tmp_path):
         tensors["other.weight"] = tensors.pop("conv_in.bias")
         return tensors
 
-    with pytest.raises(checkpoint.CheckpointError, match=r"(?s)missing conv_in.bias.*unexpected other.weight"):
+    with pytest.raises(store.CheckpointError, match=r"(?s)missing conv_in.bias.*unexpected other.weight"):
         read(folder(tmp_path / "theirs", lose), tmp_path / "run")
 
 
@@ -209,11 +211,11 @@ def test_a_process_that_is_understood_has_the_tables_and_the_steps_of_diffusers(
     described = PROCESS | more
     known = {name: value for name, value in described.items() if name not in ("tensor_format", "predict_epsilon")}
     theirs = diffusers.DDPMScheduler.from_config(known)
-    told = ddpm.Config(**foreign.settings(described, "scheduler_config.json"))
+    told = ddpm.Config(**diffusers_config.settings(described, "scheduler_config.json"))
     schedule = ddpm.schedule(told)
     assert np.abs(schedule.alpha_bar - theirs.alphas_cumprod.numpy()).max() < 1e-6
     stay = lambda x, t: read_as(schedule, 0.3 * jnp.tanh(x), x, t)
-    read_as = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[told.predict]
+    read_as = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[told.prediction_type]
     start = np.random.default_rng(1).normal(size=(2, 2, 2, 1)).astype(np.float32)
     one = lambda t: diffusion.posterior(
         schedule, bounded(told, stay(jnp.asarray(start), jnp.full(2, t)).x0), jnp.asarray(start), jnp.full(2, t)
@@ -227,7 +229,8 @@ def test_a_process_that_is_understood_has_the_tables_and_the_steps_of_diffusers(
             ours = np.asarray(table[told.variance]).reshape(-1)[0]
             kind = {"fixed_small_log": "fixed_small"}.get(theirs.config.variance_type, theirs.config.variance_type)
             assert np.isclose(ours, float(theirs._get_variance(t, variance_type=kind)), rtol=2e-4)
-    assert foreign.settings(foreign.scheduler(told), "back") == foreign.settings(described, "there")
+    again = diffusers_config.settings(diffusers_config.scheduler(told), "back")
+    assert again == diffusers_config.settings(described, "there")
 
 
 def bounded(told, x0):
@@ -270,7 +273,7 @@ NOT_UNDERSTOOD = [
 @pytest.mark.parametrize(("more", "message"), NOT_UNDERSTOOD)
 def test_every_other_field_of_a_process_is_refused_by_name(more, message):
     with pytest.raises(config.UsageError, match=re.escape(message)):
-        foreign.settings(PROCESS | more, "scheduler_config.json")
+        diffusers_config.settings(PROCESS | more, "scheduler_config.json")
 
 
 NO_NETWORK = [

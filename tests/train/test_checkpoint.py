@@ -23,7 +23,7 @@ import optax
 import pytest
 from hypothesis import strategies as st
 
-from train import checkpoint, manifest
+from train.checkpoint import manifest, store
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ def state_at(step, width=3):
 
 
 def save(folder, *steps, run_id="run", **options):
-    with checkpoint.Checkpoints(folder, run_id=run_id, **options) as checkpoints:
+    with store.Checkpoints(folder, run_id=run_id, **options) as checkpoints:
         for step in steps:
             checkpoints.save(step, state_at(step), {"loss": 0.1 * step})
     return folder / "checkpoints"
@@ -61,7 +61,7 @@ def restored(checkpoints, template):
 
 
 def same(found, step):
-    return found.step == step and checkpoint.digest(found.state) == checkpoint.digest(state_at(step))
+    return found.step == step and store.digest(found.state) == store.digest(state_at(step))
 
 
 def listing(root):
@@ -73,16 +73,16 @@ def everything(folder):
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory):
+def steps(tmp_path_factory):
     """A workdir with steps 2 and 4, to be copied."""
-    folder = tmp_path_factory.mktemp("shelf")
+    folder = tmp_path_factory.mktemp("steps")
     save(folder, 2, 4)
     return folder
 
 
 @pytest.fixture
-def workdir(shelf, tmp_path):
-    return shutil.copytree(shelf, tmp_path / "run")
+def workdir(steps, tmp_path):
+    return shutil.copytree(steps, tmp_path / "run")
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def warnings():
 
 @pytest.fixture
 def opened(workdir, warnings):
-    with checkpoint.Checkpoints(workdir, run_id="run", on_warning=warnings.append) as checkpoints:
+    with store.Checkpoints(workdir, run_id="run", on_warning=warnings.append) as checkpoints:
         yield checkpoints
 
 
@@ -125,7 +125,7 @@ metas = st.dictionaries(
 def test_restore_after_save_is_the_identity(tmp_path_factory, tree, meta):
     state = TrainState(np.uint32(7), tree, {}, [np.float32(0.1)])
     folder = tmp_path_factory.mktemp("identity")
-    with checkpoint.Checkpoints(folder, run_id="run") as checkpoints:
+    with store.Checkpoints(folder, run_id="run") as checkpoints:
         checkpoints.save(7, state, meta)
         step, found, back = restored(checkpoints, jax.tree.map(np.zeros_like, state))
     assert step == 7 and back == meta and str(jax.tree.structure(found)) == str(jax.tree.structure(state))
@@ -141,7 +141,7 @@ def test_state_of_an_optimizer_with_labels_comes_back(workdir, opened):
 
 
 def test_no_steps_are_no_error(tmp_path):
-    with checkpoint.Checkpoints(tmp_path, run_id="run") as checkpoints:
+    with store.Checkpoints(tmp_path, run_id="run") as checkpoints:
         assert checkpoints.restore(state_at(0)) is None
 
 
@@ -172,26 +172,26 @@ def test_digest_changes_with_every_bit_type_shape_and_name():
         {"c": tree["a"], "b": tree["b"]},
         {"a": tree["a"]},
     ]
-    assert len({checkpoint.digest(each) for each in [tree, *others]}) == len(others) + 1
-    assert checkpoint.digest(jax.tree.map(jnp.asarray, tree)) == checkpoint.digest(tree)
-    assert checkpoint.digest({"b": tree["b"], "a": tree["a"][:, ::-1]}) == checkpoint.digest(tree)
+    assert len({store.digest(each) for each in [tree, *others]}) == len(others) + 1
+    assert store.digest(jax.tree.map(jnp.asarray, tree)) == store.digest(tree)
+    assert store.digest({"b": tree["b"], "a": tree["a"][:, ::-1]}) == store.digest(tree)
 
 
 def test_digest_in_the_manifest_is_that_of_the_state(workdir):
     record = json.loads((workdir / "checkpoints/4/manifest.json").read_text())
-    assert record["digest"] == checkpoint.digest(state_at(4))
+    assert record["digest"] == store.digest(state_at(4))
 
 
 # ---------------------------------------------------------------- saving
 
 
 def test_save_returns_before_the_disk_and_keeps_what_was_there_when_called(tmp_path, monkeypatch):
-    gate, write = threading.Event(), checkpoint._write
-    monkeypatch.setattr(checkpoint, "_write", lambda *args: (gate.wait(), write(*args)))
+    gate, write = threading.Event(), store._write
+    monkeypatch.setattr(saved_store, "_write", lambda *args: (gate.wait(), write(*args)))
     advance = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
-    state, expected = state_at(1), checkpoint.digest(state_at(1))
+    state, expected = state_at(1), store.digest(state_at(1))
     on_host, seen = np.zeros(3), [1]
-    with checkpoint.Checkpoints(tmp_path, run_id="run") as checkpoints:
+    with store.Checkpoints(tmp_path, run_id="run") as checkpoints:
         checkpoints.save(1, (state, on_host), {"seen": seen})
         state = jax.block_until_ready(advance(state))
         on_host += 1
@@ -201,33 +201,33 @@ def test_save_returns_before_the_disk_and_keeps_what_was_there_when_called(tmp_p
         gate.set()
         checkpoints.wait()
         step, (found, array), meta = restored(checkpoints, (state, on_host))
-        assert checkpoint.digest(found) == expected != checkpoint.digest(state)
+        assert store.digest(found) == expected != store.digest(state)
         assert not array.any() and meta == {"seen": [1]}
 
 
 def test_latest_and_best_are_kept_and_the_best_never_evict_the_latest(tmp_path):
     scores = {1: 5.0, 2: 1.0, 3: 4.0, 4: float("nan"), 5: None, 6: 2.0, 7: 9.0}
     kept = []
-    with checkpoint.Checkpoints(tmp_path, run_id="run", keep_latest=2, keep_best=1) as checkpoints:
+    with store.Checkpoints(tmp_path, run_id="run", keep_latest=2, keep_best=1) as checkpoints:
         for step, score in scores.items():
             checkpoints.save(step, {"step": np.int32(step)}, {}, score=score)
             checkpoints.wait()
             kept.append(listing(tmp_path / "checkpoints"))
     assert kept == [["1"], ["1", "2"], ["2", "3"], ["2", "3", "4"], ["2", "4", "5"], ["2", "5", "6"], ["2", "6", "7"]]
-    with checkpoint.Checkpoints(tmp_path, run_id="run", keep_latest=1, keep_best=2) as checkpoints:
+    with store.Checkpoints(tmp_path, run_id="run", keep_latest=1, keep_best=2) as checkpoints:
         checkpoints.save(8, {"step": np.int32(8)}, {}, score=1.0)  # the scores of the run before still count
         checkpoints.wait()
         assert listing(tmp_path / "checkpoints") == ["2", "8"]
-    assert checkpoint.read(tmp_path, {"step": np.int32(0)}, step="best").step == 8  # of equals the newer
-    assert checkpoint.read(tmp_path, {"step": np.int32(0)}, step=2).step == 2
-    with pytest.raises(checkpoint.CheckpointError, match="there is no 3 step; there are 8, 2"):
-        checkpoint.read(tmp_path, {"step": np.int32(0)}, step=3)
+    assert store.read(tmp_path, {"step": np.int32(0)}, step="best").step == 8  # of equals the newer
+    assert store.read(tmp_path, {"step": np.int32(0)}, step=2).step == 2
+    with pytest.raises(store.CheckpointError, match="there is no 3 step; there are 8, 2"):
+        store.read(tmp_path, {"step": np.int32(0)}, step=3)
 
 
 def test_step_that_is_not_newer_is_an_error_and_never_skipped_silently(workdir, opened):
     opened.save(4, state_at(4), {})  # the same again: nothing to do
     for step, state in (4, state_at(5)), (3, state_at(3)):
-        with pytest.raises(checkpoint.CheckpointError, match="not newer"):
+        with pytest.raises(store.CheckpointError, match="not newer"):
             opened.save(step, state, {})
     assert listing(workdir / "checkpoints") == ["2", "4"] and same(opened.restore(state_at(0)), 4)
 
@@ -237,7 +237,7 @@ def test_step_that_is_not_newer_is_an_error_and_never_skipped_silently(workdir, 
 def test_state_that_is_not_finite_is_refused_by_name(workdir, opened, value, dtype):
     before = everything(workdir)
     bad = state_at(6)._replace(ema_params={"w": jnp.array([0, value], dtype)})
-    with pytest.raises(checkpoint.NonFinite, match="ema_params/w"):
+    with pytest.raises(store.NonFinite, match="ema_params/w"):
         opened.save(6, bad, {})
     assert everything(workdir) == before
 
@@ -263,7 +263,7 @@ def test_what_could_not_come_back_as_it_was_is_refused(opened, state, meta):
 @pytest.mark.parametrize("options", [{"keep_latest": 0}, {"keep_best": -1}])
 def test_keeping_nothing_is_refused(tmp_path, options):
     with pytest.raises(ValueError, match="expected"):
-        checkpoint.Checkpoints(tmp_path, run_id="run", **options)
+        store.Checkpoints(tmp_path, run_id="run", **options)
 
 
 # ---------------------------------------------------------------- a disk that fails
@@ -281,19 +281,19 @@ def largest_file(size):
 
 def test_failed_save_is_reported_once_and_leaves_the_older_steps_and_nothing_else(tmp_path):
     big = {"a": np.random.default_rng(0).normal(size=200_000)}
-    with checkpoint.Checkpoints(tmp_path, run_id="run") as checkpoints:
+    with store.Checkpoints(tmp_path, run_id="run") as checkpoints:
         checkpoints.save(1, big, {})
         checkpoints.wait()
         with largest_file(1 << 20):
             checkpoints.save(2, big, {})
-            with pytest.raises(checkpoint.CheckpointError, match=r"checkpoints/2 could not be saved.*are intact"):
+            with pytest.raises(store.CheckpointError, match=r"checkpoints/2 could not be saved.*are intact"):
                 checkpoints.wait()
             checkpoints.check()
             assert listing(tmp_path / "checkpoints") == ["1"]
             checkpoints.save(2, big, {})
             while (last := checkpoints._last) and not last.done():
                 time.sleep(0.01)
-            with pytest.raises(checkpoint.CheckpointError, match="could not be saved"):
+            with pytest.raises(store.CheckpointError, match="could not be saved"):
                 checkpoints.check()
         assert restored(checkpoints, big).step == 1
         checkpoints.save(2, big, {})
@@ -305,13 +305,13 @@ def test_failure_of_the_last_save_ends_the_block_but_does_not_hide_another_error
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write", full)
+    monkeypatch.setattr(saved_store, "_write", full)
     warnings: list[str] = []
-    with pytest.raises(checkpoint.CheckpointError, match="No space left"):
-        with checkpoint.Checkpoints(tmp_path, run_id="run", on_warning=warnings.append) as checkpoints:
+    with pytest.raises(store.CheckpointError, match="No space left"):
+        with store.Checkpoints(tmp_path, run_id="run", on_warning=warnings.append) as checkpoints:
             checkpoints.save(1, state_at(1), {})
     with pytest.raises(KeyError):
-        with checkpoint.Checkpoints(tmp_path, run_id="run", on_warning=warnings.append) as checkpoints:
+        with store.Checkpoints(tmp_path, run_id="run", on_warning=warnings.append) as checkpoints:
             checkpoints.save(1, state_at(1), {})
             raise KeyError
     assert len(warnings) == 1 and "No space left" in warnings[0]
@@ -320,10 +320,10 @@ def test_failure_of_the_last_save_ends_the_block_but_does_not_hide_another_error
 FULL = """
 import resource, sys
 import numpy as np
-from train import checkpoint
+from train.checkpoint import store
 assert "orbax" not in sys.modules, "half a second that a mistyped flag need not wait for"
 state = {"a": np.random.default_rng(0).normal(size=200_000)}
-with checkpoint.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
+with store.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
     for step in range(100):
         checkpoints.save(step, {**state, "b": np.zeros(step + 1)}, {})
 """
@@ -353,8 +353,8 @@ import os, pathlib, shutil, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore")
 sys.path.insert(0, "tests/train")
 import numpy as np
-from train import checkpoint, manifest, shelf
-checkpoint._orbax()
+from train.checkpoint import manifest, steps, store
+store._orbax()
 template, target = map(pathlib.Path, sys.argv[1:])
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
@@ -369,14 +369,14 @@ def when(module, name, condition, after=False):
     setattr(module, name, patched)
 
 def mid_write():
-    write = checkpoint._write
+    write = store._write
     def patched(folder, state):
         def watch():
             while not any(path.is_file() for path in folder.parent.glob("6.partial.*/**/*")): time.sleep(0.0005)
             die()
         threading.Thread(target=watch).start()
         write(folder, state)
-    checkpoint._write = patched
+    store._write = patched
 
 points = {
     "mid-write": mid_write,
@@ -385,15 +385,15 @@ points = {
     "before-seal": lambda: when(manifest, "_write", lambda path, *_, **__: path.name == "manifest.sha256"),
     "sealed": lambda: when(manifest, "seal", lambda *_, **__: True, after=True),
     "committed": lambda: when(os, "rename", lambda _, to: pathlib.Path(to).name == "6", after=True),
-    "before-prune": lambda: when(checkpoint.Checkpoints, "_prune", lambda *_, **__: True),
+    "before-prune": lambda: when(store.Checkpoints, "_prune", lambda *_, **__: True),
     "mid-prune": lambda: when(shutil, "rmtree", lambda path, **_: path.name == "2.pruned"),
-    "pruned": lambda: when(checkpoint.Checkpoints, "_prune", lambda *_, **__: True, after=True),
+    "pruned": lambda: when(store.Checkpoints, "_prune", lambda *_, **__: True, after=True),
 }
 for name, arrange in points.items():
     shutil.copytree(template, target / name)
     if os.fork() == 0:
         arrange()
-        with checkpoint.Checkpoints(target / name, run_id="run") as checkpoints:
+        with store.Checkpoints(target / name, run_id="run") as checkpoints:
             checkpoints.save(6, {"step": np.int32(6), "big": np.arange(1 << 18) * 0.1}, {})
         os._exit(0)
     _, status = os.wait()
@@ -406,7 +406,7 @@ def killed_state(step):
 
 
 def test_kill_at_any_moment_of_a_save_leaves_a_whole_step_and_the_next_run_tidies_up(tmp_path):
-    with checkpoint.Checkpoints(tmp_path / "before", run_id="run") as checkpoints:
+    with store.Checkpoints(tmp_path / "before", run_id="run") as checkpoints:
         for step in 2, 4:
             checkpoints.save(step, killed_state(step), {})
     command = [sys.executable, "-c", KILLED, tmp_path / "before", tmp_path / "after"]
@@ -418,9 +418,9 @@ def test_kill_at_any_moment_of_a_save_leaves_a_whole_step_and_the_next_run_tidie
         root = tmp_path / "after" / name / "checkpoints"
         warnings: list[str] = []
         left = listing(root)
-        with checkpoint.Checkpoints(root.parent, run_id="run", on_warning=warnings.append) as checkpoints:
+        with store.Checkpoints(root.parent, run_id="run", on_warning=warnings.append) as checkpoints:
             found[name], state, _ = restored(checkpoints, killed_state(0))
-            assert checkpoint.digest(state) == checkpoint.digest(killed_state(found[name])) and not warnings
+            assert store.digest(state) == store.digest(killed_state(found[name])) and not warnings
             tidy = listing(root)
             for step in 6, 8:
                 checkpoints.save(step, killed_state(step), {})
@@ -435,8 +435,8 @@ def test_kill_at_random_moments_never_costs_a_committed_step(tmp_path):
     program = """
 import sys; sys.path.insert(0, "tests/train")
 import numpy as np
-from train import checkpoint
-with checkpoint.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
+from train.checkpoint import store
+with store.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
     state = {"step": np.int32(0), "big": np.zeros(1 << 21)}
     found = checkpoints.restore(state)
     step = found.step if found else 0
@@ -464,19 +464,19 @@ with checkpoint.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
         out, err = run.communicate()
         last = int(([first] + out.split())[-1])
         assert not err and len(listing(tmp_path / "checkpoints")) <= 5
-    with checkpoint.Checkpoints(tmp_path, run_id="run"):
+    with store.Checkpoints(tmp_path, run_id="run"):
         assert not [name for name in listing(tmp_path / "checkpoints") if not name.isdigit()]
 
 
 PROCESSES = """
 import sys
 import jax, numpy as np
-from train import checkpoint
+from train.checkpoint import store
 port, me, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, me)
 state = {"w": np.arange(5, dtype=np.float32), "step": np.int32(0)}
-with checkpoint.lock(folder), checkpoint.Checkpoints(folder, run_id="run") as checkpoints:
+with store.lock(folder), store.Checkpoints(folder, run_id="run") as checkpoints:
     found = checkpoints.restore(state)
     step = found.step + 1 if found else 1
     state = {"w": state["w"] + step, "step": np.int32(step)}
@@ -505,19 +505,19 @@ def test_two_processes_share_what_the_first_one_writes(tmp_path):
         ]
         outputs = [run.communicate(timeout=120) for run in runs]
         assert all(out.endswith(f"saved {step}\n") for out, _ in outputs), outputs
-    found = checkpoint.read(tmp_path / "run", {"w": np.zeros(5, np.float32), "step": np.int32(0)})
+    found = store.read(tmp_path / "run", {"w": np.zeros(5, np.float32), "step": np.int32(0)})
     assert found.step == 3 and (found.state["w"] == np.arange(5.0) + 3).all()
 
 
 def test_leftovers_are_not_touched_without_the_lock(workdir):
     (workdir / "checkpoints/6.partial").mkdir()
-    with checkpoint.lock(workdir):
-        checkpoint.read(workdir, state_at(0))
-        program = "import sys; from train import checkpoint; checkpoint.Checkpoints(sys.argv[1], run_id='run')"
+    with store.lock(workdir):
+        store.read(workdir, state_at(0))
+        program = "import sys; from train.checkpoint import store; store.Checkpoints(sys.argv[1], run_id='run')"
         done = subprocess.run([sys.executable, "-c", program, workdir], cwd=ROOT, capture_output=True, text=True)
         assert f"Locked: workdir {workdir} is in use by another run (pid {os.getpid()}" in done.stderr
         assert listing(workdir / "checkpoints") == ["2", "4", "6.partial"]
-    with checkpoint.Checkpoints(workdir, run_id="run"):
+    with store.Checkpoints(workdir, run_id="run"):
         assert listing(workdir / "checkpoints") == ["2", "4"]
 
 
@@ -542,18 +542,18 @@ def test_damage_to_any_file_is_reported_by_its_name_and_the_step_before_is_used(
     for path in paths:
         content = path.read_bytes()
         DAMAGES[damage](path)
-        assert same(checkpoint.read(workdir, state_at(0), on_warning=warnings.append), 2)
+        assert same(store.read(workdir, state_at(0), on_warning=warnings.append), 2)
         assert "checkpoint of step 4 is damaged" in warnings[-1] and str(path) in warnings[-1]
         if damage == "half" and not path.name.startswith("manifest."):
             assert f"expected {len(content)} bytes, got {len(content) // 2}" in warnings[-1]
         path.write_bytes(content)
-    assert same(checkpoint.read(workdir, state_at(0)), 4) and len(warnings) == len(paths)
+    assert same(store.read(workdir, state_at(0)), 4) and len(warnings) == len(paths)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "state/_METADATA", "_CHECKPOINT_METADATA"])
 def test_run_that_goes_back_saves_the_lost_steps_again(workdir, warnings, name):
     truncate(workdir / "checkpoints/4" / name, 0.5)
-    with checkpoint.Checkpoints(workdir, run_id="run", on_warning=warnings.append) as checkpoints:
+    with store.Checkpoints(workdir, run_id="run", on_warning=warnings.append) as checkpoints:
         assert same(checkpoints.restore(state_at(0)), 2)
         assert listing(workdir / "checkpoints") == ["2", "4.corrupt"]
         for step in 3, 4:
@@ -567,8 +567,8 @@ def test_damage_everywhere_is_an_error_and_never_a_fresh_start(workdir, opened):
     for step in 2, 4:
         truncate(files(workdir / "checkpoints" / str(step))[-1], 0.5)
     before = everything(workdir)
-    for attempt in opened.restore, lambda template: checkpoint.read(workdir, template):
-        with pytest.raises(checkpoint.CheckpointError, match=r"every checkpoint is damaged(.|\n)*checkpoints/2/"):
+    for attempt in opened.restore, lambda template: store.read(workdir, template):
+        with pytest.raises(store.CheckpointError, match=r"every checkpoint is damaged(.|\n)*checkpoints/2/"):
             attempt(state_at(0))
     assert everything(workdir) == before
 
@@ -584,11 +584,11 @@ def flip_bits(workdir, count, seed):
         flipped[place // 8] ^= 1 << place % 8
         path.write_bytes(flipped)
         warnings: list[str] = []
-        restored = checkpoint.read(workdir, state_at(0), on_warning=warnings.append)
+        restored = store.read(workdir, state_at(0), on_warning=warnings.append)
         if not (same(restored, 2) and len(warnings) == 1 and str(path) in warnings[0]):
             unnoticed.append((path, place))
         path.write_bytes(content)
-    assert same(checkpoint.read(workdir, state_at(0)), 4)
+    assert same(store.read(workdir, state_at(0)), 4)
     return unnoticed
 
 
@@ -613,7 +613,7 @@ def test_step_under_another_number_is_noticed(workdir, opened, warnings):
 
 def test_only_the_newest_set_aside_step_of_a_number_stays(workdir, warnings):
     for _ in range(2):
-        with checkpoint.Checkpoints(workdir, run_id="run", on_warning=warnings.append) as checkpoints:
+        with store.Checkpoints(workdir, run_id="run", on_warning=warnings.append) as checkpoints:
             truncate(files(workdir / "checkpoints/4")[0], 0)
             assert same(checkpoints.restore(state_at(0)), 2)
             checkpoints.save(4, state_at(4), {})
@@ -626,27 +626,30 @@ def test_only_the_newest_set_aside_step_of_a_number_stays(workdir, warnings):
 def test_step_of_another_run_is_refused_by_its_name(workdir, tmp_path):
     save(tmp_path / "other", 9, run_id="stranger")
     shutil.copytree(tmp_path / "other/checkpoints/9", workdir / "checkpoints/9")
-    with pytest.raises(checkpoint.CheckpointError, match="checkpoints/9 belongs to run stranger, this is run run"):
-        checkpoint.Checkpoints(workdir, run_id="run")
-    with pytest.raises(checkpoint.CheckpointError, match="belongs to run stranger"):
-        checkpoint.read(workdir, state_at(0), run_id="run")
-    assert same(checkpoint.read(workdir, state_at(0)), 9)
-    with checkpoint.lock(workdir):  # which the failed start has let go
+    with pytest.raises(store.CheckpointError, match="checkpoints/9 belongs to run stranger, this is run run"):
+        store.Checkpoints(workdir, run_id="run")
+    with pytest.raises(store.CheckpointError, match="belongs to run stranger"):
+        store.read(workdir, state_at(0), run_id="run")
+    assert same(store.read(workdir, state_at(0)), 9)
+    with store.lock(workdir):  # which the failed start has let go
         pass
 
 
 def test_step_that_arrives_from_another_run_later_is_refused_too(workdir, opened, tmp_path):
     save(tmp_path / "other", 9, run_id="stranger")
     shutil.copytree(tmp_path / "other/checkpoints/9", workdir / "checkpoints/9")
-    with pytest.raises(checkpoint.CheckpointError, match="belongs to run stranger"):
+    with pytest.raises(store.CheckpointError, match="belongs to run stranger"):
         opened.restore(state_at(0))
     assert listing(workdir / "checkpoints") == ["2", "4", "9"]
 
 
 def test_format_of_a_newer_version_is_refused_and_not_taken_for_damage(workdir):
     reseal(workdir / "checkpoints/4", format=manifest.FORMAT + 1)
-    for attempt in lambda: checkpoint.Checkpoints(workdir, run_id="run"), lambda: checkpoint.read(workdir, state_at(0)):
-        with pytest.raises(checkpoint.CheckpointError, match=f"format {manifest.FORMAT + 1}, this program reads"):
+    for attempt in (
+        lambda: store.Checkpoints(workdir, run_id="run"),
+        lambda: store.read(workdir, state_at(0)),
+    ):
+        with pytest.raises(store.CheckpointError, match=f"format {manifest.FORMAT + 1}, this program reads"):
             attempt()
 
 
@@ -656,7 +659,7 @@ def test_checkpoint_of_format_1_can_still_be_read():
         "step": np.int32(0),
         "params": {"kernel": np.zeros((2, 3), np.float32), "bias": jnp.zeros(3, jnp.bfloat16)},
     }
-    step, state, meta = checkpoint.read(golden, template)
+    step, state, meta = store.read(golden, template)
     assert step == 3 and meta == {"loss": 0.1}
     np.testing.assert_array_equal(state["params"]["kernel"], np.arange(6, dtype=np.float32).reshape(2, 3) / 7)
     np.testing.assert_array_equal(state["params"]["bias"], np.full(3, 0.5, jnp.bfloat16))
@@ -676,7 +679,7 @@ def test_other_tree_type_or_shape_is_listed_leaf_by_leaf_and_nothing_is_cast(wor
         },
         ema_params=jax.tree.map(lambda leaf: leaf.astype(jnp.float16), state.ema_params),
     )
-    with pytest.raises(checkpoint.CheckpointError) as caught:
+    with pytest.raises(store.CheckpointError) as caught:
         opened.restore(other)
     lines = {line.strip() for line in str(caught.value).splitlines()}
     assert lines > {
@@ -690,9 +693,9 @@ def test_other_tree_type_or_shape_is_listed_leaf_by_leaf_and_nothing_is_cast(wor
 
 
 def test_long_list_of_differences_is_cut(tmp_path):
-    with checkpoint.Checkpoints(tmp_path, run_id="run") as checkpoints:
+    with store.Checkpoints(tmp_path, run_id="run") as checkpoints:
         checkpoints.save(1, {str(i): np.ones(1) for i in range(50)}, {})
-        with pytest.raises(checkpoint.CheckpointError, match="and 30 more$"):
+        with pytest.raises(store.CheckpointError, match="and 30 more$"):
             checkpoints.restore({str(i): np.ones(2) for i in range(50)})
 
 
@@ -700,23 +703,23 @@ DEVICES = """
 import sys
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from train import checkpoint
+from train.checkpoint import store
 jax.config.update("jax_num_cpu_devices", 8)
 everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("x",)), PartitionSpec())
-step, state, _ = checkpoint.read(sys.argv[1], {"w": np.zeros(5, np.float32), "step": np.int32(0)})
+step, state, _ = store.read(sys.argv[1], {"w": np.zeros(5, np.float32), "step": np.int32(0)})
 advance = jax.pmap(lambda s, x: jax.tree.map(lambda leaf: leaf + 1, s), in_axes=(None, 0), out_axes=None)
 state = advance(jax.device_put(state, everywhere), np.zeros(8))
 assert len(state["w"].sharding.device_set) == 8
-with checkpoint.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
+with store.Checkpoints(sys.argv[1], run_id="run") as checkpoints:
     checkpoints.save(2, state, {})
 """
 
 
 def test_state_moves_from_one_device_to_eight_and_back(tmp_path):
-    with checkpoint.Checkpoints(tmp_path, run_id="run") as checkpoints:
+    with store.Checkpoints(tmp_path, run_id="run") as checkpoints:
         checkpoints.save(1, {"w": np.arange(5, dtype=np.float32), "step": np.int32(1)}, {})
     subprocess.run([sys.executable, "-c", DEVICES, tmp_path], cwd=ROOT, check=True, timeout=60)
-    with checkpoint.Checkpoints(tmp_path, run_id="run") as checkpoints:
+    with store.Checkpoints(tmp_path, run_id="run") as checkpoints:
         step, state, _ = restored(checkpoints, {"w": np.zeros(5, np.float32), "step": np.int32(0)})
     assert step == 2
     np.testing.assert_array_equal(jax.device_put(state, jax.devices()[0])["w"], np.arange(5) + 1)
@@ -726,8 +729,8 @@ def test_state_moves_from_one_device_to_eight_and_back(tmp_path):
 
 
 def refused(workdir, template=None):
-    with pytest.raises(checkpoint.CheckpointError) as caught:
-        checkpoint.read(workdir, state_at(0) if template is None else template, step=4)
+    with pytest.raises(store.CheckpointError) as caught:
+        store.read(workdir, state_at(0) if template is None else template, step=4)
     return str(caught.value)
 
 
@@ -833,9 +836,9 @@ def test_array_that_orbax_declares_otherwise_is_refused_before_it_is_allocated(w
     import tensorstore
 
     step = workdir / "checkpoints/4"
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{step}/state/"}).result()
-    array = json.loads(store["params.Dense_0.kernel/.zarray"])
-    store["params.Dense_0.kernel/.zarray"] = json.dumps(array | {field: value})
+    zarr = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{step}/state/"}).result()
+    array = json.loads(zarr["params.Dense_0.kernel/.zarray"])
+    zarr["params.Dense_0.kernel/.zarray"] = json.dumps(array | {field: value})
     reseal(step)
     assert "orbax describes other arrays than the manifest" in refused(workdir)
 
@@ -845,25 +848,25 @@ def test_array_that_orbax_declares_otherwise_is_refused_before_it_is_allocated(w
 
 def test_reader_changes_nothing_and_needs_only_the_leaves_it_asks_for(workdir):
     wanted = TrainState(None, None, state_at(0).ema_params, None)
-    with checkpoint.lock(workdir):
+    with store.lock(workdir):
         before = everything(workdir)
-        step, state, meta = checkpoint.read(workdir, jax.eval_shape(lambda: wanted))
+        step, state, meta = store.read(workdir, jax.eval_shape(lambda: wanted))
     assert step == 4 and meta == {"loss": 0.4}
-    assert checkpoint.digest(state.ema_params) == checkpoint.digest(state_at(4).ema_params)
+    assert store.digest(state.ema_params) == store.digest(state_at(4).ema_params)
     assert (state.step, state.params, state.opt_state) == (None, None, None)
     assert everything(workdir) == before
-    with pytest.raises(checkpoint.CheckpointError, match="ema_params/w: absent -> float64"):
-        checkpoint.read(workdir, wanted._replace(ema_params={"w": np.ones(1)}))
+    with pytest.raises(store.CheckpointError, match="ema_params/w: absent -> float64"):
+        store.read(workdir, wanted._replace(ema_params={"w": np.ones(1)}))
 
 
 def test_workdir_without_a_checkpoint_is_a_clear_error(tmp_path):
-    with pytest.raises(checkpoint.CheckpointError, match="there is no such folder"):
-        checkpoint.read(tmp_path / "missing", state_at(0))
-    with pytest.raises(checkpoint.CheckpointError, match="holds no checkpoint; train there first"):
-        checkpoint.read(tmp_path, state_at(0))
+    with pytest.raises(store.CheckpointError, match="there is no such folder"):
+        store.read(tmp_path / "missing", state_at(0))
+    with pytest.raises(store.CheckpointError, match="holds no checkpoint; train there first"):
+        store.read(tmp_path, state_at(0))
     (tmp_path / "checkpoints/1.partial.orbax-checkpoint-tmp").mkdir(parents=True)
-    with pytest.raises(checkpoint.CheckpointError, match="still being written"):
-        checkpoint.read(tmp_path, state_at(0))
+    with pytest.raises(store.CheckpointError, match="still being written"):
+        store.read(tmp_path, state_at(0))
     assert not (tmp_path / "missing").exists()
 
 
@@ -874,9 +877,9 @@ def test_step_that_is_being_read_is_removed_only_later(workdir, opened, monkeypa
         assert listing(workdir / "checkpoints") == ["2", "4", "6"]
         return read(*args)
 
-    read = checkpoint._read
-    monkeypatch.setattr(checkpoint, "_read", slow_read)
-    assert same(checkpoint.read(workdir, state_at(0), step=2), 2)
+    read = store._read
+    monkeypatch.setattr(saved_store, "_read", slow_read)
+    assert same(store.read(workdir, state_at(0), step=2), 2)
     opened.save(8, state_at(8), {})
     opened.wait()
     assert listing(workdir / "checkpoints") == ["6", "8"]
@@ -888,7 +891,7 @@ def test_reader_beside_a_busy_run_always_gets_a_whole_step(tmp_path):
 
     seen: list = []
     stop = threading.Event()
-    with checkpoint.Checkpoints(tmp_path, run_id="run", keep_latest=1, keep_best=0) as checkpoints:
+    with store.Checkpoints(tmp_path, run_id="run", keep_latest=1, keep_best=0) as checkpoints:
         checkpoints.save(0, filled(0), {})
         checkpoints.wait()
 
@@ -901,7 +904,7 @@ def test_reader_beside_a_busy_run_always_gets_a_whole_step(tmp_path):
         trainer = threading.Thread(target=train)
         trainer.start()
         while not stop.is_set():
-            step, state, meta = checkpoint.read(tmp_path, filled(0), on_warning=seen.append)
+            step, state, meta = store.read(tmp_path, filled(0), on_warning=seen.append)
             assert (state["a"] == step).all() and state["b"] == step and meta == ({"step": step} if step else {})
             seen.append(step)
         trainer.join()
@@ -917,7 +920,7 @@ def test_what_is_no_step_of_the_run_is_never_removed(workdir, warnings):
         (root / name).parent.mkdir()
         (root / name).write_text("mine")
     (root / "5.partial").write_text("mine")
-    with checkpoint.Checkpoints(workdir, run_id="run", on_warning=warnings.append) as checkpoints:
+    with store.Checkpoints(workdir, run_id="run", on_warning=warnings.append) as checkpoints:
         assert same(checkpoints.restore(state_at(0)), 4)
         for step in 6, 8:
             checkpoints.save(step, state_at(step), {})
@@ -934,7 +937,7 @@ def test_file_or_link_with_the_name_of_a_step_is_named_and_passed_over(workdir, 
         (root / "6.corrupt").write_text("mine")
     if aside == "folder":
         (root / "6.corrupt").mkdir()
-    with checkpoint.Checkpoints(workdir, run_id="run", on_warning=warnings.append) as checkpoints:
+    with store.Checkpoints(workdir, run_id="run", on_warning=warnings.append) as checkpoints:
         assert same(checkpoints.restore(state_at(0)), 4)
         checkpoints.save(6, state_at(6), {})
         checkpoints.wait()
@@ -946,26 +949,26 @@ def test_file_or_link_with_the_name_of_a_step_is_named_and_passed_over(workdir, 
 @pytest.mark.parametrize("make", [lambda path: path.write_text("mine"), lambda path: path.symlink_to("/etc/passwd")])
 def test_file_or_link_in_place_of_the_folder_of_steps_is_refused_by_name(tmp_path, make):
     make(tmp_path / "checkpoints")
-    with pytest.raises(checkpoint.CheckpointError, match=f"{tmp_path}/checkpoints"):
-        checkpoint.Checkpoints(tmp_path, run_id="run")
-    with pytest.raises(checkpoint.CheckpointError, match=f"{tmp_path}/checkpoints"):
-        checkpoint.read(tmp_path, state_at(0))
+    with pytest.raises(store.CheckpointError, match=f"{tmp_path}/checkpoints"):
+        store.Checkpoints(tmp_path, run_id="run")
+    with pytest.raises(store.CheckpointError, match=f"{tmp_path}/checkpoints"):
+        store.read(tmp_path, state_at(0))
 
 
-def test_folder_that_another_run_has_taken_is_left_alone(tmp_path, shelf):
+def test_folder_that_another_run_has_taken_is_left_alone(tmp_path, steps):
     """``rm -rf`` of a live run, and a new run in its place: the old one ends, the new one does not notice."""
-    with checkpoint.Checkpoints(tmp_path / "run", run_id="old") as old:
+    with store.Checkpoints(tmp_path / "run", run_id="old") as old:
         old.save(1, state_at(1), {})
         old.wait()
         shutil.rmtree(tmp_path / "run")
-        with pytest.raises(checkpoint.CheckpointError, match="removed or replaced"):
+        with pytest.raises(store.CheckpointError, match="removed or replaced"):
             old.save(2, state_at(2), {})
         assert not (tmp_path / "run").exists()
-        shutil.copytree(shelf, tmp_path / "run")
+        shutil.copytree(steps, tmp_path / "run")
         before = everything(tmp_path / "run")
-        with pytest.raises(checkpoint.CheckpointError, match="removed or replaced"):
+        with pytest.raises(store.CheckpointError, match="removed or replaced"):
             old.save(6, state_at(6), {})
-        with pytest.raises(checkpoint.CheckpointError, match="removed or replaced"):
+        with pytest.raises(store.CheckpointError, match="removed or replaced"):
             old._prune()
         assert everything(tmp_path / "run") == before
 
@@ -978,8 +981,12 @@ def test_run_in_a_folder_with_two_names_is_one_run(tmp_path, link):
     if link == "above":
         names = tmp_path / "link/../run", tmp_path / "real/run"  # as the system walks it, not as text
     save(names[0], 1)
-    assert listing(names[1] / "checkpoints") == ["1"] and same(checkpoint.read(names[1], state_at(0)), 1)
-    with checkpoint.lock(names[0]), pytest.raises(checkpoint.WorkdirError, match="in use"), checkpoint.lock(names[1]):
+    assert listing(names[1] / "checkpoints") == ["1"] and same(store.read(names[1], state_at(0)), 1)
+    with (
+        store.lock(names[0]),
+        pytest.raises(store.WorkdirError, match="in use"),
+        store.lock(names[1]),
+    ):
         pass
 
 
@@ -1014,6 +1021,6 @@ def test_names_of_code_in_a_step_are_not_looked_up(workdir, monkeypatch, where):
 
 def test_what_a_step_says_cannot_act_on_the_terminal(workdir):
     reseal(workdir / "checkpoints/4", run_id="\x1b[2J")
-    with pytest.raises(checkpoint.CheckpointError, match="belongs to run") as caught:
-        checkpoint.read(workdir, state_at(0), step=4, run_id="run")
+    with pytest.raises(store.CheckpointError, match="belongs to run") as caught:
+        store.read(workdir, state_at(0), step=4, run_id="run")
     assert "\x1b" not in str(caught.value)

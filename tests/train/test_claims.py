@@ -9,20 +9,9 @@ import numpy as np
 import pytest
 
 from genjax import data
-from train import (
-    ae,
-    checkpoint,
-    claims,
-    config,
-    evaluate,
-    files,
-    judge,
-    lines,
-    record,
-    trained,
-    vae,
-    workdir,
-)
+from train import ae, evaluate, judge, vae
+from train.checkpoint import lock, store
+from train.run import claims, config, files, load, logging, metrics_file, record
 
 SETTINGS = ae.Config(workdir="run", steps=4, every=2)
 STATE = {"w": np.arange(3.0)}
@@ -50,12 +39,12 @@ def everything(folder):
 def run(tmp_path):
     """What a run of two reports leaves."""
     folder = tmp_path / "run"
-    with checkpoint.Checkpoints(folder, run_id="0123abcd") as checkpoints:
+    with store.Checkpoints(folder, run_id="0123abcd") as checkpoints:
         own = begin(folder)
-        log = lines.Lines(folder / "metrics.jsonl", SETTINGS, 0, own)
+        log = metrics_file.MetricsFile(folder / "metrics.jsonl", SETTINGS, 0, own)
         for step in (2, 4):
             log.append({"step": step, "loss": 1.0, "heldout_loss": 1.0})
-            own.step(step)
+            own.add_step(step)
             checkpoints.save(step, STATE, {})
             checkpoints.wait()
             (folder / "samples").mkdir(exist_ok=True)
@@ -132,7 +121,7 @@ def test_a_folder_of_somebody_else_is_refused_and_stays_as_it_is(tmp_path, names
         (tmp_path / name).write_text(text)
     before = everything(tmp_path)
     settings = restarted() if restart else SETTINGS
-    with pytest.raises(workdir.WorkdirError, match=pathlib.Path(names[0]).parts[0]) as caught:
+    with pytest.raises(lock.WorkdirError, match=pathlib.Path(names[0]).parts[0]) as caught:
         record.check(tmp_path, settings, "ae")
     assert "restart" not in str(caught.value) and everything(tmp_path) == before
 
@@ -154,7 +143,7 @@ def test_starting_over_is_refused_where_somebody_elses_files_are_in_the_way(run,
         (run / ".genjax").write_text(text.replace("curves.png\n", ""))
     before = everything(run)
     for refuse in (lambda: record.check(run, restarted(), "ae"), lambda: claims.clear(run, "0123abcd")):
-        with pytest.raises(workdir.WorkdirError, match=f"holds {name.removesuffix('/weights.bin')}, which the run"):
+        with pytest.raises(lock.WorkdirError, match=f"holds {name.removesuffix('/weights.bin')}, which the run"):
             refuse()
     assert everything(run) == before
 
@@ -169,7 +158,7 @@ def test_links_in_a_workdir_are_refused_before_anything_is_deleted(run, tmp_path
         kept.write_text("mine")
     (run / name).symlink_to(kept)
     before = everything(tmp_path)
-    with pytest.raises(workdir.WorkdirError, match=f"{name} is a link to {kept}"):
+    with pytest.raises(lock.WorkdirError, match=f"{name} is a link to {kept}"):
         record.check(run, settings, "ae")
     assert everything(tmp_path) == before
 
@@ -220,7 +209,7 @@ def test_a_record_that_cannot_be_read_is_named_and_never_a_reason_to_start_over(
         (run / "checkpoints").rename(run / "kept")
     before = everything(run)
     for settings in (SETTINGS, restarted()):
-        kind = checkpoint.CheckpointError if steps else workdir.WorkdirError
+        kind = store.CheckpointError if steps else lock.WorkdirError
         with pytest.raises(kind, match=r"config.json is not a run's record") as caught:
             record.check(run, settings, "ae")
         assert "restart" not in str(caught.value)
@@ -234,8 +223,8 @@ def test_a_record_that_cannot_be_read_is_named_and_never_a_reason_to_start_over(
 def test_what_a_command_writes_takes_no_place_of_a_run(run, name):
     asked = lambda out: evaluate.Evaluate(str(run), out=str(out))
     with pytest.raises(config.UsageError, match="belongs to a run"):
-        trained.check_output(asked(run / name))
-    assert trained.check_output(asked(run / "scores.json")) == run / "scores.json"
+        load.check_output(asked(run / name))
+    assert load.check_output(asked(run / "scores.json")) == run / "scores.json"
 
 
 def test_what_a_command_writes_takes_no_place_of_what_it_reads(tmp_path):
@@ -245,7 +234,7 @@ def test_what_a_command_writes_takes_no_place_of_what_it_reads(tmp_path):
     for out in ("images.npz", "weights.safetensors"):
         asked = judge.Judge(str(tmp_path / "run"), inception=str(tmp_path / "weights.safetensors"))
         with pytest.raises(config.UsageError, match="is what is read"):
-            trained.check_output(dataclasses.replace(asked, out=str(tmp_path / out)))
+            load.check_output(dataclasses.replace(asked, out=str(tmp_path / out)))
     assert (tmp_path / "images.npz").read_text() == "mine"
 
 
@@ -260,20 +249,20 @@ def test_values_of_another_type_in_a_record_are_other_settings(run):
 def test_a_folder_in_place_of_the_lines_is_named(run):
     (run / "metrics.jsonl").unlink()
     (run / "metrics.jsonl").mkdir()
-    with pytest.raises(checkpoint.CheckpointError, match=r"metrics.jsonl cannot be .*: Is a directory"):
-        lines.Lines(run / "metrics.jsonl", SETTINGS, 4, claims.Claims(run, "0123abcd"))
+    with pytest.raises(store.CheckpointError, match=r"metrics.jsonl cannot be .*: Is a directory"):
+        metrics_file.MetricsFile(run / "metrics.jsonl", SETTINGS, 4, claims.Claims(run, "0123abcd"))
 
 
 def test_a_pipe_in_place_of_the_record_does_not_hang(run):
     (run / "config.json").unlink()
     os.mkfifo(run / "config.json")
-    with pytest.raises(checkpoint.CheckpointError, match="expected a plain file"):
+    with pytest.raises(store.CheckpointError, match="expected a plain file"):
         record.check(run, SETTINGS, "ae")
 
 
 def test_checkpoints_without_a_record_are_no_fresh_start(run):
     (run / "config.json").unlink()
-    with pytest.raises(checkpoint.CheckpointError, match="no config.json") as caught:
+    with pytest.raises(store.CheckpointError, match="no config.json") as caught:
         record.check(run, SETTINGS, "ae")
     assert "restart" not in str(caught.value)
 
@@ -310,7 +299,7 @@ def test_what_was_changed_or_overridden_stays_in_the_record(run):
 def test_lines_of_a_run_whose_checkpoints_are_gone_are_kept_aside(run):
     text = (run / "metrics.jsonl").read_text()
     for i in (1, 2):
-        log = lines.Lines(run / "metrics.jsonl", SETTINGS, 0, begin(run))
+        log = metrics_file.MetricsFile(run / "metrics.jsonl", SETTINGS, 0, begin(run))
         assert log.aside == run / f"metrics.jsonl.{i}" and log.aside.read_text() == text
         assert (run / "metrics.jsonl").read_text() == ""
         (run / "metrics.jsonl").write_text(text)
@@ -322,14 +311,14 @@ def test_lines_before_the_first_report_are_written_again_and_damaged_ones_passed
     path = run / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 1.0}\n[1]\n"text"\n{"step": "x"}\n' + "[" * 100_000 + '\n\n{"step": 1, "lo')
     one = dataclasses.replace(SETTINGS, log_every=1)
-    assert lines.Lines(path, one, 0, begin(run)).aside is None and path.read_text() == ""
+    assert metrics_file.MetricsFile(path, one, 0, begin(run)).aside is None and path.read_text() == ""
     path.write_text('{"step": 1, "loss": 1.0}\nnot json\n{"step": 2, "loss": 2.0, "heldout_loss": 1}\n{"step": 3}\n')
-    lines.Lines(path, one, 2, begin(run))
+    metrics_file.MetricsFile(path, one, 2, begin(run))
     assert [line["step"] for line in files.lines(path)] == [1, 2]
 
 
 def test_lines_that_cannot_be_written_wait_and_cost_nothing(run, monkeypatch, capsys):
-    log = lines.Lines(run / "metrics.jsonl", SETTINGS, 4, begin(run))
+    log = metrics_file.MetricsFile(run / "metrics.jsonl", SETTINGS, 4, begin(run))
     append = files.append
 
     def full(path, content, **options):
@@ -348,19 +337,19 @@ def test_lines_that_cannot_be_written_wait_and_cost_nothing(run, monkeypatch, ca
 
 @pytest.mark.parametrize("saved", [{}, [], "text", {"count": 1, "sums": 3}, {"count": "x", "sums": {}}])
 def test_sums_that_are_none_are_an_error_of_the_checkpoint(saved):
-    with pytest.raises(checkpoint.CheckpointError, match="sums of its metrics"):
-        record.Interval(saved)
+    with pytest.raises(store.CheckpointError, match="sums of its metrics"):
+        logging.MetricAverage(saved)
 
 
 def test_a_full_or_closed_terminal_costs_nothing(monkeypatch, capfd):
     with open("/dev/full", "w") as full:
         monkeypatch.setattr("sys.stdout", full)
-        record.say("a")
-        record.say("b")  # to nowhere by now
-    record.say("closed by now")
+        logging.log("a")
+        logging.log("b")  # to nowhere by now
+    logging.log("closed by now")
     monkeypatch.setattr("sys.stdout", None)
-    record.say("c")
+    logging.log("c")
     monkeypatch.undo()
     assert "No space left" in capfd.readouterr().err
-    record.say("\x1b[2Jname\nnext")
+    logging.log("\x1b[2Jname\nnext")
     assert capfd.readouterr().out == "\\x1b[2Jname\nnext\n"

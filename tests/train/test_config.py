@@ -10,25 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genjax import data
-from train import (
-    actor_critic,
-    ae,
-    classifier,
-    config,
-    ddpm,
-    documents,
-    edm,
-    gan,
-    judge,
-    pixelcnn,
-    pixelrnn,
-    record,
-    sample,
-    sources,
-    vae,
-    vdm,
-    vqvae,
-)
+from train import actor_critic, ae, classifier, ddpm, edm, gan, judge, pixelcnn, pixelrnn, sample, vae, vdm, vqvae
+from train.run import config, documents, record, sources
 
 SCRIPTS = {
     script.__name__.removeprefix("train."): script
@@ -55,19 +38,19 @@ def test_every_shipped_config_says_what_it_is_and_can_be_used(script, name):
     assert settings.config == name and settings.workdir == f"runs/{script}-{name}"
     known = isinstance(settings, config.ImageRun) and sources.shape(settings)
     shape = known or (4, 4, 1)  # of codes what the run has, of episodes nothing
-    assert SCRIPTS[script].build(settings, shape).draw
+    assert SCRIPTS[script].build(settings, shape).sample_batch
 
 
 def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
     path = written(tmp_path, "lr = 3e-4\nsteps = 7\nmultipliers = [1, 3]\n")
     got = parse("--config", path, "--steps", "9")
-    assert (got.lr, got.steps, got.multipliers) == (3e-4, 9, (1, 3))
+    assert (got.lr, got.steps, got.channel_mults) == (3e-4, 9, (1, 3))
     assert got.batch_size == ddpm.Config().batch_size and got.workdir == "runs/ddpm-mine"
     assert parse("--lr=0.5").lr == 0.5 and parse().config == "digits"
 
 
 def test_the_record_of_a_run_is_a_config(tmp_path):
-    made = dataclasses.replace(ddpm.Config(), lr=0.25, workdir="runs/old", multipliers=(1, 2, 4))
+    made = dataclasses.replace(ddpm.Config(), lr=0.25, workdir="runs/old", channel_mults=(1, 2, 4))
     path = written(tmp_path, json.dumps({"config": dataclasses.asdict(made), "run_id": "x"}), "config.json")
     again = parse("--config", path)
     assert dataclasses.replace(again, config=made.config, workdir=made.workdir) == made
@@ -76,10 +59,10 @@ def test_the_record_of_a_run_is_a_config(tmp_path):
 
 @settings(derandomize=True, deadline=None, max_examples=50)
 @given(st.floats(1e-8, 10), st.integers(1, 10**9), st.lists(st.integers(1, 9), min_size=1, max_size=5), st.booleans())
-def test_what_is_written_is_read_back(tmp_path_factory, lr, steps, multipliers, flip):
-    text = f"lr = {lr!r}\nsteps = {steps}\nmultipliers = {multipliers}\nflip = {str(flip).lower()}\n"
+def test_what_is_written_is_read_back(tmp_path_factory, lr, steps, channel_mults, flip):
+    text = f"lr = {lr!r}\nsteps = {steps}\nmultipliers = {channel_mults}\nflip = {str(flip).lower()}\n"
     got = parse("--config", written(tmp_path_factory.mktemp("config"), text))
-    assert (got.lr, got.steps, list(got.multipliers), got.flip) == (lr, steps, multipliers, flip)
+    assert (got.lr, got.steps, list(got.channel_mults), got.flip) == (lr, steps, channel_mults, flip)
 
 
 @pytest.mark.parametrize(
@@ -92,33 +75,33 @@ def test_what_is_written_is_read_back(tmp_path_factory, lr, steps, multipliers, 
         ('lr = "1e-3"', ["lr", "a number", "'1e-3'"]),
         ('loss = "l3"', ["loss", "'l1'", "'l3'"]),
         ("flip = 1", ["flip", "true or false"]),
-        ("multipliers = 2", ["multipliers", "list"]),
-        ('multipliers = [1, "2"]', ["multipliers", "whole number"]),
+        ("channel_mults = 2", ["channel_mults", "list"]),
+        ('channel_mults = [1, "2"]', ["channel_mults", "whole number"]),
         ("steps = 1\nsteps = 2", ["mine.toml", "not a configuration"]),
         ("steps = ", ["mine.toml", "not a configuration"]),
         ("timesteps = 0", ["timesteps", "0"]),
-        ("first_beta = 0.0", ["first_beta"]),
-        ("last_beta = 1.0", ["last_beta"]),
-        ("first_beta = 0.5\nlast_beta = 0.1", ["first_beta"]),
+        ("beta_start = 0.0", ["beta_start"]),
+        ("beta_end = 1.0", ["beta_end"]),
+        ("beta_start = 0.5\nbeta_end = 0.1", ["beta_start"]),
         ("lr = -1.0", ["lr"]),
         ("lr = nan", ["lr", "nan"]),
-        ("ema = 1.0", ["ema"]),
+        ("ema_decay = 1.0", ["ema_decay"]),
         ("dropout = 1.0", ["dropout"]),
         ("batch_size = 0", ["batch_size"]),
         ("seed = -1", ["seed"]),
-        ("multipliers = []", ["multipliers"]),
-        ("steps = 0\nlr = 0.0\nema = 2.0", ["steps", "lr", "ema"]),
+        ("channel_mults = []", ["channel_mults"]),
+        ("steps = 0\nlr = 0.0\nema = 2.0", ["steps", "lr", "ema_decay"]),
         ("stepz = 1\nflip = 3", ["stepz", "flip"]),
         ("restart = true", ["restart", "type --restart"]),
         ('config = "mnist"', ["config", "type --config"]),
         ("mean = nan", ["mean: no such setting"]),
-        ("guidance = nan", ["guidance", "a finite number", "nan"]),
+        ("guidance_scale = nan", ["guidance_scale", "a finite number", "nan"]),
         ("lr = inf", ["lr", "a finite number", "inf"]),
         ("timesteps = 1_000_000_000_000", ["timesteps", "at most 1000000"]),
         ("size = 1_000_000", ["size", "at most 8192"]),
         ("steps = 0x" + "f" * 5000, ["steps", "too large to show"]),
         ("seed = 4294967296", ["seed", "4294967295"]),
-        ("multipliers = [" + "1," * 101 + "]", ["multipliers", "at most 100"]),
+        ("channel_mults = [" + "1," * 101 + "]", ["channel_mults", "at most 100"]),
         ("[steps]\nx = 1", ["steps", "whole number"]),
         ("x = " + "[" * 3000, ["mine.toml", "nested too deeply"]),
     ],
@@ -191,14 +174,14 @@ def test_home_is_expanded_wherever_a_path_stands(tmp_path, monkeypatch):
 
 def test_runs_of_other_settings_have_folders_of_their_own():
     folder = lambda *argv: config.parse(vae.Config, "vae", argv).workdir
-    assert folder() == folder("--latents", "2", "--steps", "9", "--lr", "1") == "runs/vae-digits"
+    assert folder() == folder("--latent-dim", "2", "--steps", "9", "--lr", "1") == "runs/vae-digits"
     assert folder("--num-seeds", "8") == "runs/vae-digits-num_seeds=8"
-    sweep = ("--latents", "8", "--num-seeds", "3", "--sweep", "beta=0.05,0.1,0.2,0.5,1,2,3")
-    assert folder(*sweep) == "runs/vae-digits-num_seeds=3-sweep=beta=0.05,0.1,0.2,0.5,1,2,3-latents=8"
+    sweep = ("--latent-dim", "8", "--num-seeds", "3", "--sweep", "beta=0.05,0.1,0.2,0.5,1,2,3")
+    assert folder(*sweep) == "runs/vae-digits-num_seeds=3-sweep=beta=0.05,0.1,0.2,0.5,1,2,3-latent_dim=8"
     assert folder("--data", "tfds:mnist") == "runs/vae-digits-data=tfds,mnist"
     assert folder("--schedule", "cosine", "--steps", "9") == "runs/vae-digits-steps=9-schedule=cosine"  # it ends there
-    with pytest.raises(config.UsageError, match="--override-resume: say by --workdir .* with other latents"):
-        folder("--latents", "3", "--override-resume")
+    with pytest.raises(config.UsageError, match="--override-resume: say by --workdir .* with other latent_dim"):
+        folder("--latent-dim", "3", "--override-resume")
     long = [folder("--data", f"folder:{'very/' * 90}{name}/pictures") for name in "ab"]
     assert long[0] != long[1] and all(len(name) < 250 and name.count("/") == 1 for name in long)
     assert all(set(name) <= set(string.ascii_letters + string.digits + "/._,=+-") for name in long)
@@ -239,16 +222,16 @@ def test_a_word_that_is_no_flag_is_refused_and_nothing_destructive_is_proposed(w
 
 def test_changes_are_sorted_into_allowed_and_refused():
     old = dataclasses.asdict(ddpm.Config())
-    new = dataclasses.asdict(ddpm.Config(lr=0.5, seed=3, multipliers=(1, 4)))
-    allowed, refused = config.changes(json.loads(json.dumps(old)), new, config.FREE)
+    new = dataclasses.asdict(ddpm.Config(lr=0.5, seed=3, channel_mults=(1, 4)))
+    allowed, refused = config.changes(json.loads(json.dumps(old)), new, config.CHANGEABLE)
     assert allowed == ["lr: 0.001 -> 0.5"]
-    assert refused == ["multipliers: [1, 2, 2] -> (1, 4)", "seed: 0 -> 3"]
+    assert refused == ["channel_mults: [1, 2, 2] -> (1, 4)", "seed: 0 -> 3"]
 
 
 def test_a_run_older_than_a_setting_goes_on(tmp_path):
     """What its record lacks had the default."""
     then = dataclasses.asdict(ddpm.Config())
-    del then["num_seeds"], then["without"]
+    del then["num_seeds"], then["exclude_class"]
     described = {"run_id": "x", "script": "ddpm", "config": then, "data": {"fingerprint": "y"}, "starts": []}
     written(tmp_path, json.dumps(described), "config.json")
     record.check(tmp_path, ddpm.Config(), "ddpm")

@@ -10,11 +10,13 @@ import pytest
 
 from genjax import diffusion
 from genjax.diffusion import likelihood
-from train import config, ddpm, edm, evaluate, sample, trained, vdm
+from train import ddpm, edm, evaluate, sample, vdm
+from train.run import config, load
 
 TINY = (
-    "--timesteps 8 --width 8 --multipliers 1 --blocks 1 --attention --batch-size 16 --num-samples 4 "
-    "--steps 4 --every 4 --log-every 1 --steps-per-call 1 --lr 0.02 --ema 0"
+    "--timesteps 8 --width 8 --channel-mults 1 --num-res-blocks 1 --attention-resolutions --batch-size 16 "
+    "--num-samples 4 "
+    "--steps 4 --every 4 --log-every 1 --steps-per-call 1 --lr 0.02 --ema-decay 0"
 ).split()
 
 
@@ -28,28 +30,32 @@ def labelled(tmp_path_factory):
     """A model with labels, of v, with everything else that goes together."""
     folder = tmp_path_factory.mktemp("labelled")
     return train(
-        folder, "--classes", "10", "--predict", "v", "--weighting", "min_snr", "--times", "stratified",
-        "--noise", "sigmoid", "--zero-terminal", "--variance", "learned",
+        folder, "--num-classes", "10",
+        "--prediction-type", "v", "--weighting", "min_snr", "--timestep-sampling", "stratified",
+        "--beta-schedule", "sigmoid", "--rescale-zero-terminal-snr", "--variance", "learned",
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
     """A model that learns its variance and where to look."""
-    return train(tmp_path_factory.mktemp("learned"), "--variance", "learned", "--times", "loss_aware")
+    return train(tmp_path_factory.mktemp("learned"), "--variance", "learned", "--timestep-sampling", "loss_aware")
 
 
 def test_labels_are_drawn_and_guided(labelled):
     plain, guided = (
-        sample.draw(sample.Sample(labelled, num=4, sampler="ddim", steps=3, guidance=weight)) for weight in (None, 4.0)
+        sample.draw(sample.Sample(labelled, num=4, sampler="ddim", steps=3, guidance_scale=weight))
+        for weight in (None, 4.0)
     )
     assert plain.shape == (4, 8, 8, 1) and not np.array_equal(plain, guided)
-    same = sample.draw(sample.Sample(labelled, num=4, sampler="ddim", steps=3, guidance=1.0))
+    same = sample.draw(sample.Sample(labelled, num=4, sampler="ddim", steps=3, guidance_scale=1.0))
     assert np.array_equal(plain, same)
 
 
 def test_negative_guidance_acts_and_labels_are_scored_unless_they_are_left_out(labelled, tmp_path):
-    away, none = (sample.draw(sample.Sample(labelled, num=4, sampler="ddim", steps=3, guidance=w)) for w in (-2.0, 0.0))
+    away, none = (
+        sample.draw(sample.Sample(labelled, num=4, sampler="ddim", steps=3, guidance_scale=w)) for w in (-2.0, 0.0)
+    )
     assert not np.array_equal(away, none)
     rows = []
     for flags, said in (([], "labels: given"), (["--no-labels"], "labels: not given")):
@@ -64,7 +70,7 @@ def test_what_is_no_number_is_neither_drawn_nor_written(learned, tmp_path, monke
     broken = lambda run, init, which="latest": jax.tree.map(
         lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), jax.eval_shape(init, jax.random.key(0))
     )
-    monkeypatch.setattr(trained, "params", broken)
+    monkeypatch.setattr(load, "params", broken)
     for script, name in (("sample", "x.npz"), ("evaluate", "x.json")):
         code, _, err = command(script, "--workdir", learned, "--num", 3, "--out", tmp_path / name)
         assert code == 5 and ("no number" in err or "NaN or infinite" in err), err
@@ -107,7 +113,7 @@ def test_terms_that_are_none_are_named(plain, content, tmp_path):
 
 
 def test_guidance_leaves_learned_variances_as_they_are(labelled):
-    guided, plain = (sample.draw(sample.Sample(labelled, num=2, guidance=weight)) for weight in (3.0, 1.0))
+    guided, plain = (sample.draw(sample.Sample(labelled, num=2, guidance_scale=weight)) for weight in (3.0, 1.0))
     assert guided.shape == (2, 8, 8, 1) and not np.array_equal(plain, guided)
 
 
@@ -191,8 +197,8 @@ def test_a_model_told_sigma_has_its_row_in_the_ledger(karras, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--low", "2", "--high", "1"], "low, high: expected 0 < low < high, got 2.0 and 1.0"),
-        (["--deviation", "0"], "deviation, spread: expected positive numbers, got 0.0"),
+        (["--sigma-min", "2", "--sigma-max", "1"], "sigma_min, sigma_max: expected 0 < min < max, got 2.0 and 1.0"),
+        (["--sigma-data", "0"], "sigma_data, p_std: expected positive numbers, got 0.0"),
     ],
 )
 def test_sigmas_that_cannot_be_are_refused(flags, message, tmp_path):
@@ -212,7 +218,7 @@ def test_a_variational_model_draws_by_any_sampler_of_a_grid(variational, flags):
         ({"sampler": "pndm"}, "sampler: pndm wants a process of T steps; expected ancestral, ddim"),
         ({"spacing": "karras"}, "--spacing: has no effect here; .* of a run of train.ddpm and with --steps"),
         ({"eta": 0.5}, "--eta: has no effect here; .* with --sampler ddim"),
-        ({"guidance": 2.0}, "--guidance: has no effect here; .* of a run of train.ddpm"),
+        ({"guidance_scale": 2.0}, "--guidance-scale: has no effect here; .* of a run of train.ddpm"),
         ({"temperature": 0.5}, "--temperature: has no effect here; .* of a run of train.pixelcnn or train.pixelrnn"),
     ],
 )
@@ -223,7 +229,7 @@ def test_draws_of_a_variational_model_that_cannot_be_are_refused(variational, fl
 
 def test_ends_in_the_wrong_order_are_refused(tmp_path):
     with pytest.raises(config.UsageError, match="first, last: expected first < last, got 5.0 and -3.0"):
-        vdm.main([*TINY, "--first", "5", "--last", "-3", "--workdir", str(tmp_path / "run")])
+        vdm.main([*TINY, "--gamma-min", "5", "--gamma-max", "-3", "--workdir", str(tmp_path / "run")])
 
 
 @pytest.fixture(scope="module")
@@ -252,8 +258,8 @@ def test_terms_give_optimal_variances_and_the_best_times(plain, monkeypatch):
     monkeypatch.setattr(diffusion, "ancestral", spy)
     folder, terms = plain
     errors = np.array(json.loads(pathlib.Path(terms).read_text())["by_time"]["squared_error"])
-    whole = ddpm.schedule(ddpm.Config(timesteps=8, noise="cosine"))
-    best = likelihood.sub_schedule(whole, errors, 4)[::-1]
+    whole = ddpm.schedule(ddpm.Config(timesteps=8, beta_schedule="cosine"))
+    best = likelihood.optimal_timesteps(whole, errors, 4)[::-1]
     drawn = [
         sample.draw(sample.Sample(folder, num=2, steps=steps, spacing=spacing, terms=terms))
         for steps, spacing in ((0, ""), (4, "best"))
@@ -282,12 +288,12 @@ def test_terms_of_something_else_are_refused(plain, learned, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--zero-terminal"], "zero_terminal: .* use --predict v"),
-        (["--attention", "99"], "--attention: .* at heights that the U-Net has"),
-        (["--guidance", "2"], "guidance: expected a model conditional on labels"),
-        (["--classes", "10", "--network", "simple"], "classes: the network simple takes no labels"),
+        (["--rescale-zero-terminal-snr"], "rescale_zero_terminal_snr: .* use --prediction-type v"),
+        (["--attention-resolutions", "99"], "--attention-resolutions: .* at heights that the U-Net has"),
+        (["--guidance-scale", "2"], "guidance_scale: expected a model conditional on labels"),
+        (["--num-classes", "10", "--network", "simple"], "num_classes: the network simple takes no labels"),
         (["--network", "diffusers"], "unet_config: expected with --network diffusers"),
-        (["--label-dropout", "2"], "label_dropout: expected 0 to 1"),
+        (["--p-uncond", "2"], "p_uncond: expected 0 to 1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(argv, message, tmp_path):
@@ -302,8 +308,11 @@ def test_settings_that_cannot_be_are_refused(argv, message, tmp_path):
         ({"sampler": "ddim", "steps": 9}, "steps: expected 1 to 8"),
         ({"sampler": "heun", "eta": 0.5}, "--eta: has no effect here; .* with --sampler ddim"),
         ({"sampler": "ddim", "eta": 1.5}, "eta: expected 0 to 1, got 1.5"),
-        ({"guidance": 2.0}, "--guidance: has no effect here; .* of a run that was trained with --classes"),
-        ({"guidance": float("inf")}, "guidance: expected a finite number"),
+        (
+            {"guidance_scale": 2.0},
+            "--guidance-scale: has no effect here; .* of a run that was trained with --num-classes",
+        ),
+        ({"guidance_scale": float("inf")}, "guidance_scale: expected a finite number"),
         ({"spacing": "linspace"}, "--spacing: .* with --steps, or with a --sampler other than ancestral"),
         ({"terms": "x.json"}, "--terms: .* of a run whose network does not say the variances itself"),
         ({"batch_size": 10**10}, "batch_size: expected at most"),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from genjax import data
-from train import ae, choices, config, likelihoods, vae
+from train import ae, vae
+from train.run import config, likelihoods, networks
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def runs(tmp_path_factory, command):
     tiny = ("--steps", 200, "--every", 200, "--log-every", 50)
     for name, flags in {
         "two": ("--binarization", "dynamic"),
-        "many": ("--latents", 4, "--classes", 10, "--num-seeds", 2),
+        "many": ("--latent-dim", 4, "--num-classes", 10, "--num-seeds", 2),
     }.items():
         code, _, err = command("vae", "--workdir", folder / name, *tiny, *flags)
         assert code == 0, err
@@ -75,7 +76,7 @@ def test_a_score_that_is_no_number_is_no_row(runs, tmp_path, command, monkeypatc
     ("script", "argv", "code", "message"),
     [
         ("evaluate", ("--samples", 0), 2, "samples: expected at least 1, got 0"),
-        ("vae", ("--latents", 0), 2, "latents: expected at least 1, got 0"),
+        ("vae", ("--latent-dim", 0), 2, "latent_dim: expected at least 1, got 0"),
         ("vae", ("--binarization", "static"), 2, "has 17 levels, not black and white alone"),
         (
             "vae",
@@ -85,10 +86,10 @@ def test_a_score_that_is_no_number_is_no_row(runs, tmp_path, command, monkeypatc
         ),
         ("vae", ("--likelihood", "logistic", "--levels", 9), 2, "has pixels of 17 levels, which are not among 9"),
         ("vqvae", ("--likelihood", "logistic", "--levels", 1), 2, "levels: expected at least 2, got 1"),
-        ("vqvae", ("--codebook", 100_000), 2, "has 25600 vectors to choose from; use fewer entries"),
+        ("vqvae", ("--codebook-size", 100_000), 2, "has 25600 vectors to choose from; use fewer entries"),
         ("vae", ("--free-bits", "nan"), 2, "free_bits: expected at least 0, got nan"),
         ("evaluate", ("--num", -1, "--seed", -1), 2, "seed: expected at least 0, got -1"),
-        ("ae", ("--without", 12), 2, r"--without 12: expected one of the classes"),
+        ("ae", ("--exclude-class", 12), 2, r"--exclude-class 12: expected one of the classes"),
     ],
 )
 def test_bad_input_is_refused_before_anything_slow(script, argv, code, message, runs, tmp_path, command):
@@ -101,9 +102,9 @@ def test_a_conditional_model_wants_labels(tmp_path, command):
     images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1)).astype(np.uint8)
     np.savez(tmp_path / "unlabelled.npz", images=images)
     code, _, err = command(
-        "vae", "--workdir", tmp_path / "run", "--classes", 10, "--data", f"npz:{tmp_path}/unlabelled.npz"
+        "vae", "--workdir", tmp_path / "run", "--num-classes", 10, "--data", f"npz:{tmp_path}/unlabelled.npz"
     )
-    assert code == 2 and "has no labels; use --classes 0" in err
+    assert code == 2 and "has no labels; use --num-classes 0" in err
 
 
 def dataset(train, heldout):
@@ -113,16 +114,16 @@ def dataset(train, heldout):
 
 @pytest.mark.parametrize(("train", "heldout"), [([0, 3], [1]), ([0, 1], [3]), ([0, -1], [1])])
 def test_labels_must_be_among_the_classes_in_both_splits(train, heldout):
-    choices.check_labels(4, dataset(train, heldout) if min(train) >= 0 else dataset([0], [0]))
+    networks.check_labels(4, dataset(train, heldout) if min(train) >= 0 else dataset([0], [0]))
     with pytest.raises(config.UsageError, match="classes 3: these has labels from"):
-        choices.check_labels(3, dataset(train, heldout))
+        networks.check_labels(3, dataset(train, heldout))
 
 
 @pytest.mark.parametrize("heldout", [[], [1, 2], [7, 7]])
 def test_an_anomaly_needs_both_kinds_held_out(heldout):
-    check = ae.build(ae.Config(without=7), (8, 8, 1)).check
+    check = ae.build(ae.Config(exclude_class=7), (8, 8, 1)).check
     check(dataset([1, 2], [1, 7]))
-    with pytest.raises(config.UsageError, match="without 7: .* telling them apart needs both"):
+    with pytest.raises(config.UsageError, match="exclude-class 7: .* telling them apart needs both"):
         check(dataset([1, 2], heldout))
 
 
@@ -130,5 +131,5 @@ def test_an_anomaly_needs_both_kinds_held_out(heldout):
 def test_pictures_are_drawn_of_however_few_images_there_are(num, tmp_path):
     settings = vae.Config(num_samples=2)
     task = vae.build(settings, (8, 8, 1))
-    task.figures(tmp_path, 1, task.init(jax.random.key(0)), dataset([1] * num, []))
+    task.write_figures(tmp_path, 1, task.init(jax.random.key(0)), dataset([1] * num, []))
     assert (tmp_path / "interpolation.png").exists() == (num > 1)

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from train import config, files
+from train.run import config, files
 
 
 def listing(folder):

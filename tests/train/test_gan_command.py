@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train import config, gan, sample
+from train import gan, sample
+from train.run import config
 
-TINY = "--steps 4 --every 2 --log-every 2 --steps-per-call 2 --batch-size 16 --hidden 8 --latents 4".split()
+TINY = "--steps 4 --every 2 --log-every 2 --steps-per-call 2 --batch-size 16 --hidden 8 --latent-dim 4".split()
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gan")
-    gan.main([*TINY, "--spectral", "--critic-steps", "2", "--workdir", str(folder / "digits")])
-    gan.main([*TINY, "--config", "ring", "--game", "wasserstein", "--slope", "10", "--workdir", str(folder / "ring")])
+    gan.main([*TINY, "--spectral-norm", "--n-critic", "2", "--workdir", str(folder / "digits")])
+    gan.main(
+        [*TINY, "--config", "ring", "--loss", "wasserstein", "--gp-weight", "10", "--workdir", str(folder / "ring")]
+    )
     return folder
 
 
@@ -44,9 +47,9 @@ def test_points_are_no_images(runs):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("--critic-steps 0 --momentum 1", "critic_steps: expected at least 1, got 0\nmomentum: expected 0 to below 1"),
-        ("--filters 8 8 8 8", r"--filters: .* 8 by 8 does not go by 16; use fewer, or images of 16 by 16"),
-        ("--classes 3", "labels from 0 to 9"),
+        ("--n-critic 0 --beta1 1", "n_critic: expected at least 1, got 0\nbeta1: expected 0 to below 1"),
+        ("--conv-channels 8 8 8 8", r"--conv-channels: .* 8 by 8 does not go by 16; use fewer, or images of 16 by 16"),
+        ("--num-classes 3", "labels from 0 to 9"),
         ("--data rings", "expected digits, .* or ring"),
     ],
 )
@@ -58,5 +61,5 @@ def test_bad_input_is_refused(argv, message, tmp_path):
 
 def test_a_game_that_does_not_exist_is_refused_with_those_that_do(capsys):
     with pytest.raises(SystemExit) as stopped:
-        gan.main(["--game", "chess"])
+        gan.main(["--loss", "chess"])
     assert stopped.value.code == 2 and "wasserstein" in capsys.readouterr().err

@@ -11,8 +11,8 @@ import scipy.stats
 
 from genjax import data
 from genjax.theory import huffman
-from train import config
 from train import huffman as command
+from train.run import config
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 TEXT = b"it was the best of times, it was the worst of times; " * 40

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from train import classifier, config, gan, judge, panel, sample
+from train import classifier, gan, judge, panel, sample
+from train.run import config
 
 TINY = "--every 100 --log-every 50 --steps-per-call 50".split()
 
@@ -16,7 +17,7 @@ TINY = "--every 100 --log-every 50 --steps-per-call 50".split()
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("judge")
     classifier.main([*TINY, "--steps", "200", "--workdir", str(folder / "classifier")])
-    argv = ["--hidden", "8", "--latents", "4", "--steps", "1", "--every", "1", "--workdir", str(folder / "gan")]
+    argv = ["--hidden", "8", "--latent-dim", "4", "--steps", "1", "--every", "1", "--workdir", str(folder / "gan")]
     gan.main([*argv, "--log-every", "1", "--steps-per-call", "1"])
     return folder
 

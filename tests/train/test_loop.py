@@ -15,18 +15,21 @@ import pytest
 from PIL import Image
 
 from genjax import data
-from train import ae, checkpoint, config, ddpm, evaluate, loop, pictures, record, runtime, sample, trained
+from train import ae, ddpm, evaluate, sample
+from train.checkpoint import store
+from train.run import config, load, logging, loop, plots
+from train.run import process as run_process
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = """
 timesteps = 20
 network = "simple"
 width = 8
-multipliers = [1, 2]
+channel_mults = [1, 2]
 flip = true
 batch_size = 16
 num_samples = 4
-ema = 0.9
+ema_decay = 0.9
 steps = 60
 every = 20
 log_every = 5
@@ -96,7 +99,7 @@ def digest(workdir, step=60):
 def lines(workdir):
     """metrics.jsonl without the clock."""
     return [
-        {name: value for name, value in json.loads(line).items() if name not in record.CLOCKS}
+        {name: value for name, value in json.loads(line).items() if name not in logging.CLOCK_FIELDS}
         for line in (workdir / "metrics.jsonl").read_text().splitlines()
     ]
 
@@ -184,7 +187,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoints(run, t
         (["--lr", -1], ["lr"]),
         (["--config", "nothing"], ["digits"]),
         (["--network", "unet", "--width", 37], ["groups"]),
-        (["--multipliers", 1, 1, 1, 1, 1], ["16"]),
+        (["--channel-mults", 1, 1, 1, 1, 1], ["16"]),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(argv, words, tiny, tmp_path):
@@ -212,7 +215,7 @@ def test_other_settings_on_resume_are_refused_by_name(unbroken, tiny):
 
 def test_a_folder_that_is_none_is_refused(tiny, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(checkpoint.WorkdirError, match="expected a folder"):
+    with pytest.raises(store.WorkdirError, match="expected a folder"):
         ddpm.main(["--config", tiny, "--workdir", str(tmp_path / "file")])
 
 
@@ -263,7 +266,7 @@ def test_sampling_writes_a_picture_and_refuses_what_it_cannot_do(unbroken, run, 
         (unbroken, ("--out", tmp_path / "x.gif"), config.UsageError, ".png or .npz"),
         (unbroken, ("--sampler", "ddim", "--steps", 21), config.UsageError, "20"),
         (unbroken, ("--num", 0), config.UsageError, "num"),
-        (tmp_path / "nowhere", (), checkpoint.CheckpointError, "no run"),
+        (tmp_path / "nowhere", (), store.CheckpointError, "no run"),
     ]:
         with pytest.raises(error, match=word):
             sample.main(["--workdir", str(workdir), *map(str, flags)])
@@ -289,10 +292,12 @@ def test_a_damaged_checkpoint_is_passed_over(unbroken, run, tmp_path):
 
 def little_run(workdir, figures, **settings):
     """Three reports in three steps, of a little autoencoder, with these pictures: ``figures(step)``."""
-    draw = lambda folder, step, params, dataset: figures(step)
-    build = lambda told, shape: ae.build(told, shape)._replace(figures=draw)
-    told = ae.Config(workdir=str(workdir), steps=3, every=1, steps_per_call=1, batch_size=16, hidden=(4,), **settings)
-    loop.run("ae", told, build)
+    write_figures = lambda folder, step, params, dataset: figures(step)
+    build = lambda settings, shape: ae.build(settings, shape)._replace(write_figures=write_figures)
+    options = ae.Config(
+        workdir=str(workdir), steps=3, every=1, steps_per_call=1, batch_size=16, hidden=(4,), **settings
+    )
+    loop.run("ae", options, build)
 
 
 def test_pictures_that_fail_or_last_cost_no_checkpoint_and_keep_no_signal_waiting(tmp_path, capfd, monkeypatch):
@@ -306,8 +311,8 @@ def test_pictures_that_fail_or_last_cost_no_checkpoint_and_keep_no_signal_waitin
         os.kill(os.getpid(), signal.SIGTERM)
         over.wait(600)
 
-    monkeypatch.setattr(pictures, "curves", lambda *_: {}["a mistake in matplotlib"])
-    with pytest.raises(runtime.Preempted, match="after step 2, saved; the same command without --restart goes on"):
+    monkeypatch.setattr(plots, "curves", lambda *_: {}["a mistake in matplotlib"])
+    with pytest.raises(run_process.Preempted, match="after step 2, saved; the same command without --restart goes on"):
         little_run(tmp_path / "run", figures, restart=True)
     over.set()
     err = capfd.readouterr().err
@@ -323,18 +328,18 @@ def test_pictures_that_fail_or_last_cost_no_checkpoint_and_keep_no_signal_waitin
 
 
 def test_pictures_that_are_not_finite_end_the_run_after_its_checkpoint(tmp_path):
-    with pytest.raises(runtime.NonFinite, match="the decoder of this test: 25.0% of the numbers"):
+    with pytest.raises(run_process.NonFinite, match="the decoder of this test: 25.0% of the numbers"):
         little_run(
-            tmp_path / "run", lambda step: pictures.to_uint8(np.array([0, 1, np.nan, -1.0]), "the decoder of this test")
+            tmp_path / "run", lambda step: plots.to_uint8(np.array([0, 1, np.nan, -1.0]), "the decoder of this test")
         )
     assert (tmp_path / "run/checkpoints/1").is_dir()
 
 
 def test_images_that_are_not_finite_are_not_written(unbroken, tmp_path, monkeypatch):
-    read = trained.params
-    monkeypatch.setattr(trained, "params", lambda *args: jax.tree.map(lambda x: x * np.nan, read(*args)))
+    read = load.params
+    monkeypatch.setattr(load, "params", lambda *args: jax.tree.map(lambda x: x * np.nan, read(*args)))
     argv = ["--num", "2", "--sampler", "ddim", "--steps", "1", "--out", str(tmp_path / "a.png")]
-    with pytest.raises(runtime.NonFinite, match="ddim: 100.0% of the numbers drawn are NaN"):
+    with pytest.raises(run_process.NonFinite, match="ddim: 100.0% of the numbers drawn are NaN"):
         sample.main(["--workdir", str(unbroken), *argv])
     assert not list(tmp_path.iterdir())
 

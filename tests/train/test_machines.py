@@ -15,14 +15,14 @@ RUN = """
 import os, sys, time
 import jax
 from genjax import data
-from train import config, machines, runtime
+from train.run import config, distributed, process
 
 def script(argv):
-    machines.join()
+    distributed.join()
     settings = config.ImageRun(lr=float(argv[0]), data_dir=argv[1])
     if argv[2] == "broken":
         raise data.DataError("the data are broken")
-    machines.agree(settings, {"data": argv[2]})
+    distributed.agree(settings, {"data": argv[2]})
     print("agreed", flush=True)
     if argv[3] == "wait":
         jax.experimental.multihost_utils.process_allgather(jax.numpy.zeros(1))
@@ -31,7 +31,7 @@ def script(argv):
             time.sleep(600)
         jax.experimental.multihost_utils.process_allgather(jax.numpy.zeros(1))
 
-runtime.main(script)
+process.main(script)
 """
 
 
@@ -103,7 +103,10 @@ def test_where_one_is_gone_the_other_ends_with_a_sentence(which, number, codes):
     assert found[1 - which][2].splitlines()[-1] == said
 
 
-ALONE = "from train import machines, runtime; machines.START = 3; runtime.main(lambda argv: machines.join(), [])"
+ALONE = (
+    "from train.run import distributed, process; distributed.START = 3; "
+    "process.main(lambda argv: distributed.join(), [])"
+)
 
 
 @pytest.mark.slow

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from genjax.training import state, steps
-from train import ae, config, ddpm, loop, members, pixelcnn, trained, vae, vdm, vqvae
+from train import ae, ddpm, pixelcnn, vae, vdm, vqvae
+from train.run import config, load, loop
+from train.run import sweep as run_sweep
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = {"steps": 30, "every": 15, "log_every": 5, "steps_per_call": 15, "batch_size": 16}
@@ -31,10 +33,14 @@ def lines(workdir):
 SCRIPTS = {
     "ae": (ae, ae.Config(), {}),
     "vae": (vae, vae.Config(), {"beta": 3.0}),
-    "vqvae": (vqvae, vqvae.Config(codebook=8, features=4, filters=(8,), blocks=0), {"commitment": 0.5}),
+    "vqvae": (
+        vqvae,
+        vqvae.Config(codebook_size=8, embedding_dim=4, conv_channels=(8,), num_res_blocks=0),
+        {"commitment_cost": 0.5},
+    ),
     "pixelcnn": (pixelcnn, pixelcnn.Config(levels=17, features=4, layers=2, head=8), {}),
-    "ddpm": (ddpm, ddpm.Config(timesteps=10, network="simple", width=8, multipliers=(1, 2)), {}),
-    "vdm": (vdm, vdm.Config(lr=1e-4, levels=17, width=8, multipliers=(1,), blocks=1), {}),
+    "ddpm": (ddpm, ddpm.Config(timesteps=10, network="simple", width=8, channel_mults=(1, 2)), {}),
+    "vdm": (vdm, vdm.Config(lr=1e-4, levels=17, width=8, channel_mults=(1,), num_res_blocks=1), {}),
 }
 
 
@@ -51,20 +57,20 @@ def test_every_member_of_every_model_is_the_run_alone(name):
     base = dataclasses.replace(
         settings, batch_size=16, num_seeds=2, sweep=f"{swept}={getattr(settings, swept)},{change[swept]}"
     )
-    lineup = members.of(base)
+    ensemble = run_sweep.ensemble(base)
     rows = {"image": np.random.default_rng(0).integers(0, 256, (64, *shape), np.uint8)}
 
     def end(key, value):
-        task = script.build(lineup.with_value(value), shape)
-        step = steps.gradient_step(task.loss, task.optimizer[0])
-        start = state.create(task.init(key), task.optimizer[0])
+        task = script.build(ensemble.with_value(value), shape)
+        step = steps.gradient_step(task.loss, task.optimizer)
+        start = state.create(task.init(key), task.optimizer)
         draw = steps.rows(16)
         return steps.repeat(step, draw, 12)(key, start, rows)[0].params
 
-    together = jax.jit(lambda: lineup.lift(end, ())(lineup.keys, lineup.values))()
+    together = jax.jit(lambda: ensemble.lift(end, ())(ensemble.keys, ensemble.values))()
     for i in (0, 3):
-        value = float(lineup.values[i])
-        alone = jax.jit(lambda i=i, value=value: end(jax.random.key(int(lineup.seeds[i])), value))()
+        value = float(ensemble.values[i])
+        alone = jax.jit(lambda i=i, value=value: end(jax.random.key(int(ensemble.seeds[i])), value))()
         for a, b in zip(*map(jax.tree.leaves, (jax.tree.map(lambda x, i=i: x[i], together), alone)), strict=True):
             assert np.allclose(a, b, atol=1e-5 if name != "ddpm" else 1e-4), (name, i)
     first, last = (jax.tree.leaves(together)[0][i] for i in (0, 3))
@@ -120,13 +126,13 @@ def test_members_resume_to_the_same_lines(swept, tmp_path, train):
 )
 def test_a_sweep_that_cannot_be_is_refused(sweep, message):
     with pytest.raises(config.UsageError, match=message):
-        members.of(vae.Config(sweep=sweep))
+        run_sweep.ensemble(vae.Config(sweep=sweep))
 
 
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
-        ("clip=1,2", "clip: this number decides which program is run"),
+        ("grad_clip=1,2", "grad_clip: this number decides which program is run"),
         (
             "std=0.1,0.2",
             "std: with the other settings as they are this number makes no difference; .* --likelihood gaus",
@@ -141,7 +147,7 @@ def test_a_number_that_cannot_vary_within_a_program_is_refused_before_anything(s
 
 def test_a_number_that_numpy_computes_with_is_refused_too(tmp_path):
     """In a process of its own: the type checks of the tests would refuse it first."""
-    argv = ["--noise", "linear", "--sweep", "last_beta=0.01,0.02", "--workdir", str(tmp_path / "run")]
+    argv = ["--beta-schedule", "linear", "--sweep", "beta_end=0.01,0.02", "--workdir", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, "-m", "train.ddpm", *argv], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "--sweep last_beta: this number decides which program is run" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -149,15 +155,15 @@ def test_a_number_that_numpy_computes_with_is_refused_too(tmp_path):
 
 @pytest.mark.parametrize("name", ["free_bits", "beta", "lr"])
 def test_a_number_that_can_vary_passes_the_trial(name):
-    lineup = members.of(vae.Config(sweep=f"{name}=0.1,0.2", beta_warmup=5))
-    loop._fit(vae.build, lineup, (8, 8, 1))
+    ensemble = run_sweep.ensemble(vae.Config(sweep=f"{name}=0.1,0.2", beta_warmup=5))
+    loop._programs(vae.build, ensemble, (8, 8, 1))
 
 
 def test_a_member_is_scored_with_its_own_value_of_what_was_swept(tmp_path):
     settings = vae.Config(likelihood="gaussian", sweep="std=0.1,0.3", num_seeds=2)
     described = {"script": "vae", "data": {"train": [5, 8, 8, 1]}, "config": dataclasses.asdict(settings)}
     (tmp_path / "config.json").write_text(json.dumps(described))
-    found = [trained.record(tmp_path, {"vae": vae}, member).settings.std for member in range(4)]
+    found = [load.record(tmp_path, {"vae": vae}, member).settings.std for member in range(4)]
     assert np.allclose(found, [0.1, 0.1, 0.3, 0.3])
     with pytest.raises(config.UsageError, match="member 4: .* has 4, numbered from 0"):
-        trained.record(tmp_path, {"vae": vae}, 4)
+        load.record(tmp_path, {"vae": vae}, 4)

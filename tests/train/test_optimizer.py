@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from train import actor_critic, ae, config, gan, optimizer
+from train import actor_critic, ae, gan
+from train.run import config, optimizers
 
 STEPS = 12
 
@@ -31,7 +32,7 @@ def expected(peak, warmup, schedule, steps):
 @pytest.mark.parametrize("warmup", [0, 4])
 def test_the_rate_is_the_one_by_hand(schedule, warmup):
     settings = ae.Config(steps=STEPS, lr=0.1, warmup=warmup, schedule=schedule)
-    transformation, rate = optimizer.adam(settings)
+    transformation, rate = optimizers.adam(settings)
     rates = expected(0.1, warmup, schedule, STEPS)
     assert np.allclose([rate(i) for i in range(STEPS)], rates, atol=1e-6)
     assert np.allclose(moves(transformation, {"all": jnp.zeros(1)}, STEPS)["all"], rates, atol=1e-5)
@@ -40,9 +41,9 @@ def test_the_rate_is_the_one_by_hand(schedule, warmup):
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_both_players_warm_up_and_the_generator_follows_the_steps_it_moves_at(schedule):
     settings = gan.Config(
-        steps=STEPS, lr=0.1, critic_lr=0.3, warmup=4, schedule=schedule, critic_steps=2, momentum=0.9,
+        steps=STEPS, lr=0.1, critic_lr=0.3, warmup=4, schedule=schedule, n_critic=2, beta1=0.9,
     )  # fmt: skip
-    transformation, rate = gan._optimizer(settings)
+    transformation, rate = gan._optimizer(settings, gan.model(settings, (8, 8, 1)))
     params = {"generator": {"w": jnp.zeros(1)}, "discriminator": {"w": jnp.zeros(1)}}
     found = moves(transformation, params, STEPS)
     assert np.allclose(found["discriminator"], expected(0.3, 4, schedule, STEPS), atol=1e-5)
@@ -55,11 +56,11 @@ def test_both_players_warm_up_and_the_generator_follows_the_steps_it_moves_at(sc
 def test_policy_and_value_warm_up_over_rollouts(algorithm):
     """PPO here makes 2 visits of 3 minibatches, 6 updates a step: at update u the rate is that of step u / 6."""
     settings = actor_critic.Config(
-        algorithm=algorithm, steps=STEPS, lr=0.1, value_lr=0.2, warmup=4, batch_size=2, rollout=6, epochs=2,
-        minibatch=4,
+        algorithm=algorithm, steps=STEPS, lr=0.1, value_lr=0.2, warmup=4, batch_size=2, rollout_length=6, num_epochs=2,
+        minibatch_size=4,
     )  # fmt: skip
     updates = 6 if algorithm == "ppo" else 1
-    transformation, rate = actor_critic._optimizer(settings)
+    transformation, rate = actor_critic._optimizer(settings, actor_critic.model(settings))
     found = moves(transformation, {"policy": {"w": jnp.zeros(1)}, "value": {"w": jnp.zeros(1)}}, STEPS * updates)
     at = np.arange(STEPS * updates) / updates
     for part, peak in (("policy", 0.1), ("value", 0.2)):
@@ -69,7 +70,7 @@ def test_policy_and_value_warm_up_over_rollouts(algorithm):
 
 def test_gradients_are_clipped_before_adam():
     """Of gradients (3, 4), 5 long, clipped to 1: the first moment after a step is a tenth of (.6, .8)."""
-    transformation, _ = optimizer.adam(config.Run(clip=1.0))
+    transformation, _ = optimizers.adam(config.Run(grad_clip=1.0))
     params = jnp.zeros(2)
     state = transformation.update(jnp.array([3.0, 4.0]), transformation.init(params), params)[1]
     moments = [part.mu for part in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState))

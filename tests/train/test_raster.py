@@ -10,11 +10,14 @@ import pytest
 from PIL import Image
 
 from genjax import data
-from train import checkpoint, codes, config, evaluate, pixelcnn, pixelrnn, sample, trained, vqvae
+from train import evaluate, pixelcnn, pixelrnn, sample, vqvae
+from train.checkpoint import store
+from train.run import codes, config, load
 
 TINY = "--steps 20 --every 20 --log-every 10 --steps-per-call 10 --batch-size 16 --num-samples 4 --head 8 --layers 2"
 TINY = (*TINY.split(), "--features", "4")
-CODEBOOK = "--steps 40 --every 40 --log-every 20 --steps-per-call 20 --codebook 8 --features 4 --filters 8".split()
+CODEBOOK = "--steps 40 --every 40 --log-every 20 --steps-per-call 20 --codebook-size 8 --embedding-dim 4"
+CODEBOOK = (*CODEBOOK.split(), "--conv-channels", "8")
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +77,18 @@ def test_codes_are_those_of_the_run(runs):
 @pytest.mark.parametrize(
     ("script", "argv", "message"),
     [
-        (pixelcnn, "--levels 5 --classes 0", "digits has pixels of 17 levels, which are not among 5, evenly spaced"),
+        (
+            pixelcnn,
+            "--levels 5 --num-classes 0",
+            "digits has pixels of 17 levels, which are not among 5, evenly spaced",
+        ),
         (pixelcnn, "--likelihood bernoulli", "use --binarization dynamic, or --likelihood categorical or mixture"),
         (pixelrnn, "--binarization dynamic", "dynamic pixels want --likelihood bernoulli, not categorical"),
         (pixelrnn, "--binarization static --likelihood bernoulli", "has 17 levels, not black and white alone"),
-        (pixelcnn, "--classes 5", "labels from 0 to 9; expected 0 to 4; use --classes 10"),
+        (pixelcnn, "--num-classes 5", "labels from 0 to 9; expected 0 to 4; use --num-classes 10"),
         (pixelcnn, "--stacks plain", "plain masked convolutions take no labels"),
-        (pixelcnn, "--kernel 4 --temperature 0", "kernel: expected an odd width, got 4"),
-        (pixelcnn, "--data codes:{runs}/vqvae --levels 17 --classes 0", "codebook of 8 entries; use --levels 8"),
+        (pixelcnn, "--kernel-size 4 --temperature 0", "kernel_size: expected an odd width, got 4"),
+        (pixelcnn, "--data codes:{runs}/vqvae --levels 17 --num-classes 0", "codebook of 8 entries; use --levels 8"),
         (pixelcnn, "--data codes:{runs}/vqvae --likelihood mixture", "codes are names, which want --likelihood cat"),
         (pixelcnn, "--data codes:", "expected digits, .* or codes:WORKDIR of a VQ-VAE"),
         (vqvae, "--data codes:runs/x", r"expected digits, tfds:NAME, folder:PATH or npz:PATH\[#KEY\]$"),
@@ -98,7 +105,7 @@ def test_codes_of_no_run_or_another_model_are_refused(runs, tmp_path):
         (tmp_path, "holds no run"),
         (runs / "gated", r"trained by train.pixelcnn; expected a run of"),
     ):
-        with pytest.raises(checkpoint.CheckpointError, match=message):
+        with pytest.raises(store.CheckpointError, match=message):
             pixelcnn.main(["--config", "codes", "--data", f"codes:{where}", "--workdir", str(tmp_path / "run")])
 
 
@@ -120,7 +127,7 @@ def test_codes_are_read_with_the_model_that_made_them_only(runs, tmp_path):
     assert (kind, images) == ("codes", seen) and len(digest) == 64
     described["data"]["fingerprint"] = f"codes:{digest[::-1]}:{images}"
     path.write_text(json.dumps(described))
-    with pytest.raises(checkpoint.CheckpointError, match="codes of another checkpoint"):
+    with pytest.raises(store.CheckpointError, match="codes of another checkpoint"):
         sample.draw(sample.Sample(str(tmp_path / "run"), num=1))
     with pytest.raises(data.DataError, match="trained on other data"):
         evaluate.scores(evaluate.Evaluate(str(tmp_path / "run"), num=5))
@@ -131,10 +138,10 @@ def test_codes_are_read_with_the_model_that_made_them_only(runs, tmp_path):
 
 def test_a_record_of_codes_that_cannot_be_told_apart_is_taken_at_its_word(runs, capsys):
     """Older records have the fingerprint of the maps, which differ by an index between versions."""
-    run = trained.record(runs / "codes", {"pixelcnn": pixelcnn})
+    run = load.record(runs / "codes", {"pixelcnn": pixelcnn})
     about = run.described["data"] | {"fingerprint": "0" * 64}
-    trained.check_data(run._replace(described={"data": about}), "codes:1:2", "3")
+    load.check_data(run._replace(described={"data": about}), "codes:1:2", "3")
     assert "taken to be of the same VQ-VAE" in capsys.readouterr().err
     for other, found in ((about | {"name": "digits"}, "codes:1:2"), (about, "3")):
         with pytest.raises(data.DataError, match="trained on other data"):
-            trained.check_data(run._replace(described={"data": other}), found)
+            load.check_data(run._replace(described={"data": other}), found)

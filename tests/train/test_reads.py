@@ -10,40 +10,20 @@ import numpy as np
 import pytest
 
 from genjax import data
-from train import (
-    actor_critic,
-    ae,
-    classifier,
-    config,
-    ddpm,
-    edm,
-    evaluate,
-    gan,
-    likelihoods,
-    loop,
-    members,
-    pixelcnn,
-    pixelrnn,
-    reads,
-    sample,
-    sources,
-    trained,
-    vae,
-    vdm,
-    vqvae,
-)
+from train import actor_critic, ae, classifier, ddpm, edm, evaluate, gan, pixelcnn, pixelrnn, sample, vae, vdm, vqvae
+from train.run import conditions, config, likelihoods, load, loop, plots, sources, sweep
 
 SHAPE = (8, 8, 1)
 SCRIPTS = {
     script.__name__.removeprefix("train."): script
     for script in (actor_critic, ae, classifier, ddpm, edm, gan, pixelcnn, pixelrnn, vae, vdm, vqvae)
 }
-OF_LOOP = {field.name for field in dataclasses.fields(config.Run)} - {"lr", "warmup", "schedule", "clip"}
+OF_LOOP = {field.name for field in dataclasses.fields(config.Run)} - {"lr", "warmup", "schedule", "grad_clip"}
 ELSEWHERE = {"config", "override_resume", "traceback"}
 """Read by ``config.parse``, by ``record`` where a run goes on, and by ``runtime.main``."""
-LOOKED_AT = {"flip", "binarization", "classes", "size", "channels"}
+LOOKED_AT = {"flip", "binarization", "num_classes", "size", "channels"}
 """What readers of images and labels look at for every run, also where it is refused beforehand."""
-UNET = {"width": 4, "multipliers": (1, 2), "blocks": 1, "num_samples": 1, "timesteps": 4}
+UNET = {"width": 4, "channel_mults": (1, 2), "num_res_blocks": 1, "num_samples": 1, "timesteps": 4}
 DIFFUSERS = {
     "network": "diffusers",
     "unet_config": json.dumps(
@@ -55,24 +35,24 @@ DIFFUSERS = {
 }  # fmt: skip
 RUNS = [
     ("ddpm", UNET),
-    ("ddpm", {**UNET, "noise": "cosine", "weighting": "vlb", "classes": 10}),
+    ("ddpm", {**UNET, "beta_schedule": "cosine", "weighting": "vlb", "num_classes": 10}),
     ("ddpm", {**UNET, "width": 8, "network": "simple", "variance": "learned"}),
     ("ddpm", {**UNET, **DIFFUSERS}),
     ("vdm", UNET),
     ("edm", UNET),
     ("ae", {}),
-    ("ae", {"network": "conv", "without": 3}),
+    ("ae", {"network": "conv", "exclude_class": 3}),
     ("vae", {}),
     ("vae", {"likelihood": "gaussian", "network": "conv"}),
-    ("vae", {"likelihood": "logistic", "levels": 17, "classes": 10}),
-    ("vqvae", {"codebook": 4}),
-    ("vqvae", {"codebook": 4, "learn": "gradient", "likelihood": "logistic", "levels": 17}),
+    ("vae", {"likelihood": "logistic", "levels": 17, "num_classes": 10}),
+    ("vqvae", {"codebook_size": 4}),
+    ("vqvae", {"codebook_size": 4, "codebook_update": "gradient", "likelihood": "logistic", "levels": 17}),
     ("pixelcnn", {"levels": 17}),
     ("pixelcnn", {"likelihood": "mixture", "stacks": "plain"}),
     ("pixelcnn", {"likelihood": "bernoulli", "binarization": "dynamic"}),
     ("pixelrnn", {"levels": 17, "layers": 1}),
     ("gan", {}),
-    ("gan", {"data": "ring", "classes": 8, "filters": ()}),
+    ("gan", {"data": "ring", "num_classes": 8, "conv_channels": ()}),
     ("classifier", {}),
     ("actor_critic", {}),
     ("actor_critic", {"algorithm": "ppo"}),
@@ -97,7 +77,7 @@ def names(settings):
 
 
 def refused(settings):
-    return set(reads.without_effect(reads.conditions(type(settings)), settings, names(settings)))
+    return set(conditions.without_effect(conditions.table(type(settings)), settings, names(settings)))
 
 
 @pytest.mark.parametrize(("script", "changes"), RUNS)
@@ -127,15 +107,15 @@ def test_what_a_run_does_not_read_is_refused_and_nothing_else(script, changes):
         ("tfds:mnist", {"on_bad_image"}),
         ("tfds:binarized_mnist", {"on_bad_image", "size", "channels"}),
         ("tfds:flowers", {"on_bad_image"}),
-        ("codes:x", {"on_bad_image", "size", "channels", "flip", "without"}),
+        ("codes:x", {"on_bad_image", "size", "channels", "flip", "exclude_class"}),
     ],
 )
 def test_what_a_kind_of_data_does_not_read_is_refused(kind, idle, monkeypatch):
     digits = data.digits()
     for reader in ("npz", "folder", "tfds"):
         monkeypatch.setattr(data, reader, lambda *_, **__: digits)
-    settings = gan.Config(data=kind, without=3)
-    of_data = {"data_dir", "size", "channels", "on_bad_image", "flip", "without"}
+    settings = gan.Config(data=kind, exclude_class=3)
+    of_data = {"data_dir", "size", "channels", "on_bad_image", "flip", "exclude_class"}
     assert refused(settings) & of_data == idle
     if not kind.startswith("codes"):
         them, seen = watched(settings)
@@ -144,10 +124,10 @@ def test_what_a_kind_of_data_does_not_read_is_refused(kind, idle, monkeypatch):
 
 
 def test_the_loop_reads_what_is_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.pictures, "curves", lambda *_: None)
+    monkeypatch.setattr(plots, "curves", lambda *_: None)
     settings = ae.Config(hidden=(2,), steps=1, every=1, workdir=str(tmp_path / "run"))
     them, seen = watched(settings)
-    loop.run("ae", them, lambda *of: ae.build(*of)._replace(figures=lambda *_: None))
+    loop.run("ae", them, lambda *of: ae.build(*of)._replace(write_figures=lambda *_: None))
     assert names(settings) & OF_LOOP - seen == ELSEWHERE
 
 
@@ -155,19 +135,21 @@ def asked(script, **changes):
     """A run that left nothing but its settings."""
     tiny = {"ddpm": UNET, "vdm": UNET, "edm": UNET, "pixelcnn": {"levels": 17, "features": 2, "layers": 1}}
     settings = dataclasses.replace(SCRIPTS[script].Config(), **{**tiny.get(script, {}), **changes})
-    return trained.Record(pathlib.Path("runs/x"), script, settings, SHAPE, members.of(settings), 0)
+    return load.Record(pathlib.Path("runs/x"), script, settings, SHAPE, sweep.ensemble(settings), 0)
 
 
 def idle(command, run):
-    view = type("View", (), {"classes": 0, "variance": "", **vars(run.settings), **vars(command), "script": run.script})
-    return set(reads.without_effect(reads.conditions(type(command)), view, names(command)))
+    view = type(
+        "View", (), {"num_classes": 0, "variance": "", **vars(run.settings), **vars(command), "script": run.script}
+    )
+    return set(conditions.without_effect(conditions.table(type(command)), view, names(command)))
 
 
 @pytest.mark.parametrize(
     ("run", "changes"),
     [
         (asked("ddpm"), {}),
-        (asked("ddpm", classes=3), {"sampler": "ddim", "steps": 2}),
+        (asked("ddpm", num_classes=3), {"sampler": "ddim", "steps": 2}),
         (asked("ddpm", variance="learned"), {"sampler": "pndm", "steps": 4}),
         pytest.param(asked("vdm"), {}, marks=pytest.mark.slow),
         (asked("edm"), {"sampler": "ddim"}),
@@ -198,7 +180,7 @@ def test_what_scoring_does_not_read_is_refused(script):
     jax.eval_shape(lambda keys: score(model.init(keys[0]), keys, rows), keys)
     everywhere = {"workdir", "num", "seed", "member", "checkpoint", "data_dir", "out", "traceback"}
     assert names(settings) - everywhere - seen == idle(settings, run) - everywhere
-    assert "labels" not in idle(settings, asked("ddpm", classes=3))
+    assert "labels" not in idle(settings, asked("ddpm", num_classes=3))
 
 
 @pytest.mark.parametrize("argv", [["--std", "0.25"], ["--std=0.25"], ["--no-flip", "--std", "1"]])
@@ -213,17 +195,21 @@ def test_a_flag_is_refused_in_all_its_forms_and_at_its_default(argv):
 @pytest.mark.parametrize(
     ("script", "argv", "words"),
     [
-        ("ddpm", "--first_beta 1e-4 --noise cosine", "--first-beta: .* with --noise linear"),
-        ("ddpm", "--label-dropout 0.1", "--label-dropout: .* with --classes"),
-        ("ddpm", "--network simple --blocks 1 --dropout .1", "--blocks: .* with --network unet\n--dropout: "),
-        ("ddpm", "--attention 5", "--attention: .* at heights that the U-Net has"),
-        ("edm", "--attention 8 5", "--attention: "),
+        ("ddpm", "--beta_start 1e-4 --beta-schedule cosine", "--beta-start: .* with --beta-schedule linear"),
+        ("ddpm", "--p-uncond 0.1", "--p-uncond: .* with --num-classes"),
+        (
+            "ddpm",
+            "--network simple --num-res-blocks 1 --dropout .1",
+            "--dropout: .* with --network unet\n--num-res-blocks: .* with --network unet",
+        ),
+        ("ddpm", "--attention-resolutions 5", "--attention-resolutions: .* at heights that the U-Net has"),
+        ("edm", "--attention-resolutions 8 5", "--attention-resolutions: "),
         ("ddpm", "--data-dir x", "--data-dir: .* with --data tfds:NAME"),
         ("vae", "--sweep beta=1,2 --beta 3", "--beta: --sweep beta says its values"),
         ("vae", "--restart --override-resume", "--override-resume: .* without --restart"),
         ("gan", "--config ring --flip", "--flip: has no effect"),
-        ("actor_critic", "--clip-range .1", "--clip-range: .* with --algorithm ppo"),
-        ("pixelcnn", "--config codes --without 3", "--without: has no effect"),
+        ("actor_critic", "--clip-eps .1", "--clip-eps: .* with --algorithm ppo"),
+        ("pixelcnn", "--config codes --exclude-class 3", "--exclude-class: has no effect"),
     ],
 )
 def test_a_flag_without_effect_is_refused_with_what_would_read_it(script, argv, words):

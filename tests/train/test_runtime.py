@@ -9,13 +9,14 @@ import time
 
 import pytest
 
-from train import files, runtime, signals
+from train.run import files, signals
+from train.run import process as run_process
 
 ROOT = pathlib.Path(__file__).parents[2]
 WAITING = """
 import sys
 import jax, jax.numpy as jnp
-from train import runtime, signals
+from train.run import process, signals
 signals.GRACE = 1.0
 
 def for_ever():
@@ -26,7 +27,7 @@ def script(argv):
         print("waiting", flush=True)
         for_ever().block_until_ready()
 
-runtime.main(script, [])
+process.main(script, [])
 """
 
 
@@ -71,8 +72,8 @@ def test_who_is_interrupted_is_told_which_command_goes_on(restart):
     with pytest.raises(KeyboardInterrupt) as caught, signals.on_sigterm(restart):
         raise KeyboardInterrupt
     assert ("without --restart" in str(caught.value)) == restart and "goes on from the last" in str(caught.value)
-    assert runtime._message(caught.value) == str(caught.value)
-    assert runtime._message(KeyboardInterrupt()) == "interrupted"
+    assert run_process._message(caught.value) == str(caught.value)
+    assert run_process._message(KeyboardInterrupt()) == "interrupted"
 
 
 def test_an_interrupt_while_a_command_imports_is_one_line(tmp_path):
@@ -89,7 +90,10 @@ def test_who_imports_train_keeps_the_handlers():
     assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
 
 
-TELL = "from train import streams; streams.prepare(); streams.tell('a ± b'); streams.tell('±'); streams.tell('end')"
+TELL = (
+    "from train.run import terminal; terminal.prepare(); "
+    "terminal.write_line('a ± b'); terminal.write_line('±'); terminal.write_line('end')"
+)
 
 
 @pytest.mark.parametrize(
@@ -128,13 +132,13 @@ def test_without_a_home_nothing_is_kept_and_nothing_fails(monkeypatch):
     for name in ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pathlib.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    runtime.remember_compilations()
+    run_process.remember_compilations()
 
 
 CACHED = """
 import jax
-from train import runtime
-runtime.remember_compilations()
+from train.run import process
+process.remember_compilations()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 def cached(x): return x * 2 + 1
 print(jax.jit(cached)(1.0))

@@ -10,7 +10,8 @@ from PIL import Image
 
 from genjax import data
 from genjax.data import images
-from train import config, forms, pixelcnn, record, sources, vae
+from train import pixelcnn, vae
+from train.run import config, data_forms, record, sources
 
 
 def settings(data_="digits", schema=vae.Config, **more):
@@ -117,10 +118,10 @@ def test_own_size_may_be_named():
 
 def test_every_kind_says_what_it_reads():
     names = {field.name for field in dataclasses.fields(config.ImageRun)}
-    assert set().union(*forms.READS.values()) <= names
+    assert set().union(*data_forms.READS.values()) <= names
     kinds = {"digits", "ring", "tfds", "folder", "npz", "codes"}
-    assert {forms.kind(kind) for kind in forms.READS} == kinds
-    assert forms.reads("tfds:mnist") == {"size", "channels", "data_dir"} and forms.reads("nothing") == set()
+    assert {data_forms.kind(kind) for kind in data_forms.READS} == kinds
+    assert data_forms.reads("tfds:mnist") == {"size", "channels", "data_dir"} and data_forms.reads("nothing") == set()
 
 
 def test_old_records_keep_their_shapes(archive, pictures, tmp_path):
@@ -138,9 +139,9 @@ def test_old_records_keep_their_shapes(archive, pictures, tmp_path):
 
 
 def test_sets_of_the_catalogue_whose_size_is_not_known_come_to_64_as_before():
-    assert forms.asked(dataclasses.asdict(settings("tfds:kmnist"))) == (64, None)
+    assert data_forms.asked(dataclasses.asdict(settings("tfds:kmnist"))) == (64, None)
     old = {"data": "tfds:kmnist", "size": 64, "channels": 3}
-    assert forms.recorded(old) == {"data": "tfds:kmnist", "size": 64, "channels": 0}
+    assert data_forms.recorded(old) == {"data": "tfds:kmnist", "size": 64, "channels": 0}
 
 
 def test_names_with_a_hash_are_found(tmp_path):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train import config, theory
+from train import theory
+from train.run import config
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 

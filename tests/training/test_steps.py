@@ -41,7 +41,7 @@ def test_rows_stay_together_and_depend_on_seed_and_step_only():
 
 
 def quadratic(key, params, batch):
-    noise = random.normal(random.per_example(key, len(batch["x"])), ())
+    noise = random.normal(random.example_keys(key, len(batch["x"])), ())
     return jnp.mean((params["w"] - batch["x"] / 10 + 0.1 * noise) ** 2), {"size": jnp.float32(len(batch["x"]))}
 
 
@@ -50,7 +50,7 @@ def test_a_step_is_sgd_by_hand_and_ema_follows():
     start = state.create({"w": jnp.float32(3.0)}, optimizer)
     batch = {"x": jnp.array([0.0, 10.0])}
     after, metrics = steps.gradient_step(quadratic, optimizer, ema_decay=0.9)(KEY, start, batch)
-    noise = random.normal(random.per_example(KEY, 2), ())
+    noise = random.normal(random.example_keys(KEY, 2), ())
     gradient = np.mean(2 * (3.0 - np.array([0.0, 1.0]) + 0.1 * noise))
     assert np.allclose(after.params["w"], 3.0 - 0.5 * gradient, rtol=1e-6)
     assert np.allclose(after.ema_params["w"], 0.1 * 3.0 + 0.9 * after.params["w"], rtol=1e-6)  # 1/10 at the first step
@@ -80,9 +80,12 @@ def test_the_average_forgets_the_start_while_it_warms_up():
             "data: expected arrays with as",
         ),
         (lambda: steps.repeat(lambda *_: 0, steps.rows(1), -1), "num_steps: expected at least 0, got -1"),
-        (lambda: steps.epochs(lambda *_: 0, 0, 2), "num_epochs: expected at least 1, got 0"),
-        (lambda: steps.epochs(lambda *_: 0, 2, 0), "batch_size: expected at least 1, got 0"),
-        (lambda: steps.epochs(lambda *_: 0, 2, 2)(KEY, at_step(0), {"x": jnp.zeros(0)}), "batch: expected arrays with"),
+        (lambda: steps.minibatch_updates(lambda *_: 0, 0, 2), "num_epochs: expected at least 1, got 0"),
+        (lambda: steps.minibatch_updates(lambda *_: 0, 2, 0), "batch_size: expected at least 1, got 0"),
+        (
+            lambda: steps.minibatch_updates(lambda *_: 0, 2, 2)(KEY, at_step(0), {"x": jnp.zeros(0)}),
+            "batch: expected arrays with",
+        ),
         (lambda: steps.evaluate(quadratic, 0), "batch_size: expected at least 1, got 0"),
         (lambda: steps.evaluate(quadratic, 4)(KEY, {}, {"x": jnp.zeros(0)}), "data: expected arrays with as many rows"),
         (lambda: parallel.check_split(8, 0), "num_devices: expected at least 1, got 0"),
@@ -126,7 +129,7 @@ def test_a_run_may_be_cut_anywhere():
 def test_evaluation_does_not_depend_on_the_batch_size(batch_size):
     params = {"w": jnp.float32(0.7)}
     got = jax.jit(steps.evaluate(quadratic, batch_size))(KEY, params, ROWS)["loss"]
-    noise = np.asarray(random.normal(random.per_example(KEY, 23), ()))
+    noise = np.asarray(random.normal(random.example_keys(KEY, 23), ()))
     assert np.allclose(got, np.mean((0.7 - np.arange(23) / 10 + 0.1 * noise) ** 2), rtol=1e-5)
 
 
@@ -159,13 +162,13 @@ ON_EIGHT_DEVICES = """
     def train(num_devices):
         devices = jax.devices()[:num_devices]
         step = steps.gradient_step(model.loss, optimizer, ema_decay=0.9, axis_name=parallel.AXIS)
-        run = parallel.spread(steps.repeat(step, steps.rows(16, axis_name=parallel.AXIS), 10), devices)
+        run = parallel.distribute(steps.repeat(step, steps.rows(16, axis_name=parallel.AXIS), 10), devices)
         carry, data = parallel.replicate((state.create(model.init(key), optimizer), rows), devices)
         losses = []
         for _ in range(5):
             carry, metrics = run(key, carry, data)
             losses.append(np.asarray(metrics["loss"]))
-        return jax.device_get(parallel.local(carry)), np.concatenate(losses)
+        return jax.device_get(parallel.unreplicate(carry)), np.concatenate(losses)
 
     alone = jax.jit(steps.repeat(steps.gradient_step(model.loss, optimizer, ema_decay=0.9), steps.rows(16), 50))
     end, metrics = jax.device_get(alone(key, state.create(model.init(key), optimizer), rows))
@@ -192,7 +195,7 @@ def test_one_two_and_eight_devices_agree_and_a_forgotten_average_shows():
 
 
 def test_stratified_places_are_even_over_the_batch_and_uniform_over_steps():
-    draw = jax.jit(steps.stratified(steps.rows(8), "time"))
+    draw = jax.jit(steps.with_stratified_times(steps.rows(8), "time"))
     data = {"x": jnp.arange(40.0)}
     found = np.stack([draw(KEY, create_at(step), data)["time"] for step in range(200)])
     assert np.allclose(np.diff(np.sort(found, 1), axis=1), 1 / 8, atol=1e-6)

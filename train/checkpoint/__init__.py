@@ -1,0 +1,1 @@
+"""Checkpoints: steps that are written whole, verified before use, in a folder that one run holds at a time."""
