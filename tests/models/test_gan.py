@@ -197,7 +197,7 @@ def test_the_best_answer_outside_of_both_supports_is_as_good_as_any():
         (lambda: gan.build(adversarial.Generator((4, 4, 1)), JUDGE, gan.hinge, SHAPE),
          r"generator: expected images of shape \(8, 8, 1\), got \(4, 4, 1\)"),
         (lambda: gan.build(adversarial.Generator((6, 6, 1), (8,), (8, 8)), JUDGE, gan.hinge, (6, 6, 1)),
-         r"\(6, 6\) does not go by 4; use fewer channels, or images of \(8, 8\)"),
+         r"\(6, 6\) is not divisible by 4; use fewer channels, or images of \(8, 8\)"),
         (lambda: gan.build(adversarial.Generator(SHAPE, num_classes=3), JUDGE, gan.hinge, SHAPE),
          "discriminator: expected 3 classes"),
         (lambda: model(gp_weight=-1.0), "gp_weight: expected finite numbers of at least 0"),
