@@ -106,6 +106,29 @@ def test_the_policy_gradient_is_unbiased_whatever_the_baseline(rung, offset):
     assert np.allclose(total["Dense_0"]["kernel"], exact, atol=1e-6) and np.abs(exact).max() > 1e-2
 
 
+def test_the_losses_are_those_of_the_papers():
+    """PPO's clipped objective (eq. 7), one action at a time; and A2C's, which ignores the old probabilities."""
+    rng = np.random.default_rng(0)
+    p, old, advantage = rng.uniform(0.05, 1, 40), rng.uniform(0.05, 1, 40), rng.normal(size=40)
+    gains, outside = [], 0
+    for ratio, a in zip(p / old, advantage, strict=True):
+        gains.append(min(ratio * a, min(max(ratio, 0.8), 1.2) * a))
+        outside += not 0.8 <= ratio <= 1.2
+    arrays = [jnp.asarray(x, jnp.float32) for x in (np.log(p), advantage, np.log(old))]
+    loss, fraction = policy_gradient.policy_loss(*arrays, 0.2)
+    assert np.isclose(loss, -np.mean(gains), rtol=1e-5) and np.isclose(fraction, outside / 40) and 0 < outside < 40
+    loss, fraction = policy_gradient.policy_loss(*arrays)
+    assert np.isclose(loss, -np.mean(np.log(p) * advantage), rtol=1e-5) and fraction == 0
+
+
+def test_advantages_are_standardised_over_all_devices():
+    x = jnp.asarray(np.random.default_rng(1).normal(3, 2, (4, 5)), jnp.float32)
+    whole = policy_gradient.standardise(x)
+    assert abs(whole.mean()) < 1e-6 and abs(whole.std() - 1) < 1e-5
+    assert np.allclose(jax.vmap(lambda x: policy_gradient.standardise(x, "i"), axis_name="i")(x), whole, atol=1e-6)
+    assert not np.allclose(jax.vmap(policy_gradient.standardise)(x), whole, atol=0.1)
+
+
 def test_ppo_on_a_fresh_rollout_is_the_policy_gradient_and_is_clipped_beyond():
     env = envs.chain()
     plain, clipped = model(env, (8,)), model(env, (8,), clip_eps=0.2)
