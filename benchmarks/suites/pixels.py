@@ -48,7 +48,7 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
 
 
 def uniforms(key: Key, num: int, side: int) -> jax.Array:
-    """The numbers in [0, 1) that decide the pixels, [num side·side]: those that our sampler draws."""
+    """The numbers in [0, 1) that decide the pixels, [num side·side]: the same numbers that genjax's sampler draws."""
     draw = lambda key, place: jax.random.uniform(jax.random.fold_in(key, place), (1, 1, 1))[0, 0, 0]
     keys = random.example_keys(key, num)
     return jax.vmap(lambda key: jax.vmap(lambda place: draw(key, place))(jnp.arange(side * side)))(keys)
@@ -73,7 +73,7 @@ def _drawing(network: PixelCNN, side: int, num: int, device: str) -> harness.Cas
     sample = jax.jit(lambda params: model.sample(key, params, num).reshape(num, -1))
     anew = jax.jit(lambda params, noise: naive(network, side, params, noise))
 
-    def theirs() -> harness.Run:
+    def pytorch() -> harness.Run:
         loop, notes = peers.adapter("pixelwise"), peers.adapter("notes")
         return lambda: loop.sample(network, side, params, np.asarray(noise), notes.device(device))
 
@@ -88,5 +88,5 @@ def _drawing(network: PixelCNN, side: int, num: int, device: str) -> harness.Cas
         Variant(OURS, lambda: lambda: sample(params).block_until_ready()),
         Variant(ANEW, lambda: lambda: anew(params, noise).block_until_ready()),
     ]
-    variants += [Variant(THEIRS, theirs)] if peers.adapter("pixelwise") else []
+    variants += [Variant(THEIRS, pytorch)] if peers.adapter("pixelwise") else []
     return harness.Case(f"{side}x{side}, batch {num}", "draw", 1, variants, check)

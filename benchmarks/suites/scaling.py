@@ -59,18 +59,18 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
 
 
 def _training(network: work.UNetSize, batch: int, num_steps: int, device: str, axis: str, value: float) -> harness.Case:
-    """The notes' U-Net, ours and PyTorch's."""
+    """The lecture notes' U-Net, in genjax and in PyTorch."""
     module, notes = work.simple(network), peers.adapter("notes")
     params, images = work.weights(module, network.shape), work.random_images(4 * batch, network.shape)
     loss = work.denoising(module, network.shape).loss
-    ours, _ = work.training(params, loss, optax.adam(1e-3), images, batch, num_steps)
+    run, _ = work.training(params, loss, optax.adam(1e-3), images, batch, num_steps)
 
-    def theirs() -> harness.Run:
+    def peer_run() -> harness.Run:
         peer = notes.simple_unet(params, network.widths, network.channels, "batch", notes.device(device))
         return training.pytorch(peer, images, batch, num_steps, device)
 
-    variants = [Variant("genjax", lambda: ours)]
-    variants += [Variant("PyTorch, eager", theirs)] if notes else []
+    variants = [Variant("genjax", lambda: run)]
+    variants += [Variant("PyTorch, eager", peer_run)] if notes else []
     name = f"a training step, {batch} images of {'x'.join(map(str, network.shape))}"
     return harness.Case(name, "step", num_steps, variants, axis=axis, value=value)
 
@@ -88,11 +88,11 @@ def _chain(network: work.UNetSize, num_steps: int) -> harness.Case:
 
 def _seeds(num: int, num_steps: int) -> harness.Case:
     """VAEs of several seeds in one program; the first must end as it does alone."""
-    ours, images = vae.model(vae.Config(), (28, 28, 1)), work.random_images(4096, (28, 28, 1))
+    model, images = vae.model(vae.Config(), (28, 28, 1)), work.random_images(4096, (28, 28, 1))
     optimizer, rows = optax.adam(1e-3), {"image": jnp.asarray(images)}
-    step = steps.gradient_step(work.on_bytes(ours.loss), optimizer)
+    step = steps.gradient_step(work.on_bytes(model.loss), optimizer)
     run, keys = steps.repeat(step, steps.rows(128), num_steps), jax.vmap(jax.random.key)(jnp.arange(num))
-    start = jax.jit(jax.vmap(lambda key: state.create(ours.init(key), optimizer)))(keys)
+    start = jax.jit(jax.vmap(lambda key: state.create(model.init(key), optimizer)))(keys)
     many = jax.jit(jax.vmap(run, (0, 0, None)))
 
     def check(outputs: Any) -> dict[str, float]:
@@ -106,20 +106,20 @@ def _seeds(num: int, num_steps: int) -> harness.Case:
 
 
 def _devices(size: Size, count: int) -> harness.Case:
-    """Ho's U-Net, whose images do not depend on each other, with a batch that is spread."""
+    """Ho's U-Net, whose images do not depend on each other, with a batch that is split."""
     module = work.ho(size.network)
     params, images = work.weights(module, size.network.shape), work.random_images(256, size.network.shape)
     optimizer, devices = optax.adam(1e-3), jax.local_devices()[:count]
     loss = work.on_bytes(work.denoising(module, size.network.shape).loss)
     step = steps.gradient_step(loss, optimizer, axis_name=parallel.AXIS)
     several = steps.repeat(step, steps.rows(size.global_batch, axis_name=parallel.AXIS), size.steps)
-    spread = parallel.distribute(several, devices)
+    distributed = parallel.distribute(several, devices)
     rows = parallel.replicate({"image": jnp.asarray(images)}, devices)
     first = state.create(params, optimizer)
 
     def run() -> Any:
         start = parallel.replicate(jax.tree.map(np.asarray, first), devices)  # the run consumes it
-        return jax.block_until_ready(parallel.unreplicate(spread(jax.random.key(0), start, rows)[0].params))
+        return jax.block_until_ready(parallel.unreplicate(distributed(jax.random.key(0), start, rows)[0].params))
 
     name = f"a training step of Ho's U-Net, {size.global_batch} images over {count} devices"
     return harness.Case(name, "step", size.steps, [Variant("genjax", lambda: run)], axis="devices", value=count)

@@ -43,39 +43,39 @@ SIZES = {
 
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
     """The cases, one at a time."""
-    for hidden, latents in size.widths:
-        yield _epoch(size, hidden, latents, device, peers.adapter("notes"))
+    for hidden, latent_dim in size.widths:
+        yield _epoch(size, hidden, latent_dim, device, peers.adapter("notes"))
 
 
-def _epoch(size: Size, hidden: int, latents: int, device: str, notes: Any) -> harness.Case:
+def _epoch(size: Size, hidden: int, latent_dim: int, device: str, notes: Any) -> harness.Case:
     steps, images = size.images // size.batch, work.random_images(size.images, SHAPE)
-    ours = vae.model(vae.Config(hidden=(hidden,), latent_dim=latents), SHAPE)
-    params = jax.jit(ours.init)(jax.random.key(work.SEED))
-    at_once, in_turn = work.training(params, ours.loss, optax.adam(1e-3), images, size.batch, steps)
+    model = vae.model(vae.Config(hidden=(hidden,), latent_dim=latent_dim), SHAPE)
+    params = jax.jit(model.init)(jax.random.key(work.SEED))
+    at_once, in_turn = work.training(params, model.loss, optax.adam(1e-3), images, size.batch, steps)
 
-    network = lambda: notes.vae(params, 784, hidden, latents, notes.device(device))
+    network = lambda: notes.vae(params, 784, hidden, latent_dim, notes.device(device))
 
-    def theirs(program: Callable[..., harness.Run]) -> harness.Run:
+    def pytorch(program: Callable[..., harness.Run]) -> harness.Run:
         pixels = notes.torch.from_numpy(images.reshape(-1, 784)) / 255
         return program(notes, network(), pixels, size.batch, notes.device(device))
 
     def check(outputs: Any) -> dict[str, float]:
         ends = {name: work.flat(out) for name, out in outputs.items() if name in (OURS, LOOP)}
-        found = {"parameters after the epoch, " + LOOP: harness.close(ends[LOOP], ends[OURS], 1e-4, LOOP)}
+        errors = {"parameters after the epoch, " + LOOP: harness.close(ends[LOOP], ends[OURS], 1e-4, LOOP)}
         if notes:
-            found["loss of the same images under the same noise, PyTorch"] = _same_loss(
-                ours, network(), params, images[: size.batch], notes, device
+            errors["loss of the same images under the same noise, PyTorch"] = _same_loss(
+                model, network(), params, images[: size.batch], notes, device
             )
-        return found
+        return errors
 
     variants = [Variant(OURS, lambda: at_once), Variant(LOOP, lambda: in_turn)]
     if notes:
         variants += [
-            Variant(NOTES, lambda: theirs(_notes)),
-            Variant("PyTorch: torch.compile, fused Adam, rows by index, no DataLoader", lambda: theirs(_strongest)),
+            Variant(NOTES, lambda: pytorch(_notes)),
+            Variant("PyTorch: torch.compile, fused Adam, rows by index, no DataLoader", lambda: pytorch(_strongest)),
         ]
-    name = f"{steps} steps of {size.batch} images, 784-{hidden}-{latents}"
-    flops = 6 * size.batch * steps * (2 * 784 * hidden + 3 * hidden * latents)
+    name = f"{steps} steps of {size.batch} images, 784-{hidden}-{latent_dim}"
+    flops = 6 * size.batch * steps * (2 * 784 * hidden + 3 * hidden * latent_dim)
     return harness.Case(name, "epoch", 1, variants, check, flops, {NOTES: harness.Goal(2.5, READY)})
 
 
@@ -104,11 +104,11 @@ def _strongest(notes: Any, network: Any, pixels: Any, batch: int, where: Any) ->
     return run
 
 
-def _same_loss(ours: VAE, network: Any, params: Any, images: np.ndarray, notes: Any, device: str) -> float:
+def _same_loss(model: VAE, network: Any, params: Any, images: np.ndarray, notes: Any, device: str) -> float:
     keys = random.example_keys(jax.random.key(1), len(images))
-    mine = jax.jit(ours.loss)(keys, params, {"image": data.scale(jnp.asarray(images))})[0]
-    draws = jax.jit(lambda keys: random.normal(keys, (ours.latent_dim,)))(keys)
+    loss = jax.jit(model.loss)(keys, params, {"image": data.scale(jnp.asarray(images))})[0]
+    noise = jax.jit(lambda keys: random.normal(keys, (model.latent_dim,)))(keys)
     where = notes.device(device)
     flat = notes.tensor(images.reshape(len(images), -1).astype(np.float32) / 255, where)
-    theirs = network.loss(flat, notes.tensor(draws, where))
-    return harness.close(notes.numpy(theirs), mine, 1e-3 if device == "gpu" else 1e-5, "loss of the VAE")
+    expected = network.loss(flat, notes.tensor(noise, where))
+    return harness.close(notes.numpy(expected), loss, 1e-3 if device == "gpu" else 1e-5, "loss of the VAE")

@@ -25,18 +25,18 @@ def at_step(step):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 23, 30])
 def test_every_epoch_visits_every_row_once(batch_size):
-    draw = jax.jit(steps.rows(batch_size))
-    seen = np.concatenate([draw(KEY, at_step(i), ROWS)["x"] for i in range(23 * 3)])[: 23 * 3]
-    epochs = seen.reshape(3, 23)
+    sample_batch = jax.jit(steps.rows(batch_size))
+    visited = np.concatenate([sample_batch(KEY, at_step(i), ROWS)["x"] for i in range(23 * 3)])[: 23 * 3]
+    epochs = visited.reshape(3, 23)
     assert np.array_equal(np.sort(epochs), np.tile(np.arange(23), (3, 1)))
     assert not np.array_equal(epochs[0], epochs[1])
 
 
 def test_rows_stay_together_and_depend_on_seed_and_step_only():
-    draw = steps.rows(4)
-    batch = draw(KEY, at_step(7), ROWS)
+    sample_batch = steps.rows(4)
+    batch = sample_batch(KEY, at_step(7), ROWS)
     assert np.array_equal(batch["y"], 2 * batch["x"])
-    assert np.array_equal(batch["x"], jax.jit(draw)(KEY, at_step(7), ROWS)["x"])
+    assert np.array_equal(batch["x"], jax.jit(sample_batch)(KEY, at_step(7), ROWS)["x"])
     assert not np.array_equal(batch["x"], draw(jax.random.key(1), at_step(7), ROWS)["x"])
 
 
@@ -115,8 +115,8 @@ def test_without_ema_the_average_is_the_parameters():
 
 def test_a_run_may_be_cut_anywhere():
     optimizer = optax.adam(0.1)
-    step, draw = steps.gradient_step(quadratic, optimizer, ema_decay=0.5), steps.rows(4)
-    run = lambda num, carry: jax.jit(steps.repeat(step, draw, num))(KEY, carry, ROWS)
+    step, sample_batch = steps.gradient_step(quadratic, optimizer, ema_decay=0.5), steps.rows(4)
+    run = lambda num, carry: jax.jit(steps.repeat(step, sample_batch, num))(KEY, carry, ROWS)
     start = state.create({"w": jnp.float32(3.0)}, optimizer)
     whole, metrics = run(12, start)
     half, first = run(5, start)
@@ -240,12 +240,12 @@ def test_one_two_and_eight_devices_agree_and_a_forgotten_average_shows():
 
 
 def test_stratified_places_are_even_over_the_batch_and_uniform_over_steps():
-    draw = jax.jit(steps.with_stratified_times(steps.rows(8), "time"))
+    sample_batch = jax.jit(steps.with_stratified_times(steps.rows(8), "time"))
     data = {"x": jnp.arange(40.0)}
-    found = np.stack([draw(KEY, create_at(step), data)["time"] for step in range(200)])
-    assert np.allclose(np.diff(np.sort(found, 1), axis=1), 1 / 8, atol=1e-6)
-    assert found.min() >= 0 and found.max() < 1
-    assert abs(found[:, 0].mean() - 0.5) < 4 * 0.289 / np.sqrt(200) and np.std(found[:, 0]) > 0.2
+    times = np.stack([sample_batch(KEY, create_at(step), data)["time"] for step in range(200)])
+    assert np.allclose(np.diff(np.sort(times, 1), axis=1), 1 / 8, atol=1e-6)
+    assert times.min() >= 0 and times.max() < 1
+    assert abs(times[:, 0].mean() - 0.5) < 4 * 0.289 / np.sqrt(200) and np.std(times[:, 0]) > 0.2
 
 
 def create_at(step):
