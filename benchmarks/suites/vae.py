@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import harness, peers, work
+from benchmarks import harness, peers, workload
 from genjax import data, random
 from genjax.models.vae import VAE
 from train import vae
@@ -27,7 +27,7 @@ OURS, LOOP, NOTES = (
 
 
 class Size(NamedTuple):
-    """Images of an epoch, images of a step, and the widths between 784 pixels: hidden and latents."""
+    """Numbers of images of an epoch and of a step, and widths of the hidden layers and of the latents."""
 
     images: int
     batch: int
@@ -42,40 +42,40 @@ SIZES = {
 
 
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
-    """The cases, one at a time."""
-    for hidden, latent_dim in size.widths:
-        yield _epoch(size, hidden, latent_dim, device, peers.adapter("notes"))
+    """Yield the cases."""
+    for hidden, latents in size.widths:
+        yield _epoch(size, hidden, latents, device, peers.adapter("notes"))
 
 
-def _epoch(size: Size, hidden: int, latent_dim: int, device: str, notes: Any) -> harness.Case:
-    steps, images = size.images // size.batch, work.random_images(size.images, SHAPE)
-    model = vae.model(vae.Config(hidden=(hidden,), latent_dim=latent_dim), SHAPE)
-    params = jax.jit(model.init)(jax.random.key(work.SEED))
-    at_once, in_turn = work.training(params, model.loss, optax.adam(1e-3), images, size.batch, steps)
+def _epoch(size: Size, hidden: int, latents: int, device: str, notes: Any) -> harness.Case:
+    steps, images = size.images // size.batch, workload.random_images(size.images, SHAPE)
+    ours = vae.model(vae.Config(hidden=(hidden,), latent_dim=latents), SHAPE)
+    params = jax.jit(ours.init)(jax.random.key(workload.SEED))
+    at_once, in_turn = workload.training(params, ours.loss, optax.adam(1e-3), images, size.batch, steps)
 
-    network = lambda: notes.vae(params, 784, hidden, latent_dim, notes.device(device))
+    network = lambda: notes.vae(params, 784, hidden, latents, notes.device(device))
 
-    def pytorch(program: Callable[..., harness.Run]) -> harness.Run:
+    def theirs(program: Callable[..., harness.Run]) -> harness.Run:
         pixels = notes.torch.from_numpy(images.reshape(-1, 784)) / 255
         return program(notes, network(), pixels, size.batch, notes.device(device))
 
     def check(outputs: Any) -> dict[str, float]:
-        ends = {name: work.flat(out) for name, out in outputs.items() if name in (OURS, LOOP)}
-        errors = {"parameters after the epoch, " + LOOP: harness.close(ends[LOOP], ends[OURS], 1e-4, LOOP)}
+        ends = {name: workload.flat(out) for name, out in outputs.items() if name in (OURS, LOOP)}
+        found = {"parameters after the epoch, " + LOOP: harness.close(ends[LOOP], ends[OURS], 1e-4, LOOP)}
         if notes:
-            errors["loss of the same images under the same noise, PyTorch"] = _same_loss(
-                model, network(), params, images[: size.batch], notes, device
+            found["loss of the same images under the same noise, PyTorch"] = _same_loss(
+                ours, network(), params, images[: size.batch], notes, device
             )
-        return errors
+        return found
 
     variants = [Variant(OURS, lambda: at_once), Variant(LOOP, lambda: in_turn)]
     if notes:
         variants += [
-            Variant(NOTES, lambda: pytorch(_notes)),
-            Variant("PyTorch: torch.compile, fused Adam, rows by index, no DataLoader", lambda: pytorch(_strongest)),
+            Variant(NOTES, lambda: theirs(_notes)),
+            Variant("PyTorch: torch.compile, fused Adam, rows by index, no DataLoader", lambda: theirs(_strongest)),
         ]
-    name = f"{steps} steps of {size.batch} images, 784-{hidden}-{latent_dim}"
-    flops = 6 * size.batch * steps * (2 * 784 * hidden + 3 * hidden * latent_dim)
+    name = f"{steps} steps of {size.batch} images, 784-{hidden}-{latents}"
+    flops = 6 * size.batch * steps * (2 * 784 * hidden + 3 * hidden * latents)
     return harness.Case(name, "epoch", 1, variants, check, flops, {NOTES: harness.Goal(2.5, READY)})
 
 
@@ -104,11 +104,11 @@ def _strongest(notes: Any, network: Any, pixels: Any, batch: int, where: Any) ->
     return run
 
 
-def _same_loss(model: VAE, network: Any, params: Any, images: np.ndarray, notes: Any, device: str) -> float:
+def _same_loss(ours: VAE, network: Any, params: Any, images: np.ndarray, notes: Any, device: str) -> float:
     keys = random.example_keys(jax.random.key(1), len(images))
-    loss = jax.jit(model.loss)(keys, params, {"image": data.scale(jnp.asarray(images))})[0]
-    noise = jax.jit(lambda keys: random.normal(keys, (model.latent_dim,)))(keys)
+    mine = jax.jit(ours.loss)(keys, params, {"image": data.scale(jnp.asarray(images))})[0]
+    draws = jax.jit(lambda keys: random.normal(keys, (ours.latent_dim,)))(keys)
     where = notes.device(device)
     flat = notes.tensor(images.reshape(len(images), -1).astype(np.float32) / 255, where)
-    expected = network.loss(flat, notes.tensor(noise, where))
-    return harness.close(notes.numpy(expected), loss, 1e-3 if device == "gpu" else 1e-5, "loss of the VAE")
+    theirs = network.loss(flat, notes.tensor(draws, where))
+    return harness.close(notes.numpy(theirs), mine, 1e-3 if device == "gpu" else 1e-5, "loss of the VAE")

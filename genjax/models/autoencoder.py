@@ -36,7 +36,7 @@ class Autoencoder(NamedTuple):
     encode: Callable[[Params, Any], Float[Array, "b d"]]
     decode: Callable[[Params, Any], Images]
     reconstruct: Callable[[Params, Any], Images]
-    optimizer: Callable[[contracts.Optimizer], contracts.Optimizer]
+    optimizer: contracts.MakeOptimizer
 
 
 def reconstruction_error(images: Any, reconstructions: Any) -> Float[Array, " b"]:
@@ -92,4 +92,4 @@ def build(encoder: nn.Module, decoder: nn.Module, shape: tuple[int, int, int]) -
         reconstructions = reconstruct(params, batch["image"])  # refuses what are no images
         return reconstruction_error(batch["image"], reconstructions).mean(), {}
 
-    return Autoencoder(init, loss, encode, decode, reconstruct, optimizer=lambda inner: inner)
+    return Autoencoder(init, loss, encode, decode, reconstruct, optimizer=contracts.unchanged)

@@ -44,7 +44,7 @@ class Autoregressive(NamedTuple):
     log_prob: Callable[..., Float[Array, " b"]]
     sample: contracts.Sample
     complete: Callable[..., Images]
-    optimizer: Callable[[contracts.Optimizer], contracts.Optimizer]
+    optimizer: contracts.MakeOptimizer
 
 
 def generate(
@@ -168,7 +168,7 @@ def build(
         _check_mask(known, shape)
         return draw(random.example_keys(key, images.shape[0]), params, images, known, labels)
 
-    return Autoregressive(init, loss, log_prob, sample, complete, optimizer=lambda inner: inner)
+    return Autoregressive(init, loss, log_prob, sample, complete, optimizer=contracts.unchanged)
 
 
 def _check_network(network: Any, likelihood: Likelihood, shape: tuple[int, int, int]) -> None:

@@ -68,7 +68,7 @@ class Classifier(NamedTuple):
     loss: Loss
     logits: Callable[[Params, Any], Float[Array, "b k"]]
     features: Callable[[Params, Any], Float[Array, "b f"]]
-    optimizer: Callable[[contracts.Optimizer], contracts.Optimizer]
+    optimizer: contracts.MakeOptimizer
 
 
 def build(network: Network, shape: tuple[int, int, int]) -> Classifier:
@@ -104,4 +104,4 @@ def build(network: Network, shape: tuple[int, int, int]) -> Classifier:
         nats = information.cross_entropy_from_logits(target, output).mean()
         return nats, {"accuracy": is_right.mean(dtype=jnp.float32)}
 
-    return Classifier(init, loss, logits, features, optimizer=lambda inner: inner)
+    return Classifier(init, loss, logits, features, optimizer=contracts.unchanged)

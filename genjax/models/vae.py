@@ -71,7 +71,7 @@ class VAE(NamedTuple):
     log_weights: Callable[[Key, Params, Batch, int], Float[Array, "k b"]]
     log_joint: Callable[[Params, Batch, Any], Nats]
     latent_dim: int
-    optimizer: Callable[[contracts.Optimizer], contracts.Optimizer]
+    optimizer: contracts.MakeOptimizer
 
 
 def rate(q: DiagGaussian, free_bits: Number = 0.0) -> Nats:
@@ -149,7 +149,7 @@ def build(
         log_weights=functools.partial(_log_weights, setup),
         log_joint=functools.partial(_log_joint, setup),
         latent_dim=latent_dim,
-        optimizer=lambda inner: inner,
+        optimizer=contracts.unchanged,
     )
 
 

@@ -52,7 +52,7 @@ class VQVAE(NamedTuple):
     decode: Callable[[Params, Any], Images]
     reconstruct: Callable[[Params, Any], Images]
     log_prob: Callable[[Params, Any, Any], Float[Array, " b"]]
-    optimizer: Callable[[contracts.Optimizer], contracts.Optimizer]
+    optimizer: contracts.MakeOptimizer
 
 
 def commitment_loss(z: Float[Array, "... d"], entries: Float[Array, "... d"]) -> Scalar:
