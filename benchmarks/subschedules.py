@@ -24,7 +24,7 @@ from train import ddpm
 from train.run import load, logging, process
 
 LEVELS = 17
-"""Of the digits."""
+"""Gray levels of the digits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Subschedules:
     steps: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
     """K, as many as the run's process has times at most."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
     traceback: bool = False
     """Show where in the code an error arose."""
 

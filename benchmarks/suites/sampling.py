@@ -1,4 +1,4 @@
-"""Reverse chains of the notes' U-Net: one scan, a Python loop over the jitted step, and the loops of others."""
+"""Reverse chains of the lecture notes' U-Net: one scan, a Python loop over the jitted step, and other libraries."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -82,7 +82,7 @@ def _ancestral(chain: Chain, size: Size, params: Any, device: str) -> harness.Ca
     denoise = lambda params: lambda x, t: apply({"params": params}, x, t)
     sampler = lambda params, **more: diffusion.ancestral(denoise(params), schedule, clip=False, **more)
     whole = jax.jit(lambda params, x: sampler(params)(keys, x))
-    still = jax.jit(lambda params, x: sampler(params, variance=np.zeros(chain.steps))(keys, x))
+    without_noise = jax.jit(lambda params, x: sampler(params, variance=np.zeros(chain.steps))(keys, x))
 
     def in_turn() -> harness.Run:
         step = jax.jit(lambda params, x, t: _step(denoise(params), schedule, keys, x, t))
@@ -120,7 +120,7 @@ def _ancestral(chain: Chain, size: Size, params: Any, device: str) -> harness.Ca
             network, noise, chain.steps, notes.torch.zeros(chain.steps, *noise.shape, device=noise.device)
         )
         tolerance = 5e-2 if device == "gpu" else 1e-3
-        mine = still(params, start)
+        mine = without_noise(params, start)
         return {"the chain without noise, PyTorch": harness.close(notes.back(theirs), mine, tolerance, "chain")}
 
     ours = Variant(OURS, lambda: lambda: whole(params, start).block_until_ready())
@@ -144,7 +144,7 @@ def _ancestral(chain: Chain, size: Size, params: Any, device: str) -> harness.Ca
 
 
 def _step(denoise: diffusion.Denoise, schedule: diffusion.Schedule, keys: Any, x: Any, t: Any) -> Any:
-    """One step as users of JAX write it, with the same arithmetic as the notes' loop."""
+    """Take a step as users of JAX write it, with the arithmetic of the lecture notes' loop."""
     times = jnp.broadcast_to(t, x.shape[:1])
     beta, alpha_bar = jnp.asarray(schedule.beta)[t], jnp.asarray(schedule.alpha_bar)[t]
     mean = (x - beta * denoise(x, times) / jnp.sqrt(1 - alpha_bar)) / jnp.sqrt(1 - beta)

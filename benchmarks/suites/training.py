@@ -1,4 +1,4 @@
-"""Training steps of denoising diffusion models: the notes' network and Ho's, in float32 and bfloat16."""
+"""Training steps of denoising diffusion models: the lecture notes' network and Ho's, in float32 and bfloat16."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -73,10 +73,12 @@ def _case(
     def check(outputs: Any) -> dict[str, float]:
         ends = {name: work.flat(out) for name, out in outputs.items() if name in (OURS, LOOP)}
         # Adam's first steps are of the size of the learning rate whatever the gradient: compare with that
-        found = {"parameters after the steps, " + LOOP: harness.close(ends[LOOP], ends[OURS], 1e-2, LOOP)}
+        differences = {"parameters after the steps, " + LOOP: harness.close(ends[LOOP], ends[OURS], 1e-2, LOOP)}
         if peer:
-            found["prediction of the same weights, PyTorch"] = _same_prediction(network, params, size, peer, device)
-        return found
+            differences["prediction of the same weights, PyTorch"] = _same_prediction(
+                network, params, size, peer, device
+            )
+        return differences
 
     variants = [Variant(OURS, lambda: at_once), Variant(LOOP, lambda: in_turn)]
     if peer:
@@ -123,7 +125,7 @@ def pytorch(
 
 
 def _same_prediction(network: Any, params: Any, size: work.UNetSize, peer: Callable, device: str) -> float:
-    """Of the network in float32: in bfloat16 both round, each in its own way."""
+    """The largest difference of predictions in float32: in bfloat16 both libraries round in their own ways."""
     notes = peers.adapter("notes")
     x, t = work.noise((4, *size.shape)), np.arange(4) * 37 % 300
     mine = jax.jit(network.clone(dtype=None).apply)({"params": params}, jnp.asarray(x), jnp.asarray(t))
