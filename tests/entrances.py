@@ -523,7 +523,7 @@ def process_and_samplers() -> None:
         images=IMAGES,
         strength=0.5,
     )
-    add("diffusion.editing.slerp", editing.slerp, start=NOISE, end=IMAGES, share=0.3)
+    add("diffusion.editing.slerp", editing.slerp, start=NOISE, end=IMAGES, fraction=0.3)
     add(
         "diffusion.edm.precondition",
         lambda x, sigma, sigma_data: edm.precondition(steady, sigma_data)(x, sigma),
