@@ -1,8 +1,8 @@
 """Gradients through the reverse chain: ``python -m benchmarks.gradients --workdir runs/ddpm-digits``.
 
-What reverse mode through T steps keeps in memory, with and without segments, as XLA counts it; a grid of places tuned
-by gradient, where the denoiser is known exactly; and an inverse problem solved through the sampler of a trained run:
-digits of which half is seen. Writes ``results/gradients.json`` and pictures, and the tables in ``README.md``.
+Memory of reverse mode through T steps, with and without checkpointed segments, as XLA reports it; a noise grid tuned by
+gradient for an exactly known denoiser; and an inverse problem solved through the sampler of a trained run: digits whose
+upper half is observed. Writes ``results/gradients.json`` and pictures, and the tables in ``README.md``.
 """
 
 import dataclasses
@@ -32,15 +32,15 @@ class Gradients:
     workdir: str = "runs/ddpm-digits"
     """Folder of a run of train.ddpm on digits."""
     lengths: tuple[int, ...] = (10, 100, 1000)
-    """T, of the table of memory."""
+    """Values of T in the table of memory."""
     places: int = 8
-    """K, of the grid that is tuned."""
+    """Number of points K of the tuned grid."""
     tuning: int = 300
-    """Steps of Adam on the grid."""
+    """Number of steps of Adam on the grid."""
     solving: int = 200
-    """Steps of Adam on the noise of the inverse problem."""
+    """Number of steps of Adam on the noise of the inverse problem."""
     chain: int = 20
-    """Steps of the chain of the inverse problem."""
+    """Number of steps of the chain of the inverse problem."""
     seed: int = 0
     """Seed of the noise."""
     traceback: bool = False
@@ -48,7 +48,7 @@ class Gradients:
 
 
 def memory(run: load.Record, params: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """Bytes that XLA sets aside for the gradient of 8 images with respect to x_T."""
+    """Measure the memory that XLA allocates for the gradient of 8 images with respect to x_T, in bytes."""
     rows = []
     for length in lengths:
         config = dataclasses.replace(run.settings, timesteps=length)
@@ -65,10 +65,10 @@ def memory(run: load.Record, params: Any, lengths: Sequence[int]) -> list[dict[s
 
 
 def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
-    """A grid of K places whose Euler chain ends as near as can be to where the flow does.
+    """Tune a grid of K points, so that the end of its Euler chain is near the end of the exact flow.
 
-    The data are the training images, blurred a little, so E[x_0|x] is known. What is tuned are the logarithms of σ
-    between fixed ends; the start is Karras' spacing.
+    The data distribution is a mixture of narrow Gaussians at the training images, for which E[x_0|x] is known. The
+    parameters are the gaps of log σ between fixed ends; the start is Karras' spacing.
     """
     flat, blur = images.reshape(len(images), -1), 0.05
 
@@ -90,7 +90,7 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
     end = jax.jit(
         lambda x: diffusion.heun(denoise, diffusion.karras(120, 0.02, 20.0), clip=False)(jax.random.key(0), x)
     )
-    train_end, test_end = end(train), end(test)
+    target, truth = end(train), end(test)
 
     def error(gaps: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
         return jnp.mean((diffusion.ddim_on_grid(denoise, grid(gaps), clip=False)(jax.random.key(0), x) - target) ** 2)
@@ -99,9 +99,9 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
     gaps = jnp.log(jnp.asarray(-np.diff(np.log(noise)), jnp.float32))
     adam = optax.adam(0.03)
 
-    def kernel(key, state, _):
+    def kernel(key: Any, state: Any, _: Any) -> tuple[Any, Any]:
         gaps, opt_state = state
-        value, gradient = jax.value_and_grad(error)(gaps, train, train_end)
+        value, gradient = jax.value_and_grad(error)(gaps, train, target)
         updates, opt_state = adam.update(gradient, opt_state)
         return (gaps + updates, opt_state), value
 
@@ -109,65 +109,65 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
     tuned = run((gaps, adam.init(gaps)))[0][0]
     return {
         "places": settings.places,
-        "karras": float(error(gaps, test, test_end)),
-        "tuned": float(error(tuned, test, test_end)),
+        "karras": float(error(gaps, test, truth)),
+        "tuned": float(error(tuned, test, truth)),
         "karras_noise": noise.tolist(),
         "tuned_noise": np.asarray(grid(tuned).sigma)[:-1].tolist(),
     }
 
 
 def solve(run: load.Record, params: Any, images: np.ndarray, settings: Gradients) -> tuple[dict[str, Any], np.ndarray]:
-    """Complete digits of which the upper half is known, as images that the chain can draw; with rows of pictures."""
+    """Reconstruct digits from their upper halves, by gradient through the chain; return errors and pictures."""
     model = ddpm.model(run.settings, run.shape)
     schedule = ddpm.schedule(run.settings)
     grid = diffusion.on_times(schedule, diffusion.timesteps(schedule.num_steps, settings.chain, "trailing"))
     draw = lambda x: diffusion.ddim_on_grid(model.denoise(params), grid)(jax.random.key(0), x, segment=5)
-    target = data.scale(jnp.asarray(images))
+    truth = data.scale(jnp.asarray(images))
     seen = jnp.zeros(run.shape).at[: run.shape[0] // 2].set(1)
 
     def loss(x: jax.Array) -> jax.Array:
-        """Of the seen half, and of leaving the sphere on which x_T lies."""
-        misfit = jnp.sum(seen * (draw(x) - target) ** 2, (1, 2, 3))
+        """Sum of the misfit of the observed half and the negative log prior of x_T."""
+        misfit = jnp.sum(seen * (draw(x) - truth) ** 2, (1, 2, 3))
         return jnp.sum(misfit / 0.1 + 0.5 * jnp.sum(x**2, (1, 2, 3)))
 
     adam = optax.adam(optax.cosine_decay_schedule(0.1, settings.solving))
 
-    def kernel(key, state, _):
+    def kernel(key: Any, state: Any, _: Any) -> tuple[Any, Any]:
         x, opt_state = state
         updates, opt_state = adam.update(jax.grad(loss)(x), opt_state)
         return (x + updates, opt_state), None
 
     x = random.normal(random.example_keys(jax.random.key(settings.seed), len(images)), run.shape)
     run_all = jax.jit(lambda x: markov.simulate(kernel, jax.random.key(0), (x, adam.init(x)), length=settings.solving))
-    result = draw(run_all(x)[0][0])
-    half = lambda image, mask: float(jnp.sum(mask * (image - target) ** 2) / jnp.sum(mask) / len(images))
-    masked = jnp.where(seen > 0, target, 0.0)
-    rows = np.concatenate([np.asarray(data.to_uint8(part)) for part in (target, masked, result)])
-    numbers = {"images": len(images), "seen": half(result, seen), "hidden": half(result, 1 - seen)}
-    return numbers | {"mean_image": half(jnp.broadcast_to(target.mean(0), target.shape), 1 - seen)}, rows
+    found = draw(run_all(x)[0][0])
+    half = lambda image, mask: float(jnp.sum(mask * (image - truth) ** 2) / jnp.sum(mask) / len(images))
+    masked = jnp.where(seen > 0, truth, 0.0)
+    rows = np.concatenate([np.asarray(data.to_uint8(part)) for part in (truth, masked, found)])
+    numbers = {"images": len(images), "seen": half(found, seen), "hidden": half(found, 1 - seen)}
+    return numbers | {"mean_image": half(jnp.broadcast_to(truth.mean(0), truth.shape), 1 - seen)}, rows
 
 
 def main(argv: Sequence[str]) -> None:
-    """Do all three."""
+    """Run the command."""
     settings = tyro.cli(Gradients, prog="python -m benchmarks.gradients", args=argv)
     run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
     params = load.params(run, ddpm.model(run.settings, run.shape).init)
     digits = data.digits()
-    result: dict[str, Any] = {"memory": memory(run, params, settings.lengths)}
-    result["grid"] = tune(data.scale(jnp.asarray(digits.train["image"][:500])), settings)
-    result["inverse"], rows = solve(run, params, digits.heldout["image"][:12], settings)
+    found: dict[str, Any] = {"memory": memory(run, params, settings.lengths)}
+    found["grid"] = tune(data.scale(jnp.asarray(digits.train["image"][:500])), settings)
+    found["inverse"], rows = solve(run, params, digits.heldout["image"][:12], settings)
     folder = quality.HERE / "results"
-    (folder / "gradients.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (folder / "gradients.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     plots.save(folder / "inverse-problem.png", plots.tile(rows, 12))
-    quality.write_table("gradients", table(result))
+    quality.write_table("gradients", table(found))
 
 
-def table(result: dict[str, Any]) -> str:
-    """The numbers in Markdown."""
+def table(found: dict[str, Any]) -> str:
+    """Format the numbers as Markdown tables."""
     lines = ["| T | memory of the gradient, MiB | in segments of √T |", "|---|---|---|"]
-    for row in result["memory"]:
+    for row in found["memory"]:
         lines.append(f"| {row['T']} | {row['whole'] / 2**20:.1f} | {row['segments'] / 2**20:.1f} |")
-    grid, inverse = result["grid"], result["inverse"]
+    grid, inverse = found["grid"], found["inverse"]
     lines += ["", f"| Euler, {grid['places']} steps | squared error of the end, other noise |", "|---|---|"]
     lines += [f"| Karras' spacing | {grid['karras']:.5f} |", f"| tuned by gradient | {grid['tuned']:.5f} |", ""]
     lines += ["| half of the digit | squared error |", "|---|---|", f"| seen | {inverse['seen']:.4f} |"]

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import flax.errors
 import flax.linen as nn
@@ -21,7 +21,9 @@ from genjax.types import Batch, Images, Key, Params
 
 __all__ = [
     "Labels",
+    "MakeOptimizer",
     "Optimizer",
+    "Sample",
     "check_denoiser",
     "labels",
     "num_classes",
@@ -34,8 +36,20 @@ __all__ = [
 Labels = Int[Array, " b"]
 """Classes, one per example."""
 
-Optimizer = Callable[[optax.GradientTransformation], optax.GradientTransformation]
+Optimizer: TypeAlias = optax.GradientTransformation
+"""An optimizer of optax; ``model.optimizer(inner)`` makes the optimizer of a model's parameters."""
+
+MakeOptimizer = Callable[[Optimizer], Optimizer]
 """``(inner) -> optimizer`` of a model: ``inner``, with the running statistics of the model apart."""
+
+
+@runtime_checkable
+class Sample(Protocol):
+    """``(key, params, num, labels=None) -> images``."""
+
+    def __call__(self, key: Key, params: Params, num: int, labels: Any = None) -> Images:
+        """Draw images; image i depends on (key, i) only."""
+        ...
 
 
 def shape_of(trial: Callable[[Key], Any]) -> Any:

@@ -67,7 +67,7 @@ class DDPM(NamedTuple):
     losses: Callable[[Key, Params, Batch], Float[Array, " b"]]
     denoise: Callable[..., diffusion.Predict]
     sample: DrawImages
-    optimizer: contracts.Optimizer = contracts.unchanged
+    optimizer: contracts.MakeOptimizer = contracts.unchanged
 
 
 def l1(prediction: Images, noise: Images) -> Images:

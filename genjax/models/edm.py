@@ -43,7 +43,7 @@ class EDM(NamedTuple):
     losses: Callable[[Key, Params, Batch], Float[Array, " b"]]
     denoise: Callable[[Params], diffusion.Predict]
     sample: Callable[..., Any]
-    optimizer: contracts.Optimizer = contracts.unchanged
+    optimizer: contracts.MakeOptimizer = contracts.unchanged
 
 
 def draw_sigma(

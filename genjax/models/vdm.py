@@ -101,7 +101,7 @@ class VDM(NamedTuple):
     grid: Callable[[Params, int], diffusion.Grid]
     denoise: Callable[[Params], diffusion.Denoise]
     sample: Callable[..., Any]
-    optimizer: contracts.Optimizer = contracts.unchanged
+    optimizer: contracts.MakeOptimizer = contracts.unchanged
 
 
 class _Setup(NamedTuple):

@@ -11,7 +11,7 @@ import pytest
 
 from genjax import data
 from train import actor_critic, ae, classifier, ddpm, edm, evaluate, gan, pixelcnn, pixelrnn, sample, vae, vdm, vqvae
-from train.run import conditions, config, likelihoods, load, loop, sources, sweep
+from train.run import conditions, config, likelihoods, load, loop, plots, sources, sweep
 
 SHAPE = (8, 8, 1)
 SCRIPTS = {
@@ -124,7 +124,7 @@ def test_what_a_kind_of_data_does_not_read_is_refused(kind, idle, monkeypatch):
 
 
 def test_the_loop_reads_what_is_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.plots, "curves", lambda *_: None)
+    monkeypatch.setattr(plots, "curves", lambda *_: None)
     settings = ae.Config(hidden=(2,), steps=1, every=1, workdir=str(tmp_path / "run"))
     them, seen = watched(settings)
     loop.run("ae", them, lambda *of: ae.build(*of)._replace(write_figures=lambda *_: None))

@@ -1,6 +1,6 @@
-"""Which settings a run reads: a table beside the fields, and what to say of a setting that would have no effect.
+"""Conditions under which settings are read; a setting that has no effect is refused by name.
 
-A schema names in ``READ_WITH`` the conditions under which a field is read; a field that is not named always is.
+A schema lists in ``READ_WITH`` the conditions of its settings. A setting that is not listed is always read.
 """
 
 import dataclasses
@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 
 class Condition(NamedTuple):
-    """What must be so for a setting to be read.
+    """One condition under which a setting is read.
 
-    Fields:
-      holds: ``(settings) -> bool``.
-      words: what would make it so, after "only": "with --network conv".
+    Attributes:
+      holds: predicate on the settings, ``(settings) -> bool``.
+      words: description for a message, after "only": "with --network conv".
     """
 
     holds: Callable[[Any], bool]
@@ -21,44 +21,44 @@ class Condition(NamedTuple):
 
 
 Conditions = tuple[Condition, ...]
-"""All of them must hold; none always does."""
+"""Conditions that must all hold; an empty tuple always holds."""
 
 
-def needs(**wanted: Any) -> Conditions:
-    """One condition for each setting: its value, or one of a list of values; True wants any that is not 0 or empty."""
-    return tuple(Condition(_is(name, values), _flags(name, values)) for name, values in wanted.items())
+def needs(**values: Any) -> Conditions:
+    """One condition for each setting: it has this value, or one of a tuple; True stands for any but 0 or empty."""
+    return tuple(Condition(_predicate(name, value), _words(name, value)) for name, value in values.items())
 
 
 def of_runs(*scripts: str) -> Conditions:
-    """The run that is asked was trained by one of these scripts."""
+    """One condition: the run at hand was trained by one of these scripts."""
     words = " or ".join(f"train.{name}" for name in scripts)
     return (Condition(lambda settings: settings.script in scripts, f"of a run of {words}"),)
 
 
 def table(schema: type) -> dict[str, Conditions]:
-    """The table of a schema, with those of the schemas it extends."""
+    """The conditions of a schema by setting, those of its base classes included."""
     tables = [vars(part).get("READ_WITH", {}) for part in reversed(schema.__mro__)]
-    return {name: found for table in tables for name, found in table.items()}
+    return {name: conditions for table in tables for name, conditions in table.items()}
 
 
 def without_effect(table: dict[str, Conditions], settings: Any, given: Collection[str]) -> dict[str, str]:
-    """Of the settings that were given those that nothing reads, and why.
+    """Of the given settings, those that nothing reads: the reason by name.
 
     Args:
-      table: of ``conditions``.
-      settings: all of them, with whatever else the conditions look at.
-      given: names.
+      table: conditions by setting.
+      settings: all settings, with whatever else the conditions look at.
+      given: names of the given settings.
     """
-    found = {}
+    reasons = {}
     for name in given:
-        missing = [part.words for part in table.get(name, ()) if not part.holds(settings)]
+        missing = [condition.words for condition in table.get(name, ()) if not condition.holds(settings)]
         if missing:
-            found[name] = f"has no effect here; it is read only {' and '.join(missing)}"
-    return found
+            reasons[name] = f"has no effect here; it is read only {' and '.join(missing)}"
+    return reasons
 
 
 def typed(schema: type, argv: Sequence[str]) -> set[str]:
-    """The fields whose flags stand on a command line, in any of the forms: --a-b, --a_b, --a-b=1, --no-a-b."""
+    """The settings whose flags stand on a command line, in any of the forms --a-b, --a_b, --a-b=1, --no-a-b."""
     names = {field.name for field in dataclasses.fields(schema)}
     words = [word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
     return {word if word in names else word.removeprefix("no_") for word in words} & names
@@ -71,20 +71,20 @@ def changed(settings: Any, base: Any) -> set[str]:
 
 
 def flag(name: str) -> str:
-    """How a field is typed."""
+    """The flag of a setting."""
     return f"--{name.replace('_', '-')}"
 
 
-def _is(name: str, values: Any) -> Callable[[Any], bool]:
-    if values is True:
+def _predicate(name: str, value: Any) -> Callable[[Any], bool]:
+    if value is True:
         return lambda settings: bool(getattr(settings, name))
-    options = values if isinstance(values, tuple) else (values,)
+    options = value if isinstance(value, tuple) else (value,)
     return lambda settings: getattr(settings, name) in options
 
 
-def _flags(name: str, values: Any) -> str:
-    if values is True:
+def _words(name: str, value: Any) -> str:
+    if value is True:
         return f"with {flag(name)}"
-    if not values:
+    if not value:
         return f"without {flag(name)}"
-    return f"with {flag(name)} {' or '.join(values if isinstance(values, tuple) else (values,))}"
+    return f"with {flag(name)} {' or '.join(value if isinstance(value, tuple) else (value,))}"

@@ -1,4 +1,4 @@
-"""Folders of runs by what they are runs of: ``runs/vae-digits-latent_dim=8``."""
+"""The default folder of a run, named after its settings: ``runs/vae-digits-latent_dim=8``."""
 
 import hashlib
 import pathlib
@@ -7,37 +7,37 @@ from collections.abc import Mapping
 from typing import Any
 
 LONGEST = 40
-"""Letters of a value; of what is longer a digest tells the rest."""
+"""Letters of a value; a longer value is cut, and ends in a digest of all of it."""
 
 
-def default_workdir(script: str, config: str, differs: Mapping[str, Any]) -> str:
-    """The folder of a run under ``runs``: the same for the same settings, another for others.
+def name(script: str, config: str, differing: Mapping[str, Any]) -> str:
+    """The folder of a run below ``runs``: the same for the same settings, another for other settings.
 
-    >>> default_workdir("vae", "digits", {})
+    >>> name("vae", "digits", {})
     'runs/vae-digits'
-    >>> default_workdir("vae", "digits", {"latent_dim": 8, "hidden": (64, 64), "flip": True, "data": "tfds:mnist"})
+    >>> name("vae", "digits", {"latent_dim": 8, "hidden": (64, 64), "flip": True, "data": "tfds:mnist"})
     'runs/vae-digits-latent_dim=8-hidden=64,64-flip-data=tfds,mnist'
 
     Args:
-      script: that trains it.
+      script: command that trains the run.
       config: name or path of the configuration.
-      differs: the settings that are not as the configuration says.
+      differing: settings that differ from the configuration.
     """
     path = pathlib.Path(config)
-    name = f"{path.absolute().parent.name}-again" if path.suffix.lower() == ".json" else path.stem
-    parts = [_short(f"{script}-{name}", 80), *(_part(key, value) for key, value in differs.items())]
+    title = f"{path.absolute().parent.name}-again" if path.suffix.lower() == ".json" else path.stem
+    parts = [_short(f"{script}-{title}", 80), *(_part(key, value) for key, value in differing.items())]
     return str(pathlib.Path("runs") / _short("-".join(parts), 200))
 
 
-def _part(name: str, value: Any) -> str:
+def _part(setting: str, value: Any) -> str:
     if isinstance(value, bool):
-        return name if value else f"no_{name}"
+        return setting if value else f"no_{setting}"
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return f"{name}={_short(text.replace('tfds:', 'tfds,', 1), LONGEST)}"
+    return f"{setting}={_short(text.replace('tfds:', 'tfds,', 1), LONGEST)}"
 
 
 def _short(text: str, most: int) -> str:
-    """The text as part of a file's name, on any system; what that loses is in a digest at its end."""
+    """The text as part of a file name, on any system; where the text loses letters, a digest of it at the end."""
     safe = re.sub(r"[^A-Za-z0-9._,=+-]+", "-", text)
     if safe == text and len(text) <= most:
         return text

@@ -1,27 +1,26 @@
-"""What was typed or stands in a file and cannot be: refused before anything is done, in words of who reads it."""
+"""Refusal of wrong flags and settings before any work, in the words of the user."""
 
 import contextlib
 import dataclasses
 import difflib
 import dis
 import math
-import os
 import pathlib
 import re
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import genjax
 from train.run import conditions, renamed
 
+if TYPE_CHECKING:
+    from train.run.load import Record
+
 
 class UsageError(Exception):
-    """A flag or a configuration that cannot be: exit code 2. The message says what to change."""
+    """A flag or a configuration is wrong: exit code 2. The message says what to change."""
 
-
-PATHS = ("config", "workdir", "data_dir", "out", "terms", "classifier", "inception", "source", "export", "file")
-"""The fields that name a place on disk; in ``data`` it stands after the colon."""
 
 MOST = {
     "seed": 2**32 - 1, "timesteps": 10**6, "size": 8192, "batch_size": 10**6, "num_samples": 10**4, "num_seeds": 10**4,
@@ -30,165 +29,149 @@ MOST = {
     "hidden": 2**20, "conv_channels": 2**16, "components": 1000, "latent_dim": 2**20, "codebook_size": 2**20,
     "embedding_dim": 2**16, "num_classes": 2**20, "rollout_length": 10**6, "eval_episodes": 10**6,
 }  # fmt: skip
-"""The largest values of whole numbers, by name; beyond them is a slip of the hand, and no machine has the memory."""
-
-DESTRUCTIVE = {"restart", "override_resume", "force"}
-"""What no message proposes to who mistyped something else."""
+"""Largest values of whole numbers, by setting; a larger value is a typing error, and no machine has the memory."""
 
 LONGEST = 100
-"""Numbers in a list of them."""
+"""Largest number of elements in a list."""
 
-S = TypeVar("S")
+DESTRUCTIVE = {"restart", "override_resume", "force"}
+"""Settings that no message proposes in place of a mistyped one."""
 
 
 def show(value: Any, most: int = 80) -> str:
-    """A value as a message shows it: in one short line, whatever it is."""
+    """Format a value for a message: one short line, whatever the value is."""
     try:
-        shown = repr(value)
+        text = repr(value)
     except (ValueError, RecursionError):
-        shown = "something too large to show"
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+        text = "something too large to show"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def closest(name: str, names: Collection[str]) -> str | None:
-    """The name that was meant, if one is close; never one that deletes or overrides."""
+    """The most similar of some names, or None; never a name that deletes or overrides."""
     return next(iter(difflib.get_close_matches(name, [*{*names} - DESTRUCTIVE], n=1, cutoff=0.7)), None)
 
 
 def check_flags(schema: type, script: str, argv: Sequence[str]) -> None:
     """Refuse words that look like flags and are none.
 
+    Args:
+      schema: settings of the command.
+      script: name of the command, whose renamed flags are refused with their new names.
+      argv: words after the command.
+
     Raises:
-      UsageError: names them all, and what may be meant.
+      UsageError: there are such words; the message proposes flags for them.
     """
-    names = {field.name for field in dataclasses.fields(schema)}
-    words = [word.partition("=")[0] for word in argv if re.match("--[a-z]", word)]
     if {"--help", "-h"} & {*argv}:
         return
-    found = []
-    for word in words:
+    names = {field.name for field in dataclasses.fields(schema)}
+    new_names = renamed.new_names(script)
+    messages = []
+    for word in (word.partition("=")[0] for word in argv if re.match("--[a-z]", word)):
         name = word[2:].replace("-", "_")
-        if {name, name.removeprefix("no_")} & names or name.startswith("tyro_"):
-            continue
-        new = renamed.new_names(script).get(name.removeprefix("no_"))
-        if new in names:
-            found.append(f"{word}: renamed; use {conditions.flag(new)}")
-        else:
-            meant = closest(name, names)
-            found.append(f"{word}: no such flag" + (f"; did you mean {conditions.flag(meant)}?" if meant else ""))
-    if found:
-        raise UsageError("\n".join([*found, "--help lists them all"]))
+        if not ({name, name.removeprefix("no_")} & names or name.startswith("tyro_")):
+            new_name = new_names.get(name.removeprefix("no_"), "")
+            messages.append(f"{word}: {_advice(name, new_name, names)}")
+    if messages:
+        raise UsageError("\n".join([*messages, "--help lists them all"]))
 
 
-def at_least(settings: object, lowest: Mapping[str, int]) -> list[str]:
-    """What is wrong with settings that are below what they may be, or no number; with tuples, with any of theirs."""
-    found = []
+def _advice(name: str, new_name: str, names: Collection[str]) -> str:
+    if new_name in names:
+        return f"renamed; use {conditions.flag(new_name)}"
+    similar = closest(name, names)
+    return "no such flag" + (f"; did you mean {conditions.flag(similar)}?" if similar else "")
+
+
+def at_least(settings: object, lowest: Mapping[str, float]) -> list[str]:
+    """Return an error message for each setting below its minimum (tuples: any element)."""
+    messages = []
     for name, low in lowest.items():
         value = getattr(settings, name)
-        if not all(one >= low for one in (value if isinstance(value, tuple) else (value,))):
-            found.append(f"{name}: expected at least {low}, got {value}")
-    return found
+        if not all(element >= low for element in _elements(value)):
+            messages.append(f"{name}: expected at least {low}, got {value}")
+    return messages
 
 
 def extremes(settings: Any) -> list[str]:
-    """What is wrong with numbers and texts that no program can take, whatever they are for."""
-    found = []
+    """Return an error message for each number or text that no program can take, whatever it is for."""
+    messages = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        most = MOST.get(field.name, 2**31 - 1)
         if isinstance(value, tuple) and len(value) > LONGEST:
-            found.append(f"{field.name}: expected at most {LONGEST} of them, got {len(value)}")
-        for one in value if isinstance(value, tuple) else (value,):
-            if type(one) is int and not -(2**31) <= one <= most:
-                found.append(f"{field.name}: expected at most {most}, got {show(one)}")
-            if type(one) is float and not math.isfinite(one):
-                found.append(f"{field.name}: expected a finite number, got {one}")
-            if type(one) is str and "\0" in one:
-                found.append(f"{field.name}: expected text, got {show(one)}")
-    return found
+            messages.append(f"{field.name}: expected at most {LONGEST} of them, got {len(value)}")
+        reasons = (_extreme(element, MOST.get(field.name, 2**31 - 1)) for element in _elements(value))
+        messages += [f"{field.name}: {reason}" for reason in reasons if reason]
+    return messages
 
 
-def refuse(table: dict[str, conditions.Conditions], settings: Any, given: Collection[str], place: str = "") -> None:
-    """Refuse settings that were given and that nothing reads.
+def _extreme(value: Any, most: int) -> str:
+    """The reason why no program can take a value; empty for a value that is fine."""
+    if type(value) is int and not -(2**31) <= value <= most:
+        return f"expected at most {most}, got {show(value)}"
+    if type(value) is float and not math.isfinite(value):
+        return f"expected a finite number, got {value}"
+    if type(value) is str and "\0" in value:
+        return f"expected text, got {show(value)}"
+    return ""
+
+
+def _elements(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def refuse(table: dict[str, conditions.Conditions], settings: Any, given: Collection[str], prefix: str = "") -> None:
+    """Refuse settings that were given although nothing reads them.
 
     Args:
-      table: of ``conditions.table``.
-      settings: all of them, with whatever else the table looks at.
-      given: names.
-      place: where they were given, for the message; on the command line by default.
+      table: conditions under which settings are read, of ``conditions.table``.
+      settings: all settings, with whatever else the conditions look at.
+      given: names of the settings that were given.
+      prefix: words before each message, such as the file that gives the setting.
 
     Raises:
-      UsageError: names them all, and says what reads them.
+      UsageError: there are such settings; the message says under which condition each is read.
     """
     if idle := conditions.without_effect(table, settings, sorted(given)):
-        raise UsageError("\n".join(f"{place}{conditions.flag(name)}: {why}" for name, why in idle.items()))
+        raise UsageError("\n".join(f"{prefix}{conditions.flag(name)}: {reason}" for name, reason in idle.items()))
 
 
-def refuse_idle(settings: Any, run: Any, typed: Collection[str], data: str = "") -> None:
-    """Refuse what was asked of a run that does not read it: what was typed, and what is not the default.
+def refuse_idle(settings: Any, run: "Record", typed: Collection[str], data: str = "") -> None:
+    """Refuse settings of a command that the run at hand does not read: typed ones, and values other than the default.
 
     Args:
-      settings: of the command.
-      run: the ``trained.Record`` of who is asked.
-      typed: names.
-      data: that are looked at, where they are not the run's.
+      settings: settings of a command that reads a run.
+      run: record of that run.
+      typed: names of the settings that were typed.
+      data: data set of the command, where it is not the run's.
 
     Raises:
-      UsageError: names it, and says which runs read it.
+      UsageError: there are such settings; the message says which runs read each.
     """
-    told = {name: getattr(run.settings, name, None) for name in ("num_classes", "data", "variance")}
-    told |= {"data": data} if data else {}
-    asked = types.SimpleNamespace(**{**told, **vars(settings), "script": run.script})
+    of_run = {name: getattr(run.settings, name, None) for name in ("num_classes", "data", "variance")}
+    of_run |= {"data": data} if data else {}
+    view = types.SimpleNamespace(**{**of_run, **vars(settings), "script": run.script})
     given = {*typed, *conditions.changed(settings, type(settings)(settings.workdir))}
-    refuse(conditions.table(type(settings)), asked, given)
-
-
-def at_home(settings: S) -> S:
-    """With ~ as the home folder wherever a place on disk stands.
-
-    Raises:
-      UsageError: there is no such home folder.
-    """
-    changed: Any = settings
-    found: dict[str, Any] = {}
-    for field in dataclasses.fields(changed):
-        text = getattr(settings, field.name)
-        if field.name in PATHS:
-            found[field.name] = home(field.name, text)
-        elif field.name == "data":
-            kind, colon, path = text.partition(":")
-            found["data"] = kind + colon + home("data", path)
-    return dataclasses.replace(changed, **found)
-
-
-def home(name: str, path: str) -> str:
-    """A path, ~ expanded.
-
-    Raises:
-      UsageError: there is no such home folder.
-    """
-    expanded = os.path.expanduser(path)
-    if expanded.startswith("~"):
-        raise UsageError(f"{name} {path}: there is no such home folder; ./{path} is a file of that name")
-    return expanded
+    refuse(conditions.table(type(settings)), view, given)
 
 
 @contextlib.contextmanager
 def of_library() -> Iterator[None]:
-    """Around work with what was typed: a ValueError that the library itself raises speaks of that, whenever it comes.
+    """Turn a ValueError that the library raises into a UsageError, for work with the user's settings.
 
-    One that comes from below the library, out of JAX or NumPy, is a defect, and passes.
+    A ValueError from below the library, out of JAX or NumPy, is a defect, and passes.
     """
     try:
         yield
     except ValueError as error:
-        if type(error) is ValueError and _refused(error):
+        if type(error) is ValueError and _raised_by_library(error):
             raise UsageError(str(error)) from error
         raise
 
 
-def _refused(error: ValueError) -> bool:
-    """Whether a ``raise`` in genjax made the error."""
+def _raised_by_library(error: ValueError) -> bool:
+    """True if a ``raise`` statement of genjax made the error."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
