@@ -139,11 +139,11 @@ def solve(run: load.Record, params: Any, images: np.ndarray, settings: Gradients
 
     x = random.normal(random.example_keys(jax.random.key(settings.seed), len(images)), run.shape)
     run_all = jax.jit(lambda x: markov.simulate(kernel, jax.random.key(0), (x, adam.init(x)), length=settings.solving))
-    found = draw(run_all(x)[0][0])
+    result = draw(run_all(x)[0][0])
     half = lambda image, mask: float(jnp.sum(mask * (image - truth) ** 2) / jnp.sum(mask) / len(images))
     masked = jnp.where(seen > 0, truth, 0.0)
-    rows = np.concatenate([np.asarray(data.to_uint8(part)) for part in (truth, masked, found)])
-    numbers = {"images": len(images), "seen": half(found, seen), "hidden": half(found, 1 - seen)}
+    rows = np.concatenate([np.asarray(data.to_uint8(part)) for part in (truth, masked, result)])
+    numbers = {"images": len(images), "seen": half(result, seen), "hidden": half(result, 1 - seen)}
     return numbers | {"mean_image": half(jnp.broadcast_to(truth.mean(0), truth.shape), 1 - seen)}, rows
 
 
@@ -153,21 +153,21 @@ def main(argv: Sequence[str]) -> None:
     run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
     params = load.params(run, ddpm.model(run.settings, run.shape).init)
     digits = data.digits()
-    found: dict[str, Any] = {"memory": memory(run, params, settings.lengths)}
-    found["grid"] = tune(data.scale(jnp.asarray(digits.train["image"][:500])), settings)
-    found["inverse"], rows = solve(run, params, digits.heldout["image"][:12], settings)
+    result: dict[str, Any] = {"memory": memory(run, params, settings.lengths)}
+    result["grid"] = tune(data.scale(jnp.asarray(digits.train["image"][:500])), settings)
+    result["inverse"], rows = solve(run, params, digits.heldout["image"][:12], settings)
     folder = quality.HERE / "results"
-    (folder / "gradients.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (folder / "gradients.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     plots.save(folder / "inverse-problem.png", plots.tile(rows, 12))
-    quality.write_table("gradients", table(found))
+    quality.write_table("gradients", table(result))
 
 
-def table(found: dict[str, Any]) -> str:
+def table(result: dict[str, Any]) -> str:
     """Format the numbers as Markdown tables."""
     lines = ["| T | memory of the gradient, MiB | in segments of √T |", "|---|---|---|"]
-    for row in found["memory"]:
+    for row in result["memory"]:
         lines.append(f"| {row['T']} | {row['whole'] / 2**20:.1f} | {row['segments'] / 2**20:.1f} |")
-    grid, inverse = found["grid"], found["inverse"]
+    grid, inverse = result["grid"], result["inverse"]
     lines += ["", f"| Euler, {grid['places']} steps | squared error of the end, other noise |", "|---|---|"]
     lines += [f"| Karras' spacing | {grid['karras']:.5f} |", f"| tuned by gradient | {grid['tuned']:.5f} |", ""]
     lines += ["| half of the digit | squared error |", "|---|---|", f"| seen | {inverse['seen']:.4f} |"]
