@@ -1,7 +1,7 @@
-"""What the metrics of images say of images whose faults are known: ``python -m benchmarks.calibration --config mnist``.
+"""Sensitivity of image metrics to known faults: ``python -m benchmarks.calibration --config mnist``.
 
-Real held-out images are spoiled in ways that a score must see (noise, a class left out, few images repeated) and in one
-way that it must not (other real images); the table shows which number sees what.
+Real held-out images are changed in ways that a metric must detect (noise, a missing class, a few repeated images) and
+in one way that it must not (other real images). The table shows the response of each metric.
 """
 
 import dataclasses
@@ -19,21 +19,21 @@ from train.run import process
 
 Rows = dict[str, np.ndarray]
 Spoil = Callable[[np.random.Generator, Rows, Rows], np.ndarray]
-"""``(random, train, heldout) -> images``, as many as are held out at most."""
+"""``(random, train, heldout) -> images``, at most as many as there are held-out images."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Train the classifier where it is not, judge the spoiled sets, write the table."""
+    """Train the classifier unless its run exists, judge the changed images, write the table."""
 
     config: str = "digits"
-    """Of train.classifier."""
+    """Config of train.classifier."""
     neighbours: int = 5
     """k of precision, recall, density and coverage."""
     seed: int = 0
-    """Of what is spoiled at random."""
+    """Seed of the random changes."""
     data_dir: str = ""
-    """Where data sets lie."""
+    """Folder of the data sets."""
     workdir: str = "runs"
     """Folder of the classifier's run."""
     traceback: bool = False
@@ -41,12 +41,12 @@ class Calibration:
 
 
 def noise(level: float) -> Spoil:
-    """Add normal noise of that deviation, 1 being white."""
+    """Add normal noise of this standard deviation, in units of the range of a pixel."""
     return lambda random, train, held: _levels(held["image"] / 255 + level * random.normal(size=held["image"].shape))
 
 
 def without(*dropped: int) -> Spoil:
-    """Leave classes out, and take other images of those that stay for them."""
+    """Replace the images of some classes by images of the others."""
 
     def spoil(random: np.random.Generator, train: Rows, held: Rows) -> np.ndarray:
         kept = held["image"][~np.isin(held["label"], dropped)]
@@ -56,12 +56,12 @@ def without(*dropped: int) -> Spoil:
 
 
 def few(num: int) -> Spoil:
-    """So many training images, again and again."""
+    """Repeat a few training images."""
     return lambda random, train, held: train["image"][np.arange(len(held["image"])) % num]
 
 
 def marginals(random: np.random.Generator, train: Rows, held: Rows) -> np.ndarray:
-    """Every pixel from another training image: the right law of each pixel, alone."""
+    """Draw every pixel from a random training image: the marginals are right, the joint distribution is not."""
     shape = held["image"].shape
     which = random.integers(len(train["image"]), size=shape)
     return np.take_along_axis(train["image"], which, 0)
@@ -86,10 +86,10 @@ SPOILED: dict[str, Spoil] = {
 
 
 def main(argv: Arguments[str]) -> None:
-    """Judge every set."""
+    """Run the command."""
     settings = tyro.cli(Calibration, prog="python -m benchmarks.calibration", args=argv)
-    told = drawn.Drawn(config=settings.config, data_dir=settings.data_dir, workdir=settings.workdir)
-    eyes, classifier = panel.of_classifier(str(drawn.train("classifier", told)), settings.data_dir)
+    run = drawn.Drawn(config=settings.config, data_dir=settings.data_dir, workdir=settings.workdir)
+    eyes, classifier = panel.of_classifier(str(drawn.train("classifier", run)), settings.data_dir)
     judges = panel.panel(eyes, classifier, settings.neighbours)
     found = {}
     for name, spoil in SPOILED.items():
@@ -101,7 +101,7 @@ def main(argv: Arguments[str]) -> None:
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
-    """The sets in Markdown."""
+    """Format the results as a Markdown table."""
     head = (
         "| images | number | Fréchet | kernel | precision | recall | density | coverage | class KL | distance ratio |"
     )

@@ -1,7 +1,7 @@
-"""What the models draw, judged alike: ``python -m benchmarks.drawn --config digits``.
+"""Sample quality of several models by the same metrics: ``python -m benchmarks.drawn --config digits``.
 
-Trains a classifier and every model that draws on the same data, each with the config of that name, and writes
-``results/drawn-CONFIG.json`` and the table in ``README.md`` of this folder. Runs that are there are only judged.
+Trains a classifier and every model on the same data, each with the config of that name, and writes
+``results/drawn-CONFIG.json`` and the table in ``README.md`` of this folder. Existing runs are only judged.
 """
 
 import dataclasses
@@ -26,19 +26,19 @@ class Drawn:
     """Train, judge, and write the table."""
 
     config: str = "digits"
-    """Of all the scripts; it must exist for each."""
+    """Config of every script."""
     models: tuple[str, ...] = ("ddpm", "vae", "pixelcnn", "gan")
-    """Which scripts."""
+    """Scripts of the models."""
     many: tuple[str, ...] = ("vae", "gan")
-    """Of which several seeds are trained, in one program."""
+    """Models with several seeds, trained in one program."""
     num_seeds: int = 3
-    """How many."""
+    """Number of seeds of each of these models."""
     variants: tuple[str, ...] = ("",)
     """Other settings for the models, a row of the table for each: "", "r1_weight=0", "loss=hinge spectral_norm"."""
     name: str = ""
-    """Of the table; the config's by default."""
+    """Name of the table; that of the config by default."""
     data_dir: str = ""
-    """Where data sets lie."""
+    """Folder of the data sets."""
     workdir: str = "runs"
     """Folder of the runs."""
     traceback: bool = False
@@ -46,7 +46,7 @@ class Drawn:
 
 
 def train(script: str, settings: Drawn, num_seeds: int = 1, variant: str = "") -> pathlib.Path:
-    """The workdir of a run of a script, trained where it is not."""
+    """Train a script unless its run exists, and return the workdir."""
     argv = ["--config", settings.config, "--num-seeds", str(num_seeds)]
     argv += ["--data-dir", settings.data_dir] if settings.data_dir else []
     argv += [flag for part in variant.split() for flag in f"--{part}".split("=", 1)]
@@ -56,10 +56,10 @@ def train(script: str, settings: Drawn, num_seeds: int = 1, variant: str = "") -
 
 
 def main(argv: Sequence[str]) -> None:
-    """Judge what the command line says."""
+    """Run the command."""
     settings = tyro.cli(Drawn, prog="python -m benchmarks.drawn", args=argv)
-    eyes, told = panel.of_classifier(str(train("classifier", settings)), settings.data_dir)
-    judges = panel.panel(eyes, told, k=5)
+    eyes, classifier = panel.of_classifier(str(train("classifier", settings)), settings.data_dir)
+    judges = panel.panel(eyes, classifier, k=5)
     num = len(judges.real.heldout["image"])
     rows: list[dict[str, Any]] = []
     for script, variant in itertools.product(settings.models, settings.variants):
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown."""
+    """Format the rows as a Markdown table."""
     names = ("frechet", "precision", "recall", "density", "coverage", "classes", "copies_ratio")
     lines = ["| drawn by | Fréchet | precision | recall | density | coverage | classes | distance ratio |"]
     lines.append("|---" * (1 + len(names)) + "|")

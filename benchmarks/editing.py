@@ -1,7 +1,7 @@
-"""Images changed by a chain: ``python -m benchmarks.editing --workdir runs/ddpm-digits``.
+"""Image editing by a diffusion model: ``python -m benchmarks.editing --workdir runs/ddpm-digits``.
 
-Held-out digits of which the upper half is seen, filled in (RePaint); digits in blocks of four pixels, redrawn (SDEdit);
-digits taken to their noise, mixed there and brought back (inversion, spherical interpolation). Writes
+Inpainting of the lower halves of held-out digits (RePaint); redrawing of digits in blocks of four pixels (SDEdit);
+interpolation between digits through their noise (DDIM inversion, spherical interpolation). Writes
 ``results/editing.json``, three pictures, and the table in ``README.md``.
 """
 
@@ -27,20 +27,20 @@ KEY = jax.random.key(0)
 
 @dataclasses.dataclass(frozen=True)
 class Editing:
-    """Fill in, redraw, mix, and write the table."""
+    """Inpaint, redraw, interpolate, and write the table."""
 
     workdir: str = "runs/ddpm-digits"
     """Folder of a run of train.ddpm on digits."""
     num: int = 12
-    """Digits in a row of the pictures; the numbers are over all that are held out."""
+    """Number of digits in a row of the pictures; the numbers are over all held-out digits."""
     steps: int = 50
-    """Of the chains."""
+    """Number of steps of the chains."""
     resample: tuple[int, ...] = (1, 5, 20)
-    """How often RePaint walks each stretch."""
+    """Numbers of resampling passes of RePaint."""
     strengths: tuple[float, ...] = (0.2, 0.35, 0.5)
-    """Of SDEdit."""
+    """Strengths of SDEdit."""
     iterations: int = 10
-    """Of each step of the inversion."""
+    """Number of fixed-point iterations of each step of the inversion."""
     traceback: bool = False
     """Show where in the code an error arose."""
 
@@ -50,7 +50,7 @@ Band = tuple[dict[str, Any], list[jax.Array]]
 
 
 def fill_in(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, settings: Editing) -> Band:
-    """The lower halves: squared error by the times each stretch is walked, beside that of the mean image."""
+    """Inpaint the lower halves; squared errors by the number of passes, and of the mean image."""
     half = jnp.arange(truth.shape[1])[:, None, None] < truth.shape[1] // 2
     hidden = lambda images: float(jnp.mean((images - truth)[:, truth.shape[1] // 2 :] ** 2))
     rows, errors = [truth, jnp.where(half, truth, 0.0)], {}
@@ -63,7 +63,7 @@ def fill_in(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, 
 
 
 def redraw(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, settings: Editing) -> Band:
-    """Digits in blocks of 2x2 pixels: squared distance to the digits themselves, before and after."""
+    """Redraw digits given in blocks of 2x2 pixels; squared distances to the digits, before and after."""
     b, h, w, c = truth.shape
     blocks = truth.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4), keepdims=True)
     rough = jnp.broadcast_to(blocks, (b, h // 2, 2, w // 2, 2, c)).reshape(truth.shape)
@@ -76,7 +76,7 @@ def redraw(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, s
 
 
 def mix(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, settings: Editing) -> Band:
-    """Between the first digits and the ones after: images brought back, and how near the ends come to them."""
+    """Interpolate between pairs of digits; squared error of the ends."""
     there = jax.jit(diffusion.invert(denoise, grid, iterations=settings.iterations))
     back = jax.jit(diffusion.ddim_on_grid(denoise, grid, clip=False))
     noise = there(KEY, truth)
@@ -94,7 +94,7 @@ def mix(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, sett
 
 
 def main(argv: Sequence[str]) -> None:
-    """Do all three."""
+    """Run the command."""
     settings = tyro.cli(Editing, prog="python -m benchmarks.editing", args=argv)
     run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
     model, schedule = ddpm.model(run.settings, run.shape), ddpm.schedule(run.settings)
@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
-    """The numbers in Markdown."""
+    """Format the numbers as a Markdown table."""
     lines = ["| what | how | squared error |", "|---|---|---|"]
     titles = {
         "fill in": "hidden halves, filled in",

@@ -1,8 +1,8 @@
 """Gradients through the reverse chain: ``python -m benchmarks.gradients --workdir runs/ddpm-digits``.
 
-What reverse mode through T steps keeps in memory, with and without segments, as XLA counts it; a grid of places tuned
-by gradient, where the denoiser is known exactly; and an inverse problem solved through the sampler of a trained run:
-digits of which half is seen. Writes ``results/gradients.json`` and pictures, and the tables in ``README.md``.
+Memory of reverse mode through T steps, with and without checkpointed segments, as XLA reports it; a noise grid tuned by
+gradient for an exactly known denoiser; and an inverse problem solved through the sampler of a trained run: digits whose
+upper half is observed. Writes ``results/gradients.json`` and pictures, and the tables in ``README.md``.
 """
 
 import dataclasses
@@ -32,28 +32,28 @@ class Gradients:
     workdir: str = "runs/ddpm-digits"
     """Folder of a run of train.ddpm on digits."""
     lengths: tuple[int, ...] = (10, 100, 1000)
-    """T, of the table of memory."""
+    """Values of T in the table of memory."""
     places: int = 8
-    """K, of the grid that is tuned."""
+    """Number of points K of the tuned grid."""
     tuning: int = 300
-    """Steps of Adam on the grid."""
+    """Number of steps of Adam on the grid."""
     solving: int = 200
-    """Steps of Adam on the noise of the inverse problem."""
+    """Number of steps of Adam on the noise of the inverse problem."""
     chain: int = 20
-    """Steps of the chain of the inverse problem."""
+    """Number of steps of the chain of the inverse problem."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
     traceback: bool = False
     """Show where in the code an error arose."""
 
 
 def memory(run: load.Record, params: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """Bytes that XLA sets aside for the gradient of 8 images with respect to x_T."""
+    """Measure the memory that XLA allocates for the gradient of 8 images with respect to x_T, in bytes."""
     rows = []
     for length in lengths:
-        told = dataclasses.replace(run.settings, timesteps=length)
-        model = ddpm.model(told, run.shape)
-        sample = diffusion.ancestral(model.denoise(params), ddpm.schedule(told))
+        config = dataclasses.replace(run.settings, timesteps=length)
+        model = ddpm.model(config, run.shape)
+        sample = diffusion.ancestral(model.denoise(params), ddpm.schedule(config))
         segment = round(math.sqrt(length))
         row: dict[str, Any] = {"T": length, "segment": segment}
         for name, cut in (("whole", None), ("segments", segment)):
@@ -65,10 +65,10 @@ def memory(run: load.Record, params: Any, lengths: Sequence[int]) -> list[dict[s
 
 
 def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
-    """A grid of K places whose Euler chain ends as near as can be to where the flow does.
+    """Tune a grid of K points, so that the end of its Euler chain is near the end of the exact flow.
 
-    The data are the training images, blurred a little, so E[x_0|x] is known. What is tuned are the logarithms of σ
-    between fixed ends; the start is Karras' spacing.
+    The data distribution is a mixture of narrow Gaussians at the training images, for which E[x_0|x] is known. The
+    parameters are the gaps of log σ between fixed ends; the start is Karras' spacing.
     """
     flat, blur = images.reshape(len(images), -1), 0.05
 
@@ -92,14 +92,14 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
     )
     target, truth = end(train), end(test)
 
-    def error(gaps: jax.Array, x: jax.Array, wanted: jax.Array) -> jax.Array:
-        return jnp.mean((diffusion.ddim_on_grid(denoise, grid(gaps), clip=False)(jax.random.key(0), x) - wanted) ** 2)
+    def error(gaps: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
+        return jnp.mean((diffusion.ddim_on_grid(denoise, grid(gaps), clip=False)(jax.random.key(0), x) - target) ** 2)
 
     noise = diffusion.karras(settings.places, 0.02, 20.0).sigma[:-1]
     gaps = jnp.log(jnp.asarray(-np.diff(np.log(noise)), jnp.float32))
     adam = optax.adam(0.03)
 
-    def kernel(key, state, _):
+    def kernel(key: Any, state: Any, _: Any) -> tuple[Any, Any]:
         gaps, opt_state = state
         value, gradient = jax.value_and_grad(error)(gaps, train, target)
         updates, opt_state = adam.update(gradient, opt_state)
@@ -117,7 +117,7 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
 
 
 def solve(run: load.Record, params: Any, images: np.ndarray, settings: Gradients) -> tuple[dict[str, Any], np.ndarray]:
-    """Digits of which the upper half is seen, found as images that the chain can draw; rows of pictures beside it."""
+    """Reconstruct digits from their upper halves, by gradient through the chain; return errors and pictures."""
     model = ddpm.model(run.settings, run.shape)
     schedule = ddpm.schedule(run.settings)
     grid = diffusion.on_times(schedule, diffusion.timesteps(schedule.num_steps, settings.chain, "trailing"))
@@ -126,13 +126,13 @@ def solve(run: load.Record, params: Any, images: np.ndarray, settings: Gradients
     seen = jnp.zeros(run.shape).at[: run.shape[0] // 2].set(1)
 
     def loss(x: jax.Array) -> jax.Array:
-        """Of the seen half, and of leaving the sphere on which x_T lies."""
+        """Sum of the misfit of the observed half and the negative log prior of x_T."""
         misfit = jnp.sum(seen * (draw(x) - truth) ** 2, (1, 2, 3))
         return jnp.sum(misfit / 0.1 + 0.5 * jnp.sum(x**2, (1, 2, 3)))
 
     adam = optax.adam(optax.cosine_decay_schedule(0.1, settings.solving))
 
-    def kernel(key, state, _):
+    def kernel(key: Any, state: Any, _: Any) -> tuple[Any, Any]:
         x, opt_state = state
         updates, opt_state = adam.update(jax.grad(loss)(x), opt_state)
         return (x + updates, opt_state), None
@@ -148,7 +148,7 @@ def solve(run: load.Record, params: Any, images: np.ndarray, settings: Gradients
 
 
 def main(argv: Sequence[str]) -> None:
-    """Do all three."""
+    """Run the command."""
     settings = tyro.cli(Gradients, prog="python -m benchmarks.gradients", args=argv)
     run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
     params = load.params(run, ddpm.model(run.settings, run.shape).init)
@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The numbers in Markdown."""
+    """Format the numbers as Markdown tables."""
     lines = ["| T | memory of the gradient, MiB | in segments of √T |", "|---|---|---|"]
     for row in found["memory"]:
         lines.append(f"| {row['T']} | {row['whole'] / 2**20:.1f} | {row['segments'] / 2**20:.1f} |")

@@ -1,9 +1,9 @@
-"""Times programs that do the same work: in turns, warm, waited for, with what else the machine did meanwhile.
+"""Timing of programs that do the same work, and the load of the machine meanwhile.
 
-A case is one piece of work and the variants are the programs that do it, ours first. Every variant is called once, so
-that it compiles; what they return is compared; a second call shows how long one takes and how much memory; then they
-take turns, in samples long enough to measure. A sample during which other processes took more than ``QUIET`` of a core
-is busy; medians and quartiles are over the others, and where there are none the row says that it is busy.
+A case is one piece of work; its variants are programs that do it, ours first. Every variant is called once, so that it
+compiles, and the outputs are compared. A second call measures its duration and its memory. Then the variants take
+turns, in samples long enough to measure. A sample is busy if other processes used more than ``QUIET`` cores meanwhile.
+Medians and quartiles are over the samples that are not busy; a row without such samples is marked busy.
 """
 
 import contextlib
@@ -21,19 +21,19 @@ import jax
 import numpy as np
 
 QUIET = 0.12
-"""Cores that other processes may use while a sample counts."""
+"""Maximum number of cores that other processes may use during a sample that counts."""
 
 Run = Callable[[], Any]
-"""Does the work, waits until it is done, and returns what came out."""
+"""Function that does the work, waits until it is done, and returns the output."""
 
 
 class Variant(NamedTuple):
-    """One program.
+    """Program to measure.
 
-    Fields:
-      name: what it is.
-      build: makes what it needs, outside every measurement, and returns the run.
-      units: of the case that one run does; 0 for as many as the case says.
+    Attributes:
+      name: name of the program.
+      build: function that prepares the program, unmeasured, and returns the run.
+      units: number of units of work in one run; 0 for that of the case.
     """
 
     name: str
@@ -42,23 +42,30 @@ class Variant(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """How many times faster than a variant ours is to be, and why it is not where it is not."""
+    """Speed that our program aims at.
+
+    Attributes:
+      times: aim for the ratio of a variant's time to ours.
+      reason: explanation if the goal is not met.
+    """
 
     times: float
     reason: str = ""
 
 
 class Case(NamedTuple):
-    """One piece of work.
+    """Piece of work.
 
-    Fields:
-      name: what the work is, sizes included.
-      unit, units: what is counted, and how many of them one run does; times are given for one.
-      variants: the programs, ours first.
-      check: ``(outputs by name of variant) -> differences by name``; raises AssertionError where they are too large.
-      flops: floating-point operations of one unit, 0 where nobody counted.
-      goals: of ours against variants, by name.
-      axis, value: what is varied from case to case, for an exponent; "" for nothing.
+    Attributes:
+      name: description of the work, with its sizes.
+      unit: unit of work; times are given for one unit.
+      units: number of units in one run.
+      variants: programs, ours first.
+      check: ``(outputs by name of variant) -> differences by name``; raises AssertionError if they are too large.
+      flops: floating-point operations of one unit; 0 if unknown.
+      goals: goals of our program by the name of the variant.
+      axis: name of the quantity that varies from case to case, for an exponent; "" for none.
+      value: value of this quantity.
     """
 
     name: str
@@ -73,7 +80,13 @@ class Case(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How to measure: ``repeats`` samples of each variant, of ``seconds`` at least, but not of those ``without``."""
+    """Settings of a measurement.
+
+    Attributes:
+      repeats: number of samples of each variant.
+      seconds: minimum duration of a sample.
+      without: words; variants with one of them in their names are left out.
+    """
 
     repeats: int = 5
     seconds: float = 0.25
@@ -81,26 +94,35 @@ class Settings(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Seconds of one run, and the cores that others used meanwhile (NaN where the system does not tell)."""
+    """Sample of a variant.
+
+    Attributes:
+      seconds: duration of one run.
+      others: number of cores that other processes used meanwhile; NaN if unknown.
+    """
 
     seconds: float
     others: float
 
 
-def close(found: Any, expected: Any, tolerance: float, what: str) -> float:
-    """The largest difference as a share of the largest value; AssertionError where it is above the tolerance."""
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    assert found.shape == expected.shape, f"{what}: shapes {found.shape} and {expected.shape}"
-    difference = float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
+def close(output: Any, expected: Any, tolerance: float, what: str) -> float:
+    """Return the largest difference relative to the largest value, at most the tolerance.
+
+    Raises:
+      AssertionError: the difference is larger, or the shapes differ.
+    """
+    output, expected = np.asarray(output, np.float64), np.asarray(expected, np.float64)
+    assert output.shape == expected.shape, f"{what}: shapes {output.shape} and {expected.shape}"
+    difference = float(np.abs(output - expected).max() / max(np.abs(expected).max(), 1e-30))
     assert difference <= tolerance, f"{what}: differ by {difference:.2g} of the largest value, {tolerance:g} allowed"
     return difference
 
 
 def measure(case: Case, settings: Settings) -> dict[str, Any]:
-    """The case measured, ready for JSON.
+    """Measure a case; the result is ready for JSON.
 
     Raises:
-      AssertionError: the variants do not do the same.
+      AssertionError: the outputs of the variants differ.
     """
     runs, first, outputs, failed = _start(case, settings.without)
     differences = case.check(outputs)
@@ -112,7 +134,9 @@ def measure(case: Case, settings: Settings) -> dict[str, Any]:
         calls[name] = max(1, math.ceil(settings.seconds / (time.perf_counter() - before)))
     samples: dict[str, list[Sample]] = {name: [] for name in runs}
     for i in range(settings.repeats):
-        for name in list(runs)[:: 1 if i % 2 == 0 else -1]:  # there and back: no one always follows the same other
+        for name in list(runs)[
+            :: 1 if i % 2 == 0 else -1
+        ]:  # alternate the order, so that no variant always follows the same one
             samples[name].append(_sample(runs[name], calls[name]))
     units = {variant.name: variant.units or case.units for variant in case.variants}
     rows = [_row(name, samples[name], units[name], first[name], memory[name], calls[name]) for name in runs]
@@ -129,7 +153,7 @@ def measure(case: Case, settings: Settings) -> dict[str, Any]:
 def _start(
     case: Case, without: Sequence[str]
 ) -> tuple[dict[str, Run], dict[str, float], dict[str, Any], dict[str, str]]:
-    """Runs, seconds of their first calls, what these returned, and the errors of the peers that broke."""
+    """Build and call the variants; return runs, seconds and outputs of the first calls, and errors of failed peers."""
     runs, first, outputs, failed = {}, {}, {}, {}
     for variant in case.variants:
         if any(word in variant.name for word in without):
@@ -140,7 +164,7 @@ def _start(
             outputs[variant.name] = run()
             first[variant.name] = time.perf_counter() - before
             runs[variant.name] = run
-        except Exception as error:  # a peer that breaks is a line of the result, not the end of it
+        except Exception as error:  # a failed peer becomes a line of the result
             if variant is case.variants[0]:
                 raise
             failed[variant.name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -162,22 +186,22 @@ def _row(
 
 
 def _sample(run: Run, calls: int) -> Sample:
-    before, ours, all_of_it = time.perf_counter(), _own(), _everyone()
+    before, own, everyone = time.perf_counter(), _own(), _everyone()
     for _ in range(calls):
         run()
     seconds = time.perf_counter() - before
-    others = ((_everyone() - all_of_it) - (_own() - ours)) / seconds
+    others = ((_everyone() - everyone) - (_own() - own)) / seconds
     return Sample(seconds / calls, max(0.0, others) if not math.isnan(others) else others)
 
 
 def _own() -> float:
     """CPU seconds of this process and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def _everyone() -> float:
-    """CPU seconds of all processes of the machine; NaN where there is no /proc."""
+    """CPU seconds of all processes of the machine; NaN without /proc."""
     try:
         line = pathlib.Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()
     except OSError:
@@ -187,31 +211,31 @@ def _everyone() -> float:
 
 
 def _peak_memory(run: Run) -> dict[str, float]:
-    """MiB at the peak of one warm run: of the process, and of JAX's and PyTorch's allocators where they count.
+    """Peak memory of one warm run in MiB: of the process, and of JAX's and PyTorch's allocators if they report it.
 
-    JAX's own count is the highest since the process began.
+    JAX reports the peak since the start of the process.
     """
-    found = {}
+    peaks: dict[str, float] = {}
     process = pathlib.Path("/proc/self")
     with contextlib.suppress(OSError):
-        (process / "clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts anew
-    with _torch_peak(found):
+        (process / "clear_refs").write_text("5", encoding="ascii")  # reset the peak
+    with _torch_peak(peaks):
         run()
     with contextlib.suppress(OSError):
         status = (process / "status").read_text(encoding="ascii")
-        found["process"] = next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) / 1024
+        peaks["process"] = next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) / 1024
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
-        found["jax_so_far"] = stats["peak_bytes_in_use"] / 2**20
-    return found
+        peaks["jax_so_far"] = stats["peak_bytes_in_use"] / 2**20
+    return peaks
 
 
 @contextlib.contextmanager
-def _torch_peak(found: dict[str, float]) -> Iterator[None]:
+def _torch_peak(peaks: dict[str, float]) -> Iterator[None]:
     torch: Any = sys.modules.get("torch")
     counts = torch is not None and torch.cuda.is_available()
     if counts:
         torch.cuda.reset_peak_memory_stats()
     yield
     if counts:
-        found["torch"] = torch.cuda.max_memory_allocated() / 2**20
+        peaks["torch"] = torch.cuda.max_memory_allocated() / 2**20

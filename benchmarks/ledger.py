@@ -1,8 +1,8 @@
-"""Every family on one ledger: ``python -m benchmarks.ledger``.
+"""Likelihoods of all model families on one data set: ``python -m benchmarks.ledger``.
 
-Trains each model that has a likelihood on the same digits, scores it on the same held-out ones, and writes
-``results/ledger-NAME.json`` and the table in ``README.md`` of this folder. Runs that are there are only scored. With
-``--rows`` the rows are those that ``train.evaluate --out`` wrote.
+Trains each model that has a likelihood on the digits, scores it on the held-out digits, and writes
+``results/ledger-NAME.json`` and the table in ``README.md`` of this folder. Existing runs are only scored. With
+``--rows`` the rows are read from files that ``train.evaluate --out`` wrote.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ class Ledger:
     """Train, score, and write the table."""
 
     rows: tuple[str, ...] = ()
-    """JSON of train.evaluate; without, the models of digits are trained and scored."""
+    """Files written by train.evaluate; without, the models of digits are trained and scored."""
     name: str = "digits"
-    """Of the table."""
+    """Name of the table."""
     workdir: str = "runs"
     """Folder of the runs."""
     traceback: bool = False
@@ -42,11 +42,11 @@ RUNS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("vqvae", "digits", "likelihood=logistic levels=17", {}),
     ("pixelcnn", "codes", "", {}),
 )
-"""Script, config, other settings, and how to score; a VQ-VAE is scored with the prior over its codes that follows."""
+"""Script, config, other settings, and settings of the score. The row after a VQ-VAE is the prior of its codes."""
 
 
 def digits(settings: Ledger) -> list[dict[str, Any]]:
-    """Train where nothing is trained, and score."""
+    """Train the models that have no run yet, and score all."""
     rows, source = [], ""
     for script, name, variant, flags in RUNS:
         codes = f" data=codes:{source}" if name == "codes" else ""
@@ -59,10 +59,10 @@ def digits(settings: Ledger) -> list[dict[str, Any]]:
 
 
 def _row(path: pathlib.Path) -> dict[str, Any]:
-    """What train.evaluate wrote.
+    """Read a row that train.evaluate wrote.
 
     Raises:
-      UsageError: the file is something else.
+      UsageError: the file has another content.
     """
     try:
         row = documents.json_object(path)
@@ -74,7 +74,7 @@ def _row(path: pathlib.Path) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Write what the command line says."""
+    """Run the command."""
     settings = tyro.cli(Ledger, prog="python -m benchmarks.ledger", args=argv)
     rows = [_row(pathlib.Path(path)) for path in settings.rows] or digits(settings)
     for row in rows:

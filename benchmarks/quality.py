@@ -1,7 +1,7 @@
-"""How good the models are, beside published numbers: ``python -m benchmarks.quality --models vae --data-dir FOLDER``.
+"""Likelihoods beside published numbers: ``python -m benchmarks.quality --models vae --data-dir FOLDER``.
 
 Trains several seeds of each row in one program, scores each seed, and writes ``results/quality-MODEL.json`` and the
-table in ``README.md`` of this folder. Runs that are there already go on or are only scored.
+table in ``README.md`` of this folder. Existing runs are continued, or only scored.
 """
 
 import dataclasses
@@ -21,22 +21,23 @@ from train import evaluate
 from train.run import config, process, sweep
 
 RESULTS = "GENJAX_RESULTS"
-"""The variable that names another folder for the results and the page with the tables than this one."""
+"""Environment variable that names another folder for the results and the page of the tables."""
 HERE = pathlib.Path(os.environ.get(RESULTS) or pathlib.Path(__file__).parent)
 BEGIN, END = "<!-- quality {} -->", "<!-- end -->"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A model to train and score.
+    """Model to train and score.
 
-    Fields:
-      name: what to call it.
-      script: of ``train``.
-      flags: of the script, beside steps, seeds and folders.
-      steps: of training.
-      samples, images: of the importance-weighted bound, or times and images of the variational one; 0 images for none.
-      published: numbers to stand beside it, with their source.
+    Attributes:
+      name: name in the table.
+      script: script of ``train``.
+      flags: flags of the script, beside steps, seeds and folders.
+      steps: number of training steps.
+      samples: number of draws of the importance-weighted bound, or of times of the variational bound.
+      images: number of images for the bound; 0 for no bound.
+      published: published numbers, with their source.
     """
 
     name: str
@@ -118,17 +119,17 @@ class Quality:
     """Train, score, and write the table."""
 
     models: tuple[str, ...] = ("vae",)
-    """Which families: vae, vdm, pixelcnn, pixelrnn; or drawn: what DDPM, VAE, PixelCNN and GAN draw, judged alike."""
+    """Families: vae, vdm, pixelcnn, pixelrnn; or drawn, for the samples of DDPM, VAE, PixelCNN and GAN."""
     rows: tuple[int, ...] = ()
-    """Which rows of each, counted from 0; all by default."""
+    """Rows of each family, counted from 0; all by default."""
     num_seeds: int = 3
-    """Seeds of each row."""
+    """Number of seeds of each row."""
     steps: int = 0
-    """Fewer training steps than the row says, for a machine that is slow; named in the result."""
+    """Smaller number of training steps, for a slow machine; recorded in the result."""
     images: int = 0
-    """Fewer images for the bound than the row says; named in the result."""
+    """Smaller number of images for the bound; recorded in the result."""
     data_dir: str = ""
-    """Where data sets lie."""
+    """Folder of the data sets."""
     workdir: str = "runs/quality"
     """Folder of the runs."""
     traceback: bool = False
@@ -136,55 +137,46 @@ class Quality:
 
 
 def workdir(folder: str, script: str, argv: Sequence[str]) -> pathlib.Path:
-    """Where a run is in a folder of runs: named as its script would name it."""
+    """Path of a run in a folder of runs, with the name that its script would choose."""
     schema = importlib.import_module(f"train.{script}").Config
     return pathlib.Path(folder) / pathlib.Path(config.parse(schema, script, argv).workdir).name
 
 
 def score(row: Row, settings: Quality) -> dict[str, Any]:
     """Train the seeds of a row, and score them."""
-    wanted = settings.steps or row.steps
-    flags = (*row.flags, "--steps", str(wanted))
+    num_steps = settings.steps or row.steps
+    flags = (*row.flags, "--steps", str(num_steps))
     common = ("--data-dir", settings.data_dir) if settings.data_dir else ()
     command = (*flags, "--num-seeds", str(settings.num_seeds), *common)
     run = workdir(settings.workdir, row.script, command)
     subprocess.run([sys.executable, "-m", f"train.{row.script}", *command, "--workdir", str(run)], check=True)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    told = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    last = next(line for line in lines if line["step"] == wanted)
+    about = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    last = next(line for line in lines if line["step"] == num_steps)
     losses = last.get("heldout_members", {}).get("loss", [last["heldout_loss"]])
     shown = f"python -m train.{row.script} {' '.join(flags)} --num-seeds {settings.num_seeds}"
-    found: dict[str, Any] = {
-        "name": row.name, "command": shown, "steps": wanted,
+    result: dict[str, Any] = {
+        "name": row.name, "command": shown, "steps": num_steps,
         "published": row.published,
-        "devices": told["devices"], "versions": told["versions"],
+        "devices": about["devices"], "versions": about["versions"],
     }  # fmt: skip
     if row.script != "vdm":  # whose loss is in bits, and at a single time of each image
-        found["log_prob" if row.script.startswith("pixel") else "elbo"] = _mean(np.negative(losses))
+        result["log_prob" if row.script.startswith("pixel") else "elbo"] = _mean(np.negative(losses))
     if "heldout_bits_per_dim" in last:
-        found["bits_per_dim"] = last["heldout_bits_per_dim"]
+        result["bits_per_dim"] = last["heldout_bits_per_dim"]
     if num := row.images and (settings.images or row.images):
-        rows = [
-            evaluate.scores(
-                evaluate.Evaluate(
-                    str(run),
-                    num=num,
-                    member=i,
-                    data_dir=settings.data_dir,
-                    **{"times" if row.script == "vdm" else "samples": row.samples},
-                )
-            )
-            for i in range(settings.num_seeds)
-        ]
-        found |= {"samples": row.samples, "split": rows[0]["split"], "pixels": rows[0]["pixels"]}
+        count: dict[str, Any] = {"times" if row.script == "vdm" else "samples": row.samples}
+        options = evaluate.Evaluate(str(run), num=num, data_dir=settings.data_dir, **count)
+        rows = [evaluate.scores(dataclasses.replace(options, member=i)) for i in range(settings.num_seeds)]
+        result |= {"samples": row.samples, "split": rows[0]["split"], "pixels": rows[0]["pixels"]}
         bound = "vlb" if row.script == "vdm" else "bound"
-        found[bound] = _mean(np.array([one[bound]["nats"] for one in rows]))
-        found[f"{bound}_over_images"] = [one[bound]["standard_error"] for one in rows]
+        result[bound] = _mean(np.array([scores[bound]["nats"] for scores in rows]))
+        result[f"{bound}_over_images"] = [scores[bound]["standard_error"] for scores in rows]
         if bound == "vlb":
             parts = ("vlb", "prior", "steps", "decoder")
-            bits = {name: float(np.mean([one[name]["bits_per_dim"] for one in rows])) for name in parts}
-            found |= {"bits_per_dim": bits.pop("vlb"), "parts": bits}
-    return found
+            bits = {name: float(np.mean([scores[name]["bits_per_dim"] for scores in rows])) for name in parts}
+            result |= {"bits_per_dim": bits.pop("vlb"), "parts": bits}
+    return result
 
 
 def _mean(values: np.ndarray) -> dict[str, Any]:
@@ -196,7 +188,7 @@ def _mean(values: np.ndarray) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown."""
+    """Format the rows as a Markdown table."""
     names = {"log_prob": "-log p(x), nats", "vlb": "variational bound, nats", "elbo": "-ELBO, nats"}
     kind = next(name for name in names if name in rows[0])
     score, more = names[kind], "bound with K draws, nats" if kind == "elbo" else "bits per dim"
@@ -213,7 +205,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Score what the command line says."""
+    """Run the command."""
     settings = tyro.cli(Quality, prog="python -m benchmarks.quality", args=argv)
     for family in settings.models:
         if family == "drawn":
@@ -229,7 +221,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _drawn(settings: Quality) -> None:
-    """What the models draw of the digits, judged alike: a program of its own, with its own flags."""
+    """Run ``benchmarks.drawn`` on the digits."""
     command = ["--config", "digits", "--num-seeds", str(settings.num_seeds), "--workdir", settings.workdir]
     subprocess.run([sys.executable, "-m", "benchmarks.drawn", *command], check=True)
 
@@ -240,7 +232,7 @@ def _show(value: dict[str, Any]) -> str:
 
 
 def write_table(family: str, text: str) -> None:
-    """Put a table between its marks in the README of this folder."""
+    """Write a table between its marks in the README of this folder."""
     path = HERE / "README.md"
     page = path.read_text(encoding="utf-8")
     start = page.index(BEGIN.format(family)) + len(BEGIN.format(family))

@@ -1,4 +1,4 @@
-"""Tables and figures of what ``speed`` measured, from its JSON alone."""
+"""Tables and figures of the speed benchmarks, from their JSON files."""
 
 import json
 import math
@@ -15,7 +15,7 @@ RESULTS = quality.HERE / "results"
 
 
 def time(seconds: float) -> str:
-    """Three digits and a unit."""
+    """Format seconds with three digits and a unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
         if seconds >= size:
             return f"{_digits(seconds / size)} {unit}"
@@ -29,48 +29,48 @@ def _digits(value: float) -> str:
 
 
 def write(folder: pathlib.Path) -> None:
-    """Put the tables between their marks in the README, and draw the figures."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("speed-*.json"))]
+    """Write the tables between their marks in the README, and draw the figures."""
+    suites = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("speed-*.json"))]
     order = ("ceilings", "vae", "training", "sampling", "pixels", "gan", "environments", "startup", "scaling")
-    found.sort(key=lambda one: (one["device"]["platform"], order.index(one["suite"])))
-    if not found:
+    suites.sort(key=lambda suite: (suite["device"]["platform"], order.index(suite["suite"])))
+    if not suites:
         return
-    quality.write_table("speed", "\n\n".join(section(one, found) for one in found))
-    for device in {one["device"]["platform"] for one in found}:
-        _figure(folder / f"speed-{device}.png", [one for one in found if one["device"]["platform"] == device])
+    quality.write_table("speed", "\n\n".join(section(suite, suites) for suite in suites))
+    for device in {suite["device"]["platform"] for suite in suites}:
+        _figure(folder / f"speed-{device}.png", [suite for suite in suites if suite["device"]["platform"] == device])
 
 
-def section(one: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
-    """A suite: what it was measured with, then a table."""
-    device, versions = one["device"], one["versions"]
-    what = f"{one['processor']}, {one['cores']} cores" if device["platform"] == "cpu" else device["kind"]
+def section(suite: dict[str, Any], suites: Sequence[dict[str, Any]]) -> str:
+    """Format a suite: machine and versions, then a table."""
+    device, versions = suite["device"], suite["versions"]
+    what = f"{suite['processor']}, {suite['cores']} cores" if device["platform"] == "cpu" else device["kind"]
     packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version != "absent")
     lines = [
-        f"### {one['suite']}, {device['platform']}",
+        f"### {suite['suite']}, {device['platform']}",
         "",
-        f"{what}; commit {one['commit'][:10]}{' with changes' if one['changed'] else ''}; seed {one['seed']}; "
+        f"{what}; commit {suite['commit'][:10]}{' with changes' if suite['changed'] else ''}; seed {suite['seed']}; "
         f"{packages}. "
-        f"`{one['command']}`, {one['seconds']:.0f} s.",
+        f"`{suite['command']}`, {suite['seconds']:.0f} s.",
     ]
-    if one["absent"]:
+    if suite["absent"]:
         lines.append(
-            "Left out, not installed: " + ", ".join(sorted({p for ps in one["absent"].values() for p in ps})) + "."
+            "Left out, not installed: " + ", ".join(sorted({p for ps in suite["absent"].values() for p in ps})) + "."
         )
-    ceiling = _ceiling(found, device["platform"])
+    ceiling = _ceiling(suites, device["platform"])
     lines += [
         "",
         "| work, program | time for one | quartiles | times ours | first call | memory, MiB | of the ceiling | goal |",
     ]
     lines.append("|---|---|---|---|---|---|---|---|")
-    for case in one["cases"]:
+    for case in suite["cases"]:
         lines.append(f"| **{case['name']}**, for one {case['unit']} | | | | | | | |")
         lines += [_line(row, case, ceiling) for row in case["rows"]]
         lines += [
             f"| {name} | failed: {reason.replace('|', '/')} | | | | | | |" for name, reason in case["failed"].items()
         ]
-    if agreement := _agreement(one["cases"]):
+    if agreement := _agreement(suite["cases"]):
         lines += ["", agreement]
-    if slopes := exponents(one["cases"]):
+    if slopes := exponents(suite["cases"]):
         lines += ["", "| varied | program | exponent |", "|---|---|---|"]
         lines += [f"| {axis} | {name} | {slope:.2f} |" for (axis, name), slope in slopes.items()]
     return "\n".join(lines)
@@ -103,14 +103,14 @@ def _agreement(cases: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _ceiling(found: Sequence[dict[str, Any]], platform: str) -> float:
-    """The fastest float32 matrix product measured on this platform, in operations per second; 0 for none."""
+def _ceiling(suites: Sequence[dict[str, Any]], platform: str) -> float:
+    """Operations per second of the fastest measured float32 matrix product on a platform; 0 for none."""
     return max(
         (
             case["flops"] / row["seconds"]
-            for one in found
-            if one["suite"] == "ceilings" and one["device"]["platform"] == platform
-            for case in one["cases"]
+            for suite in suites
+            if suite["suite"] == "ceilings" and suite["device"]["platform"] == platform
+            for case in suite["cases"]
             if case["name"].startswith("matrix product, float32")
             for row in case["rows"]
         ),
@@ -119,24 +119,32 @@ def _ceiling(found: Sequence[dict[str, Any]], platform: str) -> float:
 
 
 def exponents(cases: Sequence[dict[str, Any]]) -> dict[tuple[str, str], float]:
-    """p of seconds ∝ valueᵖ for each axis and program, by least squares on logarithms."""
+    """Fit p of seconds ∝ valueᵖ for each axis and program, by least squares on logarithms."""
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for case in cases:
         for row in case["rows"]:
             if case["axis"]:
                 points.setdefault((case["axis"], row["name"]), []).append((case["value"], row["seconds"]))
-    return {name: float(np.polyfit(*np.log(np.array(many)).T, 1)[0]) for name, many in points.items() if len(many) > 1}
+    slopes = {}
+    for name, pairs in points.items():
+        if len(pairs) > 1:
+            value, seconds = np.log(np.array(pairs)).T
+            slopes[name] = float(np.polyfit(value, seconds, 1)[0])
+    return slopes
 
 
-def _figure(path: pathlib.Path, found: Sequence[dict[str, Any]]) -> None:
-    """How many times as long as ours each peer takes, case by case."""
+def _figure(path: pathlib.Path, suites: Sequence[dict[str, Any]]) -> None:
+    """Draw the ratio of each peer's time to ours, case by case."""
     cases = [
-        (one["suite"], case) for one in found for case in one["cases"] if len(case["rows"]) > 1 and not case["axis"]
+        (suite["suite"], case)
+        for suite in suites
+        for case in suite["cases"]
+        if len(case["rows"]) > 1 and not case["axis"]
     ]
     with plots.figure(path, size=(8.6, 1.2 + 0.42 * len(cases))) as ((panel,),):
-        for place, (_, case) in enumerate(reversed(cases)):
+        for y, (_, case) in enumerate(reversed(cases)):
             rows = case["rows"][1:]
-            panel.plot([row["times"] for row in rows], [place] * len(rows), "o", color="C0", alpha=0.7)
+            panel.plot([row["times"] for row in rows], [y] * len(rows), "o", color="C0", alpha=0.7)
         panel.axvline(1, color="0.3", lw=1)
         panel.set_yticks(range(len(cases)), [f"{suite}: {case['name']}" for suite, case in reversed(cases)], fontsize=7)
         panel.set(xscale="log", xlabel="time over ours")

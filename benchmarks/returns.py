@@ -1,8 +1,8 @@
 """Returns of actor-critic, seed by seed: ``python -m benchmarks.returns``.
 
 Trains each config with all its seeds in one program, and writes ``results/returns.json`` and the table in ``README.md``
-of this folder. Runs that are there are only read. The settings of the configs were chosen on seeds from 1000 on, so
-that the seeds reported here, from 0 on, had no part in it.
+of this folder. Existing runs are only read. The settings of the configs were chosen on seeds from 1000 on, so the
+seeds reported here, from 0 on, had no part in the choice.
 """
 
 import dataclasses
@@ -17,11 +17,9 @@ from benchmarks import drawn, quality
 from train.run import process
 
 SOLVED = 475.0
-"""The mean return from which CartPole-v1 counts as solved."""
-
-
+"""Mean return from which CartPole-v1 counts as solved."""
 SEEDS = {"cartpole": 100, "cartpole_ppo": 100, "acrobot": 10}
-"""How many of each config."""
+"""Number of seeds of each config."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +27,9 @@ class Returns:
     """Train, read, and write the table."""
 
     configs: tuple[str, ...] = tuple(SEEDS)
-    """Of train.actor_critic."""
+    """Configs of train.actor_critic."""
     num_seeds: int = 0
-    """Of each; 0 for as many as SEEDS says."""
+    """Number of seeds of each config; 0 for the default of the config."""
     workdir: str = "runs"
     """Folder of the runs."""
     traceback: bool = False
@@ -39,27 +37,28 @@ class Returns:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Write what the command line says."""
+    """Run the command."""
     settings = tyro.cli(Returns, prog="python -m benchmarks.returns", args=argv)
     rows: list[dict[str, Any]] = []
     for name in settings.configs:
-        told = drawn.Drawn(config=name, workdir=settings.workdir)
-        workdir = drawn.train("actor_critic", told, settings.num_seeds or SEEDS[name])
+        run = drawn.Drawn(config=name, workdir=settings.workdir)
+        workdir = drawn.train("actor_critic", run, settings.num_seeds or SEEDS[name])
         last = json.loads((workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-        found = last.get("heldout_members", {}).get("return", [last["heldout_return"]])
-        rows.append({"config": name, "returns": found, "seconds": last["seconds"], "devices": config["devices"]})
+        returns = last.get("heldout_members", {}).get("return", [last["heldout_return"]])
+        rows.append({"config": name, "returns": returns, "seconds": last["seconds"], "devices": config["devices"]})
     path = quality.HERE / "results" / "returns.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     quality.write_table("returns", table(rows))
 
 
 class Share(NamedTuple):
-    """How many seeds of all solve it.
+    """Share of the seeds that solve an environment.
 
-    Fields:
-      share: of those that were trained.
-      low, high: of the 95 % interval of Wilson (1927) for the share of all seeds.
+    Attributes:
+      share: share of the trained seeds.
+      low: lower end of the 95 % interval of Wilson (1927) for the share of all seeds.
+      high: upper end of the interval.
     """
 
     share: float
@@ -67,8 +66,8 @@ class Share(NamedTuple):
     high: float
 
 
-def solved(returns: Sequence[float], bar: float = SOLVED) -> Share:
-    """The share of seeds whose mean return reaches the bar, with Wilson's interval.
+def solved(returns: Sequence[float] | np.ndarray, bar: float = SOLVED) -> Share:
+    """Estimate the share of seeds whose mean return reaches the bar, with Wilson's interval.
 
     >>> [round(number, 3) for number in solved([500.0] * 96 + [400.0] * 4)]
     [0.96, 0.902, 0.984]
@@ -79,7 +78,7 @@ def solved(returns: Sequence[float], bar: float = SOLVED) -> Share:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown."""
+    """Format the rows as a Markdown table."""
     lines = [
         "| config | mean return, ± over seeds | worst seed | seeds at 475, 95 % interval | seeds | seconds for all |",
         "|---|---|---|---|---|---|",
@@ -87,8 +86,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         returns = np.array(row["returns"])
         mean = f"{returns.mean():.1f} ± {returns.std(ddof=1) / len(returns) ** 0.5:.1f}"
-        found = solved(returns)
-        share = f"{found.share:.0%}, {found.low:.0%} to {found.high:.0%}" if row["config"] != "acrobot" else ""
+        interval = solved(returns)
+        share = f"{interval.share:.0%}, {interval.low:.0%} to {interval.high:.0%}" if row["config"] != "acrobot" else ""
         lines.append(
             f"| {row['config']} | {mean} | {returns.min():.1f} | {share} | {len(returns)} | {row['seconds']:.0f} |"
         )

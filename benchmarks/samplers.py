@@ -1,8 +1,8 @@
-"""Quality against network evaluations: ``python -m benchmarks.samplers --workdir runs/ddpm-digits``.
+"""Sample quality against network evaluations: ``python -m benchmarks.samplers --workdir runs/ddpm-digits``.
 
 Draws from one diffusion model by every sampler with few and many steps, judges the images as ``train.judge`` does, and
-writes ``results/samplers-NAME.json``, a figure and the table in ``README.md`` of this folder. Of a result that is there
-and was measured alike, other samplers and steps are kept.
+writes ``results/samplers-NAME.json``, a figure and the table in ``README.md`` of this folder. If an existing result has
+the same features and number of images, its rows for other samplers and steps are kept.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from train import ddpm, panel, sample
 from train.run import load, logging, plots, process
 
 EVALUATIONS = {"heun": lambda steps: 2 * steps - 1, "pndm": lambda steps: steps + 9}
-"""Of the network, where it is not one a step."""
+"""Number of network evaluations by number of steps, where the two differ."""
 Name = Literal["ancestral", "ddim", "heun", "dpm_solver", "dpm_solver_sde", "pndm"]
 
 
@@ -33,21 +33,21 @@ class Samplers:
     classifier: str = "runs/classifier-digits"
     """Folder of a run of train.classifier on the same data."""
     samplers: tuple[Name, ...] = ("ancestral", "ddim", "heun", "dpm_solver", "dpm_solver_sde", "pndm")
-    """Which."""
+    """Samplers to measure."""
     steps: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
-    """Of the chains; those above the run's T are left out."""
+    """Numbers of steps; those above the run's T are left out."""
     num: int = 0
-    """Images; 0 for as many as are held out."""
+    """Number of images; 0 for as many as are held out."""
     name: str = "digits"
-    """Of the table."""
+    """Name of the table."""
     data_dir: str = ""
-    """Where data sets lie."""
+    """Folder of the data sets."""
     traceback: bool = False
     """Show where in the code an error arose."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Judge what the command line says."""
+    """Run the command."""
     settings = tyro.cli(Samplers, prog="python -m benchmarks.samplers", args=argv)
     run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
     eyes, told = panel.of_classifier(settings.classifier, settings.data_dir)
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _kept(path: pathlib.Path, found: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of an earlier result that was measured alike, but for those that were measured again."""
+    """Rows of a comparable earlier result that were not measured again."""
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if {name: old.get(name) for name in found} != json.loads(json.dumps(found)):
         return []
@@ -82,12 +82,12 @@ def _kept(path: pathlib.Path, found: dict[str, Any], rows: Sequence[dict[str, An
 
 
 def _samplers(found: dict[str, Any]) -> list[str]:
-    """Those with rows, in the order of the default."""
+    """Samplers that have rows, in the default order."""
     return sorted({row["sampler"] for row in found["rows"]}, key=Samplers.samplers.index)
 
 
 def table(found: dict[str, Any]) -> str:
-    """Fréchet distances in Markdown, a row for each sampler."""
+    """Format the Fréchet distances as a Markdown table, a row for each sampler."""
     steps = sorted({row["steps"] for row in found["rows"]})
     lines = [f"| sampler | {' | '.join(f'{n} steps' for n in steps)} |", "|---" * (1 + len(steps)) + "|"]
     for name in _samplers(found):

@@ -1,8 +1,8 @@
-"""Bounds of chains of few steps: ``python -m benchmarks.subschedules --workdir runs/ddpm-digits``.
+"""Variational bounds with few steps: ``python -m benchmarks.subschedules --workdir runs/ddpm-digits``.
 
-The bound of a trained DDPM seen at K of its T times only: evenly spaced, and those that dynamic programming finds from
-the squared errors of the whole chain (Watson et al. 2021), which are measured on training images and used on held-out
-ones. Writes ``results/subschedules.json`` and the table in ``README.md``.
+The bound of a trained DDPM at K of its T times: evenly spaced times, and the times that dynamic programming finds from
+the squared errors of the whole chain (Watson et al. 2021). The errors are measured on training images, and the bound on
+held-out images. Writes ``results/subschedules.json`` and the table in ``README.md``.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from train import ddpm
 from train.run import load, logging, process
 
 LEVELS = 17
-"""Of the digits."""
+"""Number of levels of a pixel of the digits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Subschedules:
     workdir: str = "runs/ddpm-digits"
     """Folder of a run of train.ddpm on digits."""
     steps: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
-    """K, as many as the run's process has times at most."""
+    """Values of K, at most the run's T."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
     traceback: bool = False
     """Show where in the code an error arose."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure what the command line says."""
+    """Run the command."""
     settings = tyro.cli(Subschedules, prog="python -m benchmarks.subschedules", args=argv)
     run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
     model, schedule = ddpm.model(run.settings, run.shape), ddpm.schedule(run.settings)
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The bounds in Markdown."""
+    """Format the bounds as a Markdown table."""
     lines = ["| steps | at even times | at the best |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {row['steps']} | {row['even']:.3f} | {row['best']:.3f} |" for row in rows)])
 

@@ -1,10 +1,10 @@
-"""Can a classifier tell drawn digits from real ones? ``python -m benchmarks.two_sample --workdir runs/ddpm-digits``.
+"""Classifier two-sample test of drawn digits: ``python -m benchmarks.two_sample --workdir runs/ddpm-digits``.
 
-Classifier two-sample test (Lopez-Paz & Oquab 2017): accuracy of a classifier, cross-validated, on as many drawn as
-held-out real images. 0.5 cannot tell them apart; the same test between held-out and training images is the floor. Real
-pixels have 17 levels, which alone gives away whatever a continuous model draws, so the test is made twice: on the
-images as they are, and with the drawn ones rounded to those levels. The share of each class, by a classifier trained on
-the training labels, stands beside that of the real data.
+The statistic is the cross-validated accuracy of a classifier of drawn against real held-out images, equally many
+(Lopez-Paz & Oquab 2017). 0.5 means that the classifier cannot tell them apart. The same test between held-out and
+training images is the reference. Real pixels have 17 levels, which alone identifies the samples of a continuous model,
+so the test is made with the drawn images as they are, and with drawn images rounded to these levels. The shares of the
+classes, by a classifier trained on the training labels, are compared with those of the real data.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ class Settings:
     """Compare drawn digits with real ones."""
 
     workdir: str = "runs/ddpm-digits"
-    """A run of train.ddpm on the digits."""
+    """Folder of a run of train.ddpm on the digits."""
     num: int = 500
-    """Drawn images, for the class shares; the two-sample test takes as many as are held out."""
+    """Number of drawn images, for the class shares; the test takes as many as are held out."""
     seed: int = 0
-    """Of the samples."""
+    """Seed of the samples."""
     out: str = ""
-    """Where to write the JSON; default: only print it."""
+    """File of the JSON; by default it is only printed."""
 
 
 def accuracy(a: np.ndarray, b: np.ndarray, repeats: int = 4) -> tuple[float, float]:
-    """Mean and standard error over splits of the accuracy with which a forest tells images a from images b."""
+    """Accuracy of a random forest of images a against images b: mean and standard error over splits."""
     x = np.concatenate([a, b]).reshape(len(a) + len(b), -1).astype(np.float32)
     y = np.repeat([0, 1], [len(a), len(b)])
     scores = [
@@ -52,7 +52,7 @@ def accuracy(a: np.ndarray, b: np.ndarray, repeats: int = 4) -> tuple[float, flo
 
 
 def compare(settings: Settings) -> dict[str, object]:
-    """The two-sample test of drawn against held-out and of training against held-out images, and the class shares."""
+    """Test drawn against held-out and training against held-out images, and compute the class shares."""
     digits = data.digits()
     drawn = sample.draw(sample.Sample(settings.workdir, num=settings.num, seed=settings.seed))
     rounded = np.round(np.round(drawn * (16 / 255)) * (255 / 16))
@@ -72,7 +72,7 @@ def compare(settings: Settings) -> dict[str, object]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Compare as the command line says."""
+    """Run the command."""
     settings = tyro.cli(Settings, prog="python -m benchmarks.two_sample", args=argv)
     text = json.dumps(compare(settings), indent=2)
     print(text)

@@ -1,9 +1,9 @@
-"""Every quoted number that two cores can make in ten minutes, made again: ``python -m benchmarks.verify``.
+"""Reproduction of quoted numbers that two cores can compute in ten minutes: ``python -m benchmarks.verify``.
 
-Runs each benchmark and each shipped config once more, into a folder of its own, and holds what comes against what is
-quoted, number by number: against the quoted error bar where there is one, which says over what it varies; and to a
-hundredth of its size where a number is that of one run. Writes ``results/verify.json`` and ``docs/verified.md``: what
-held and what did not, and what cannot be run again here and why.
+Runs each benchmark and each shipped config again, in a folder of its own, and compares every number with the quoted
+one: within its error bar, if it has one; within one hundredth, if it is from a single run. Writes
+``results/verify.json`` and ``docs/verified.md``, which list the numbers that held and those that did not, and the
+results that cannot be reproduced here, with the reason.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tyro
 
-from benchmarks import quality, returns, stamp
+from benchmarks import provenance, quality, returns
 from train.run import logging, process
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -30,12 +30,12 @@ PAGE = ROOT / "docs" / "verified.md"
 
 
 class Number(NamedTuple):
-    """A number with its error bar.
+    """Number with its error bar.
 
-    Fields:
-      value: of it.
-      error: one standard error; None for a number of one run.
-      over: what the error bar varies.
+    Attributes:
+      value: value of the number.
+      error: standard error; None for a number of a single run.
+      over: source of the variation that the error bar describes.
     """
 
     value: float
@@ -47,12 +47,12 @@ Numbers = dict[str, Number]
 
 
 class Experiment(NamedTuple):
-    """A benchmark whose results are a file.
+    """Benchmark with a file of results.
 
-    Fields:
-      result: the file in ``results``, without its ending.
-      command: of ``benchmarks``; ``{}`` is the folder of the runs.
-      numbers: what the file says.
+    Attributes:
+      result: name of the file in ``results``, without its suffix.
+      command: command line of the program in ``benchmarks``; ``{}`` is the folder of the runs.
+      numbers: function that reads the numbers of the file.
     """
 
     result: str
@@ -61,7 +61,7 @@ class Experiment(NamedTuple):
 
 
 def ledger(rows: list[dict[str, Any]]) -> Numbers:
-    """Of ``benchmarks.ledger``: bits per dimension."""
+    """Read the results of ``benchmarks.ledger``: bits per dimension."""
     found = {}
     for row in rows:
         for kind in {"vlb", "flow", "log_prob", "elbo", "bound", "both"} & row.keys():
@@ -76,7 +76,7 @@ SCORES = ("frechet", "precision", "recall", "density", "coverage", "classes", "c
 
 
 def drawn(found: dict[str, Any]) -> Numbers:
-    """Of ``benchmarks.drawn``."""
+    """Read the results of ``benchmarks.drawn``."""
     return {
         f"{row['model']}, {name}": _over_seeds([seed[name] for seed in row["seeds"]])
         for row in found["rows"]
@@ -91,7 +91,7 @@ def _over_seeds(values: Sequence[float]) -> Number:
 
 
 def actor_critic(rows: list[dict[str, Any]]) -> Numbers:
-    """Of ``benchmarks.returns``."""
+    """Read the results of ``benchmarks.returns``."""
     found = {}
     for row in rows:
         found[f"{row['config']}, mean return"] = _over_seeds(row["returns"])
@@ -105,13 +105,13 @@ def actor_critic(rows: list[dict[str, Any]]) -> Numbers:
 
 
 def samplers(found: dict[str, Any]) -> Numbers:
-    """Of ``benchmarks.samplers``."""
+    """Read the results of ``benchmarks.samplers``."""
     return {f"{row['sampler']}, {row['steps']} steps, Fréchet": Number(row["frechet"]) for row in found["rows"]}
 
 
 def calibration(found: dict[str, Any]) -> Numbers:
-    """Of ``benchmarks.calibration``."""
-    numbers = {}
+    """Read the results of ``benchmarks.calibration``."""
+    numbers: Numbers = {}
     for name, row in found["sets"].items():
         numbers |= {f"{name}, {score}": Number(row[score]) for score in SCORES}
         numbers[f"{name}, kernel"] = Number(row["kernel"][0], row["kernel"][1], "fresh sets of images")
@@ -119,20 +119,20 @@ def calibration(found: dict[str, Any]) -> Numbers:
 
 
 def subschedules(rows: list[dict[str, Any]]) -> Numbers:
-    """Of ``benchmarks.subschedules``."""
+    """Read the results of ``benchmarks.subschedules``."""
     return {
         f"{row['steps']} steps, {which}, bits per dim": Number(row[which]) for row in rows for which in ("even", "best")
     }
 
 
 def editing(found: dict[str, dict[str, float]]) -> Numbers:
-    """Of ``benchmarks.editing``; what is 0 but for rounding is not compared."""
+    """Read the results of ``benchmarks.editing``; numbers that are 0 up to rounding are left out."""
     return {f"{name}, {how}": Number(v) for name, row in found.items() for how, v in row.items() if v > 1e-5}
 
 
 def gradients(found: dict[str, Any]) -> Numbers:
-    """Of ``benchmarks.gradients``."""
-    numbers = {f"memory at T = {row['T']}, MiB": Number(row["whole"] / 2**20) for row in found["memory"]}
+    """Read the results of ``benchmarks.gradients``."""
+    numbers: Numbers = {f"memory at T = {row['T']}, MiB": Number(row["whole"] / 2**20) for row in found["memory"]}
     numbers |= {
         f"memory at T = {row['T']} in segments, MiB": Number(row["segments"] / 2**20) for row in found["memory"]
     }
@@ -141,9 +141,9 @@ def gradients(found: dict[str, Any]) -> Numbers:
 
 
 def two_sample(found: dict[str, Any]) -> Numbers:
-    """Of ``benchmarks.two_sample``."""
+    """Read the results of ``benchmarks.two_sample``."""
     names = ("drawn_against_heldout", "rounded_against_heldout", "train_against_heldout")
-    return {name.replace("_", " "): Number(*found[name], "splits of the images") for name in names}
+    return {name.replace("_", " "): Number(found[name][0], found[name][1], "splits of the images") for name in names}
 
 
 EXPERIMENTS = (
@@ -166,13 +166,14 @@ EXPERIMENTS = (
 
 
 class Quote(NamedTuple):
-    """A number in words.
+    """Number quoted in a text.
 
-    Fields:
-      file: that says it.
-      pattern: what surrounds it; its one group is the number.
-      script, config: a run whose last report has it.
-      metric: under which name; a sign of - in front turns it round, a % makes a share of it.
+    Attributes:
+      file: file that quotes the number.
+      pattern: regular expression of the text; its single group is the number.
+      script: script whose run reports the number at its end.
+      config: config of the run.
+      metric: name of the metric; a leading % converts a share to percent.
     """
 
     file: str
@@ -209,7 +210,7 @@ NOT_AGAIN = {
     "samplers-mnist": "wants an hour and a half of training and the MNIST files",
     "speed-*": "ratios of times belong to one machine: python -m benchmarks.speed measures this one",
 }
-"""Results that are not made again here, and why."""
+"""Results that are not reproduced here, and the reason."""
 
 
 ELSEWHERE = {
@@ -226,25 +227,25 @@ ELSEWHERE = {
     "train/configs/vae/mnist.toml": "wants a quarter of an hour and the MNIST files",
     "train/configs/vdm/mnist.toml": "wants 70 minutes and the MNIST files",
 }
-"""Configs whose numbers are made again by a benchmark, or not, and why."""
+"""Configs whose numbers a benchmark reproduces, or the reason that none does."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Verify:
-    """Make quoted numbers again, and hold them against their error bars."""
+    """Reproduce quoted numbers, and compare them within their error bars."""
 
     only: tuple[str, ...] = ()
-    """Names of results; all by default. What was made before stays in the table."""
+    """Names of results; all by default. Earlier results stay in the table."""
     workdir: str = "runs/verify"
-    """Folder of the runs and of the new results; runs that are there are only read."""
+    """Folder of the runs and of the new results; existing runs are only read."""
     errors: float = 3.0
-    """How many standard errors of the difference a number may be off."""
+    """Maximum deviation of a number, in standard errors of the difference."""
     traceback: bool = False
     """Show where in the code an error arose."""
 
 
 def compare(quoted: Numbers, again: Numbers, errors: float) -> Iterator[dict[str, Any]]:
-    """A row for each quoted number.
+    """Compare the reproduced with the quoted numbers; yield a row for each.
 
     >>> rows = compare({"x": Number(1.0, 0.1, "seeds")}, {"x": Number(1.2, 0.1, "seeds")}, 3.0)
     >>> [(row["held"], round(row["off"], 2)) for row in rows]
@@ -260,13 +261,13 @@ def compare(quoted: Numbers, again: Numbers, errors: float) -> Iterator[dict[str
         difference = abs(new.value - old.value)
         if bar > 0:
             off, held = difference / bar, difference <= errors * bar
-        else:  # a number of one run: nothing says how far it may be off
+        else:  # a single run has no error bar
             off, held = None, difference <= 0.01 * abs(old.value)
         yield {**row, "again": new.value, "off": off, "held": bool(held)}
 
 
 def main(argv: Sequence[str]) -> None:
-    """Make the numbers again, and write what held."""
+    """Run the command."""
     settings = tyro.cli(Verify, prog="python -m benchmarks.verify", args=argv)
     known = [experiment.result for experiment in EXPERIMENTS] + ["configs"]
     if unknown := set(settings.only) - set(known):
@@ -285,12 +286,12 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _machine() -> dict[str, Any]:
-    made = stamp.stamp([], 0)
-    return {"processor": made["processor"], "cores": made["cores"], "versions": made["versions"]}
+    record = provenance.record([], 0)
+    return {"processor": record["processor"], "cores": record["cores"], "versions": record["versions"]}
 
 
 def _experiment(settings: Verify, name: str) -> Iterator[dict[str, Any]]:
-    experiment = next(one for one in EXPERIMENTS if one.result == name)
+    experiment = next(experiment for experiment in EXPERIMENTS if experiment.result == name)
     folder = pathlib.Path(settings.workdir).absolute() / "made"
     (folder / "results").mkdir(parents=True, exist_ok=True)
     shutil.copy(quality.HERE / "README.md", folder / "README.md")
@@ -317,17 +318,17 @@ def _configs(settings: Verify) -> Iterator[dict[str, Any]]:
         subprocess.run([sys.executable, "-m", f"train.{quote.script}", *argv], check=True)
         last = json.loads((workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         value = last[quote.metric.lstrip("%")] * (100 if quote.metric.startswith("%") else 1)
-        text = said(quote)
+        text = quoted_text(quote)
         digits = len(text.partition(".")[2])
         rounded = {quote.file: Number(round(value, digits))}  # as it is printed
         yield from compare({quote.file: Number(float(text))}, rounded, settings.errors)
 
 
-def said(quote: Quote) -> str:
-    """The number as the file has it.
+def quoted_text(quote: Quote) -> str:
+    """Find the quoted number in its file.
 
     Raises:
-      ValueError: it is not there.
+      ValueError: the file does not quote it.
     """
     match = re.search(quote.pattern, (ROOT / quote.file).read_text(encoding="utf-8"))
     if match is None:
@@ -336,8 +337,8 @@ def said(quote: Quote) -> str:
 
 
 def page(found: dict[str, Any]) -> str:
-    """The table of what held, in Markdown."""
-    rows = [row for one in found.values() for row in one["rows"]]
+    """Format the page of all comparisons in Markdown."""
+    rows = [row for result in found.values() for row in result["rows"]]
     held = sum(row["held"] for row in rows)
     lines = [
         "# Numbers, made again",
@@ -348,18 +349,20 @@ def page(found: dict[str, Any]) -> str:
         "difference where there is an error bar, which varies what its column says; within a hundredth where",
         "a number is that of one run, of which nothing says how it varies.",
     ]
-    for name, one in found.items():
-        made = one["with"]
-        versions = ", ".join(f"{package} {made['versions'][package]}" for package in ("python", "jax", "flax", "optax"))
+    for name, result in found.items():
+        machine = result["with"]
+        versions = ", ".join(
+            f"{package} {machine['versions'][package]}" for package in ("python", "jax", "flax", "optax")
+        )
         lines += ["", f"## {name}", ""]
-        lines += [f"{made['processor']}, {made['cores']} cores; {versions}; {one['minutes']} minutes.", ""]
-        if one.get("remade"):
+        lines += [f"{machine['processor']}, {machine['cores']} cores; {versions}; {result['minutes']} minutes.", ""]
+        if result.get("remade"):
             lines += [
                 "What did not hold was made anew from this run: quoted stands what was so before.",
                 "",
             ]
         lines += ["| number | quoted | varies over | again | standard errors off | held |", "|---|---|---|---|---|---|"]
-        for row in one["rows"]:
+        for row in result["rows"]:
             bar = "" if row["error"] is None else f" ± {row['error']:.2g}"
             again = "not made" if row["again"] is None else f"{row['again']:.5g}"
             off = "" if row["off"] is None else f"{row['off']:.1f}"

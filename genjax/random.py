@@ -82,7 +82,7 @@ def split(keys: Key, num: int) -> tuple[Key, ...]:
     return tuple(streams[:, i].reshape(keys.shape) for i in range(num))
 
 
-def normal(keys: Key, shape: tuple[int, ...], dtype=jnp.float32) -> Float[Array, "b *shape"]:
+def normal(keys: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "b *shape"]:
     """Standard normal noise of ``shape`` for each of the keys [b]."""
     return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
 
@@ -109,7 +109,7 @@ def permute(key: Key, index: Shaped[Array, " b"], size: int) -> Integer[Array, "
     high = bits - low
     round_keys = jax.random.bits(key, (8,), jnp.uint32)
 
-    def encipher(x):
+    def encipher(x: UInt32[Array, " b"]) -> UInt32[Array, " b"]:
         for i in range(0, 8, 2):
             left, right = x >> low, x & ((1 << low) - 1)
             left = left ^ (_mix(right ^ round_keys[i]) & ((1 << high) - 1))

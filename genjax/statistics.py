@@ -107,7 +107,7 @@ def pseudo_loss(params: Any, targets: Any) -> Scalar:
       targets: tree of their targets.
     """
     squares = jax.tree.map(lambda p, t: 0.5 * jnp.sum((p - jax.lax.stop_gradient(t)) ** 2), params, targets)
-    loss = sum(jax.tree.leaves(squares))
+    loss: Scalar = jax.tree.reduce(jnp.add, squares)
     return loss - jax.lax.stop_gradient(loss)
 
 

@@ -33,7 +33,17 @@ from genjax.diffusion import editing, edm, grids, guidance, objectives, predicti
 from genjax.diffusion import likelihood as bounds
 from genjax.envs import ENVIRONMENTS
 from genjax.metrics import classes, distances, neighbours, roc
-from genjax.models import actor_critic, autoencoder, autoregressive, ddpm, gan_losses, policy_gradient, vae, vqvae
+from genjax.models import (
+    actor_critic,
+    autoencoder,
+    autoregressive,
+    ddpm,
+    gan_losses,
+    loss_aware,
+    policy_gradient,
+    vae,
+    vqvae,
+)
 from genjax.models import edm as edm_model
 from genjax.models import vdm as vdm_model
 from genjax.nn import mlp, pixelcnn, unet
@@ -103,9 +113,12 @@ APART = {
     "diffusion.samplers.telling": "inside the samplers",
     "diffusion.samplers.evaluate_denoiser": "inside the samplers",
     "diffusion.objectives.hybrid": "takes functions: tests/diffusion/test_objectives.py",
-    "models.ddpm.optimizer": "takes functions: tests/models/test_ddpm.py",
+    "models.loss_aware.optimizer": "takes functions: tests/models/test_ddpm.py",
     "models.contracts": "asks about networks: the tests of every model",
     "models.gan_losses.penalty": "takes functions: tests/models/test_gan.py",
+    "models.autoregressive.generate": "takes networks: tests/models/test_autoregressive.py",
+    "models.vae.elbo_terms": "inside the loss: tests/models/test_vae.py",
+    "models.vae.log_prior": "inside log_joint: tests/models/test_vae.py",
     "models.codebooks.codebook_loss": "inside the loss: tests/models/test_vqvae.py",
     "models.codebooks.batch_means": "inside the loss: tests/models/test_vqvae.py",
     "models.codebooks.smoothed_means": "inside a codebook: tests/models/test_vqvae.py",
@@ -618,7 +631,7 @@ def models() -> None:
         num_classes=3,
         p_uncond=0.1,
     )
-    add("models.ddpm.loss_aware", lambda floor: ddpm.loss_aware(told, T, floor=floor) and 0.0, floor=0.001)
+    add("models.loss_aware.build", lambda floor: loss_aware.build(told, T, floor=floor) and 0.0, floor=0.001)
     sizes = {"sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2}
     add(
         "models.edm.losses",

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from genjax import diffusion, statistics
-from genjax.models import ddpm, gan, vqvae
+from genjax.models import ddpm, gan, loss_aware, vqvae
 from genjax.nn import adversarial, convnet
 from genjax.theory import pixels
 from genjax.training import state, steps
@@ -50,8 +50,8 @@ MODELS = {
     "vqvae": (codes, lambda inner: codes().optimizer(inner)),
     "gan": (players, lambda inner: players().optimizer(inner)),
     "ddpm": (
-        lambda: ddpm.loss_aware(ddpm.build(Network(), diffusion.linear_schedule(50), SHAPE), 50),
-        lambda inner: ddpm.optimizer(inner),
+        lambda: loss_aware.build(ddpm.build(Network(), diffusion.linear_schedule(50), SHAPE), 50),
+        lambda inner: loss_aware.optimizer(inner),
     ),
 }
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax import data, diffusion
-from genjax.models import ddpm
+from genjax.models import ddpm, loss_aware
 from genjax.nn import diffusers_unet, unet
 from genjax.training import parallel, steps
 from genjax.types import Batch, Key, Params
@@ -139,7 +139,7 @@ def model(settings: Config, shape: tuple[int, int, int], sampler: Sampler | None
             channels=shape[-1] if learned else None,
         ),
     )
-    return ddpm.loss_aware(ours, settings.timesteps) if settings.timestep_sampling == "loss_aware" else ours
+    return loss_aware.build(ours, settings.timesteps) if settings.timestep_sampling == "loss_aware" else ours
 
 
 def variance(settings: Config) -> Literal["small", "large"]:
@@ -186,7 +186,7 @@ def build(settings: Config, shape: tuple[int, int, int]) -> Task:
     stratified = steps.with_stratified_times(rows, "time", axis_name=parallel.AXIS)
     return Task(
         init=ours.init,
-        optimizer=ddpm.optimizer(adam) if settings.timestep_sampling == "loss_aware" else adam,
+        optimizer=ours.optimizer(adam),
         learning_rate=learning_rate,
         sample_batch=stratified if settings.timestep_sampling == "stratified" else rows,
         loss=loss,

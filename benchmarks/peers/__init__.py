@@ -1,4 +1,4 @@
-"""Programs of others that do the same work; each is used where it is installed, and named as absent where not."""
+"""Adapters of peer libraries that do the same work; those that are not installed are named as absent."""
 
 import importlib
 import importlib.util
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def adapter(name: str) -> Any:
-    """The module ``benchmarks.peers.<name>``, or None where the package it adapts is not installed."""
+    """Import ``benchmarks.peers.<name>``; None if the package that it adapts is not installed."""
     if any(importlib.util.find_spec(package) is None for package in NEEDS[name]):
         return None
     return importlib.import_module(f"benchmarks.peers.{name}")
@@ -24,6 +24,6 @@ NEEDS = {
 
 
 def absent() -> dict[str, list[str]]:
-    """The adapters that cannot be used here, and the packages they miss."""
+    """Adapters that cannot be used here, with the packages that they miss."""
     missing = {name: [p for p in needs if importlib.util.find_spec(p) is None] for name, needs in NEEDS.items()}
     return {name: packages for name, packages in missing.items() if packages}

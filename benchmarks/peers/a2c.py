@@ -13,7 +13,7 @@ from genjax.types import Params
 
 
 def networks(params: Params, where: torch.device) -> tuple[nn.Sequential, nn.Sequential]:
-    """Policy and value function, dense with tanh, with our weights."""
+    """Policy and value function: dense layers with tanh and our weights."""
     return _network(params["policy"]).to(where), _network(params["value"]).to(where)
 
 
@@ -30,7 +30,7 @@ def _network(params: Params) -> nn.Sequential:
 def learner(
     params: Params, copies: int, length: int, *, rate: float, discount: float, trace: float, where: torch.device
 ) -> Callable[[], None]:
-    """One update: ``length`` steps of each copy under the policy, and a gradient step on them."""
+    """Build one update: ``length`` steps of each copy under the policy, and a gradient step."""
     policy, value = networks(params, where)
     optimizer = torch.optim.Adam([*policy.parameters(), *value.parameters()], lr=rate)
     env: Any = gymnasium.make_vec("CartPole-v1", copies, vectorization_mode="vector_entry_point")

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def steps(num_steps: int) -> int:
-    """Steps of one copy, episode after episode; how many episodes ended."""
+    """Run steps of one copy, episode after episode; return the number of episodes that ended."""
     env: Any = gymnasium.make("CartPole-v1")
     env.reset(seed=0)
     actions = np.random.default_rng(0).integers(0, 2, num_steps)
@@ -21,7 +21,7 @@ def steps(num_steps: int) -> int:
 
 
 def vector_steps(num_envs: int, num_steps: int) -> int:
-    """Steps of Gymnasium's own vectorised CartPole; how many episodes ended."""
+    """Run steps of Gymnasium's own vectorised CartPole; return the number of episodes that ended."""
     env: Any = gymnasium.make_vec("CartPole-v1", num_envs, vectorization_mode="vector_entry_point")
     env.reset(seed=0)
     actions = np.random.default_rng(0).integers(0, 2, (num_steps, num_envs))
@@ -33,7 +33,7 @@ def vector_steps(num_envs: int, num_steps: int) -> int:
 
 
 def dynamics(states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """Where one step leads from each state [n 4]."""
+    """Next state after one step from each state [n 4]."""
     env: Any = gymnasium.make("CartPole-v1").unwrapped
     env.reset(seed=0)
 

@@ -51,14 +51,14 @@ def ho(params: Params, ours: unet.UNet, size: int, where: torch.device) -> torch
 
 
 class Prediction(torch.nn.Module):
-    """The prediction alone, which diffusers wraps."""
+    """Network that unwraps the prediction of diffusers."""
 
     def __init__(self, network: torch.nn.Module):
         super().__init__()
         self.network = network
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The noise in x."""
+        """Predict the noise in x."""
         return self.network(x, t, return_dict=False)[0]
 
 
@@ -85,12 +85,12 @@ def _attention(block: Any, params: Params) -> None:
 
 
 def ddpm(beta: Sequence[float]) -> Any:
-    """The scheduler of our ``ancestral`` with small variance, unclipped."""
+    """Scheduler of our ``ancestral`` with small variance, unclipped."""
     return diffusers.DDPMScheduler(len(beta), trained_betas=beta, variance_type="fixed_small", clip_sample=False)
 
 
 def ddim(beta: Sequence[float]) -> Any:
-    """The scheduler of our ``ddim`` with trailing times, unclipped."""
+    """Scheduler of our ``ddim`` with trailing times, unclipped."""
     return diffusers.DDIMScheduler(
         len(beta), trained_betas=beta, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True
     )
@@ -103,7 +103,7 @@ def dpm_solver(beta: Sequence[float]) -> Any:
 
 @torch.inference_mode()
 def sample(network: Callable, scheduler: Any, x: torch.Tensor, num_steps: int) -> torch.Tensor:
-    """The loop of diffusers' pipelines."""
+    """Run the loop of diffusers' pipelines."""
     scheduler.set_timesteps(num_steps, device=x.device)
     x = x * scheduler.init_noise_sigma
     for t in scheduler.timesteps:

@@ -12,7 +12,7 @@ package.tqdm = lambda steps, **_: steps  # its bars are not what is measured
 
 
 class Conditioned(torch.nn.Module):
-    """A network as ``GaussianDiffusion`` wants it."""
+    """Network in the form that ``GaussianDiffusion`` expects."""
 
     self_condition = False
 
@@ -21,12 +21,12 @@ class Conditioned(torch.nn.Module):
         self.network, self.channels, self.out_dim = network, channels, channels
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, x_self_cond: Any = None) -> torch.Tensor:
-        """The noise in x."""
+        """Predict the noise in x."""
         return self.network(x, t)
 
 
 def diffusion(network: notes.Module, channels: int, size: int, beta: Any, short: int = 0) -> Any:
-    """The process with these β; ``short`` steps of DDIM in sampling, 0 for the whole chain."""
+    """Process with these β; ``short`` steps of DDIM in sampling, 0 for the whole chain."""
     made = package.GaussianDiffusion(
         Conditioned(network, channels),
         image_size=size,
@@ -41,7 +41,7 @@ def diffusion(network: notes.Module, channels: int, size: int, beta: Any, short:
 
 
 def _with(made: Any, beta: torch.Tensor) -> None:
-    """Put these β in the place of its own; a chain takes them from here alone."""
+    """Replace the β of a process; its chain reads no other copy."""
     alpha_bar = torch.cumprod(1 - beta, 0)
     before = torch.cat([torch.ones(1, dtype=beta.dtype), alpha_bar[:-1]])
     variance = beta * (1 - before) / (1 - alpha_bar)
@@ -62,7 +62,7 @@ def _with(made: Any, beta: torch.Tensor) -> None:
 
 @torch.inference_mode()
 def sample(process: Any, x: torch.Tensor) -> torch.Tensor:
-    """Its loop over ``p_sample``; predicted images are clipped there, which cannot be turned off."""
+    """Run the loop over ``p_sample``, which always clips predicted images."""
     for t in reversed(range(process.num_timesteps)):
         x, _ = process.p_sample(x, t)
     return x

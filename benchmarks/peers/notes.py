@@ -31,13 +31,13 @@ def device(platform: str) -> torch.device:
 
 
 def wait(where: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished."""
     if where.type == "cuda":
         torch.cuda.synchronize()
 
 
 def waiting(run: Callable[[], Any], where: torch.device) -> Callable[[], Any]:
-    """The run that also waits for the device."""
+    """Make a run that also waits for the device."""
 
     def waited() -> Any:
         out = run()
@@ -48,7 +48,7 @@ def waiting(run: Callable[[], Any], where: torch.device) -> Callable[[], Any]:
 
 
 class SimpleUNet(nn.Module):
-    """The "simple U-Net" of the notes; ``genjax.nn.unet.SimpleUNet`` is the same in JAX."""
+    """Simple U-Net of the lecture notes; ``genjax.nn.unet.SimpleUNet`` is the same in JAX."""
 
     def __init__(self, channels: Sequence[int], image_channels: int, norm: str = "batch", time_features: int = 32):
         super().__init__()
@@ -91,7 +91,7 @@ class Block(nn.Module):
         self.transform = (nn.ConvTranspose2d if up else nn.Conv2d)(features, features, 4, 2, 1)
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        """The block."""
+        """Apply the block."""
         h = self.norm_1(functional.relu(self.conv_1(x)))
         h = h + functional.relu(self.time(time))[:, :, None, None]
         return self.transform(self.norm_2(functional.relu(self.conv_2(h))))
@@ -117,7 +117,7 @@ class VAE(nn.Module):
 
 
 class Player(nn.Module):
-    """Dense layers with ReLU, those of the generator with a tanh at the end."""
+    """Dense layers with ReLU; the generator ends with tanh."""
 
     def __init__(self, widths: Sequence[int], last: Callable[[torch.Tensor], torch.Tensor], slope: float):
         super().__init__()
@@ -133,7 +133,7 @@ class Player(nn.Module):
 
 
 def kernel(array: Any, *, transposed: bool = False) -> torch.Tensor:
-    """A kernel of ours as PyTorch has it; dense ones [c f] become [f c]."""
+    """Convert our kernel to PyTorch's layout; dense kernels [c f] become [f c]."""
     array = np.asarray(array)
     if array.ndim == 2:
         return torch.from_numpy(array.T.copy())
@@ -147,7 +147,7 @@ def _turned(array: np.ndarray) -> np.ndarray:
 
 
 def fill(module: nn.Module, params: Params, *, transposed: bool = False) -> None:
-    """Give a layer the weights of ours: kernel or scale, and bias."""
+    """Copy our weights to a layer: kernel or scale, and bias."""
     values = {"bias": torch.from_numpy(np.array(params["bias"]))}
     values["weight"] = (
         kernel(params["kernel"], transposed=transposed)
@@ -162,7 +162,7 @@ def fill(module: nn.Module, params: Params, *, transposed: bool = False) -> None
 def simple_unet(
     params: Params, channels: Sequence[int], image_channels: int, norm: str, where: torch.device
 ) -> SimpleUNet:
-    """The notes' network with our weights, in the training mode that it never leaves there."""
+    """Lecture notes' network with our weights, in training mode as in the notes."""
     network = SimpleUNet(channels, image_channels, norm)
     for name in ("time", "conv_in", "conv_out"):
         fill(getattr(network, name), params[name])
@@ -175,7 +175,7 @@ def simple_unet(
 
 
 def vae(params: Params, pixels: int, hidden: int, latents: int, where: torch.device) -> VAE:
-    """The notes' VAE with our weights."""
+    """Lecture notes' VAE with our weights."""
     network = VAE(pixels, hidden, latents)
     for side in ("encode", "decode"):
         for i in range(2):
@@ -184,27 +184,27 @@ def vae(params: Params, pixels: int, hidden: int, latents: int, where: torch.dev
 
 
 def tensor(array: Any, where: torch.device) -> torch.Tensor:
-    """A copy on PyTorch's device."""
+    """Copy an array to PyTorch's device."""
     return torch.from_numpy(np.array(array)).to(where)
 
 
 def numpy(value: torch.Tensor) -> np.ndarray:
-    """A copy in numpy, float32."""
+    """Copy a tensor to numpy, float32."""
     return value.detach().float().cpu().numpy()
 
 
 def images(array: Any, where: torch.device) -> torch.Tensor:
-    """NHWC of ours as NCHW on PyTorch's device."""
+    """Convert NHWC images to NCHW on PyTorch's device."""
     return torch.from_numpy(np.array(array)).permute(0, 3, 1, 2).contiguous().to(where)
 
 
 def back(tensor: torch.Tensor) -> np.ndarray:
-    """NCHW as NHWC, in numpy."""
+    """Convert NCHW images to NHWC in numpy."""
     return tensor.detach().float().cpu().permute(0, 2, 3, 1).numpy()
 
 
 class Chain:
-    """T, β and what follows from them, as the notes' sampling loop indexes them."""
+    """Tables of β and the constants of the process, as the lecture notes' sampling loop indexes them."""
 
     def __init__(self, beta: Any, where: torch.device):
         self.beta = torch.from_numpy(np.array(beta, np.float32)).to(where)
@@ -215,11 +215,11 @@ class Chain:
         self.variance = self.beta * (1 - before) / (1 - alpha_bar)
 
     def diffuse(self, x: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """q(x_t|x_0)."""
+        """Sample q(x_t|x_0)."""
         return self.signal[t][:, None, None, None] * x + self.noise[t][:, None, None, None] * noise
 
     def loss(self, network: Callable, x: torch.Tensor) -> torch.Tensor:
-        """The notes' loss: L1 between the noise and its prediction at random times."""
+        """Lecture notes' loss: L1 between the noise and its prediction at random times."""
         t = torch.randint(0, len(self.beta), (len(x),), device=x.device)
         noise = torch.randn_like(x)
         return functional.l1_loss(network(self.diffuse(x, t, noise), t), noise)
@@ -228,7 +228,7 @@ class Chain:
     def sample(
         self, network: Callable, x: torch.Tensor, num_steps: int, noises: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The notes' loop, unclipped, its first ``num_steps`` steps; ``noises`` [num_steps ...] replace draws."""
+        """Run the last ``num_steps`` times of the notes' loop, unclipped; ``noises`` [num_steps ...] replace draws."""
         for i, t in enumerate(reversed(range(len(self.beta) - num_steps, len(self.beta)))):
             times = torch.full((len(x),), t, device=x.device, dtype=torch.long)
             mean = self.recip[t] * (x - self.beta[t] * network(x, times) / self.noise[t])
@@ -245,7 +245,7 @@ def trainer(
     autocast: bool = False,
     fused: bool | None = None,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """One step of Adam on a batch; under autocast the network computes in bfloat16; fused is Adam in one kernel."""
+    """Build a step of Adam on a batch; under autocast the network computes in bfloat16; fused is Adam in one kernel."""
     optimizer = torch.optim.Adam(module.parameters(), lr=rate, fused=fused)
 
     def step(batch: torch.Tensor) -> torch.Tensor:
@@ -271,7 +271,7 @@ def players(params: Params, widths: Sequence[int], where: torch.device) -> tuple
 
 
 def game(generator: Player, discriminator: Player, rate: float) -> Callable[[torch.Tensor], None]:
-    """One round on a batch: the discriminator's step, then the generator's, with the non-saturating loss."""
+    """Build a round on a batch: the discriminator's step, then the generator's, with the non-saturating loss."""
     adam = lambda player: torch.optim.Adam(player.parameters(), lr=rate, betas=(0.5, 0.999))
     judge, maker = adam(discriminator), adam(generator)
 

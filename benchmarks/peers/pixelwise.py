@@ -1,4 +1,4 @@
-"""Drawing pixel by pixel in PyTorch: a loop that computes every number once, in windows, as our sampler does."""
+"""Pixel-by-pixel sampling in PyTorch: a loop that computes every number once, in windows, like our sampler."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from genjax.types import Params
 
 
 def sample(network: PixelCNN, side: int, params: Params, noise: np.ndarray, where: torch.device) -> np.ndarray:
-    """Black and white images [num side·side] of -1 and 1, decided by uniform ``noise`` of that shape."""
+    """Sample black and white images [num side·side] of -1 and 1, decided by uniform ``noise`` of that shape."""
     num, tensor = len(noise), lambda array: torch.from_numpy(np.array(array)).to(where)
     masked = lambda name, kind: _masked(np.asarray(params[name]["kernel"]), kind)
     spatial = {"first": (masked("first", "A"), params["first"]["bias"])}

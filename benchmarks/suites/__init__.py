@@ -1,1 +1,1 @@
-"""The suites: each has ``SIZES`` ("toy", "cpu", "gpu") and ``cases(size, device)``, one piece of work at a time."""
+"""Suites: modules with ``SIZES`` ("toy", "cpu", "gpu") and ``cases(size, device)``, which yields pieces of work."""

@@ -1,4 +1,4 @@
-"""What the machine can do at all: matrix products, convolutions and memory, by JAX and by PyTorch."""
+"""Upper limits of the machine: matrix products and memory bandwidth, by JAX and by PyTorch."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -6,13 +6,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from benchmarks import harness, peers, work
+from benchmarks import harness, peers, workload
 
 Variant = harness.Variant
 
 
 class Size(NamedTuple):
-    """Of the square matrices, and of the arrays that are added, in MiB."""
+    """Sizes of the work.
+
+    Attributes:
+      matrix: rows of the square matrices.
+      megabytes: size of each added array, MiB.
+    """
 
     matrix: int
     megabytes: int
@@ -22,7 +27,7 @@ SIZES = {"toy": Size(64, 1), "cpu": Size(2048, 128), "gpu": Size(8192, 1024)}
 
 
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
-    """The cases, one at a time."""
+    """Yield the cases."""
     notes = peers.adapter("notes")
     for dtype in ("float32", "bfloat16") if device == "gpu" else ("float32",):  # most processors emulate bfloat16
         yield _product(size.matrix, dtype, device, notes)
@@ -30,7 +35,7 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
 
 
 def _product(n: int, dtype: str, device: str, notes: Any) -> harness.Case:
-    a, b = work.noise((n, n)), work.noise((n, n), 1)
+    a, b = workload.noise((n, n)), workload.noise((n, n), 1)
 
     def ours() -> harness.Run:
         multiply = jax.jit(lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32))
@@ -44,8 +49,8 @@ def _product(n: int, dtype: str, device: str, notes: Any) -> harness.Case:
 
     def check(outputs: Any) -> dict[str, float]:
         tolerance = 1e-2 if dtype == "bfloat16" or device == "gpu" else 1e-4
-        found = {name: notes.numpy(out) for name, out in outputs.items() if name != "JAX"}
-        return {name: harness.close(out, outputs["JAX"], tolerance, name) for name, out in found.items()}
+        others = {name: notes.numpy(out) for name, out in outputs.items() if name != "JAX"}
+        return {name: harness.close(out, outputs["JAX"], tolerance, name) for name, out in others.items()}
 
     variants = [Variant("JAX", ours), *([Variant("PyTorch", theirs)] if notes else [])]
     return harness.Case(f"matrix product, {dtype}, {n} by {n}", "product", 1, variants, check, flops=2 * n**3)
@@ -53,7 +58,7 @@ def _product(n: int, dtype: str, device: str, notes: Any) -> harness.Case:
 
 def _triad(megabytes: int, device: str, notes: Any) -> harness.Case:
     n = megabytes * 2**18
-    a, b = work.noise((n,)), work.noise((n,), 1)
+    a, b = workload.noise((n,)), workload.noise((n,), 1)
 
     def ours() -> harness.Run:
         add = jax.jit(lambda a, b: a + 2 * b)

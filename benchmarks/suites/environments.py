@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import harness, peers, work
+from benchmarks import harness, peers, workload
 from genjax import envs
 from genjax.theory import markov
 from genjax.training import state, steps
@@ -17,7 +17,7 @@ Variant = harness.Variant
 
 
 class Size(NamedTuple):
-    """Copies of the environment, steps of each, steps of Gymnasium's loop; copies and steps of a rollout."""
+    """Numbers of copies of the environment, steps of each, steps of Gymnasium's loop; copies and steps of a rollout."""
 
     copies: int
     steps: int
@@ -33,7 +33,7 @@ SIZES = {
 
 
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
-    """The cases, one at a time."""
+    """Yield the cases."""
     yield _stepping(size)
     yield _learning(size, device)
 
@@ -44,7 +44,7 @@ def _stepping(size: Size) -> harness.Case:
 
     def rollout(key: Any, copies: int) -> Any:
         def one(key: Any) -> Any:
-            """How many episodes end; the steps themselves are not kept."""
+            """Count the episodes that end."""
             counting = lambda key, state, _: (lambda after, seen: (after, seen.terminated | seen.truncated))(
                 *kernel(key, state, None)
             )
@@ -53,7 +53,7 @@ def _stepping(size: Size) -> harness.Case:
         return jax.vmap(one)(jax.random.split(key, copies)).sum()
 
     run = jax.jit(rollout, static_argnums=1)
-    key = jax.random.key(work.SEED)
+    key = jax.random.key(workload.SEED)
     variants = [
         Variant(f"genjax: {n} copies in one scan", lambda n=n: lambda: run(key, n).block_until_ready(), n * size.steps)
         for n in dict.fromkeys((size.copies, 1))
@@ -72,7 +72,7 @@ def _stepping(size: Size) -> harness.Case:
     def check(outputs: Any) -> dict[str, float]:
         if not gym:
             return {}
-        rng = np.random.default_rng(work.SEED)
+        rng = np.random.default_rng(workload.SEED)
         states, actions = rng.uniform(-0.2, 0.2, (100, 4)), rng.integers(0, 2, 100)
         step = jax.jit(jax.vmap(envs.cartpole().step))
         after, _ = step(jax.random.split(key, 100), jnp.asarray(states, jnp.float32), jnp.asarray(actions))
@@ -82,13 +82,13 @@ def _stepping(size: Size) -> harness.Case:
 
 
 def _learning(size: Size, device: str) -> harness.Case:
-    """A step of A2C: a rollout and the gradient of it."""
+    """Time an update of A2C: a rollout and its gradient step."""
     copies, length = size.rollout
     chosen = actor_critic.Config(batch_size=copies, rollout_length=length)
     ours, optimizer = actor_critic.model(chosen), actor_critic.build(chosen, (1, 1, 1)).optimizer
-    params = jax.jit(ours.init)(jax.random.key(work.SEED))
+    params = jax.jit(ours.init)(jax.random.key(workload.SEED))
     first = state.create(params, optimizer)
-    rows, key = {"image": jnp.zeros((copies, 1), jnp.uint8)}, jax.random.key(work.SEED)
+    rows, key = {"image": jnp.zeros((copies, 1), jnp.uint8)}, jax.random.key(workload.SEED)
     one = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.sample_batch, 1))
 
     def theirs() -> harness.Run:
@@ -107,7 +107,7 @@ def _learning(size: Size, device: str) -> harness.Case:
         notes, learner = peers.adapter("notes"), peers.adapter("a2c")
         if not (notes and learner):
             return {}
-        x = work.noise((8, 4))
+        x = workload.noise((8, 4))
         wanted = jax.jit(ours.logits)(params, jnp.asarray(x))
         found = notes.numpy(learner.networks(params, notes.device(device))[0](notes.tensor(x, notes.device(device))))
         return {"logits of the policy, PyTorch": harness.close(found, wanted, 1e-3, "policy")}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import harness, peers, work
+from benchmarks import harness, peers, workload
 from train import gan as script
 
 Variant = harness.Variant
@@ -17,7 +17,7 @@ OURS, LOOP = "genjax: the epoch as one scan", "JAX: a Python loop over the jitte
 
 
 class Size(NamedTuple):
-    """Images of an epoch, images of a step, numbers of z, and widths of the players."""
+    """Numbers of images of an epoch and of a step, dimensions of z, and widths of the players."""
 
     images: int
     batch: int
@@ -33,12 +33,12 @@ SIZES = {
 
 
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
-    """The one case."""
-    steps, images = size.images // size.batch, work.random_images(size.images, SHAPE)
+    """Yield the only case."""
+    steps, images = size.images // size.batch, workload.random_images(size.images, SHAPE)
     ours = script.model(script.Config(hidden=size.hidden, latent_dim=size.latent_dim), SHAPE)
-    params = jax.jit(ours.init)(jax.random.key(work.SEED))
+    params = jax.jit(ours.init)(jax.random.key(workload.SEED))
     adam = lambda: optax.adam(2e-4, b1=0.5)
-    at_once, in_turn = work.training(params, ours.loss, ours.optimizer(adam(), adam()), images, size.batch, steps)
+    at_once, in_turn = workload.training(params, ours.loss, ours.optimizer(adam(), adam()), images, size.batch, steps)
     notes = peers.adapter("notes")
     widths = (size.latent_dim, *size.hidden, 784)
 
@@ -54,10 +54,10 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
         return notes.waiting(run, where)
 
     def check(outputs: Any) -> dict[str, float]:
-        ends = {name: work.flat(out) for name, out in outputs.items() if name in (OURS, LOOP)}
+        ends = {name: workload.flat(out) for name, out in outputs.items() if name in (OURS, LOOP)}
         found = {"parameters after the epoch, " + LOOP: harness.close(ends[LOOP], ends[OURS], 1e-2, LOOP)}
         if notes:
-            z, where = work.noise((8, size.latent_dim)), notes.device(device)
+            z, where = workload.noise((8, size.latent_dim)), notes.device(device)
             made = jax.jit(ours.generate)(params, jnp.asarray(z))
             generator, discriminator = notes.players(params, widths, where)
             fake = generator(notes.tensor(z, where))

@@ -25,7 +25,7 @@ THEIRS = "PyTorch: a loop that computes every number once"
 
 
 class Size(NamedTuple):
-    """Height and width, images at once, and the network's features and blocks."""
+    """Height and width, numbers of images at once, and features and blocks of the network."""
 
     side: int
     batches: tuple[int, ...]
@@ -41,24 +41,24 @@ SIZES = {
 
 
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
-    """The cases, one at a time."""
+    """Yield the cases."""
     network = PixelCNN(1, features=size.features, num_blocks=size.blocks)
     for num in size.batches:
         yield _drawing(network, size.side, num, device)
 
 
 def uniforms(key: Key, num: int, side: int) -> jax.Array:
-    """The numbers in [0, 1) that decide the pixels, [num side·side]: those that our sampler draws."""
-    draw = lambda key, place: jax.random.uniform(jax.random.fold_in(key, place), (1, 1, 1))[0, 0, 0]
+    """Uniform numbers [num side·side] that decide the pixels, as our sampler draws them."""
+    draw = lambda key, i: jax.random.uniform(jax.random.fold_in(key, i), (1, 1, 1))[0, 0, 0]
     keys = random.example_keys(key, num)
-    return jax.vmap(lambda key: jax.vmap(lambda place: draw(key, place))(jnp.arange(side * side)))(keys)
+    return jax.vmap(lambda key: jax.vmap(lambda i: draw(key, i))(jnp.arange(side * side)))(keys)
 
 
 def naive(network: PixelCNN, side: int, params: Params, noise: jax.Array) -> jax.Array:
-    """The whole network for every pixel."""
+    """Sample by evaluating the whole network for every pixel."""
     num = len(noise)
 
-    def pixel(i, images):
+    def pixel(i: jax.Array, images: jax.Array) -> jax.Array:
         logits = jnp.asarray(network.apply({"params": params}, images.reshape(num, side, side, 1)))
         white = noise[:, i] < jax.nn.sigmoid(logits.reshape(num, -1)[:, i])
         return images.at[:, i].set(jnp.where(white, 1.0, -1.0))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import harness, peers, work
+from benchmarks import harness, peers, workload
 from genjax import diffusion
 
 Variant = harness.Variant
@@ -18,7 +18,7 @@ CONVOLVES = "at this batch the convolutions are all the time, and XLA's on CPU a
 
 
 class Chain(NamedTuple):
-    """Images at once, T of the schedule, and how many steps are timed: the last ones."""
+    """Number of images at once, T of the schedule, and number of timed steps, the last of the chain."""
 
     batch: int
     total: int
@@ -26,17 +26,17 @@ class Chain(NamedTuple):
 
 
 class Size(NamedTuple):
-    """The network, the ancestral chains, and of the short ones the batches, T and steps."""
+    """Network, ancestral chains, and the batches, T and steps of the short chains."""
 
-    network: work.UNetSize
+    network: workload.UNetSize
     chains: Sequence[Chain]
     compiled: bool
     short: tuple[tuple[int, ...], int, int]
 
 
-SMALL = work.UNetSize(32, 1, 16, (1, 2, 4, 8))
+SMALL = workload.UNetSize(32, 1, 16, (1, 2, 4, 8))
 SIZES = {
-    "toy": Size(work.UNetSize(8, 1, 8, (1, 2)), (Chain(2, 10, 4),), True, ((2,), 20, 5)),
+    "toy": Size(workload.UNetSize(8, 1, 8, (1, 2)), (Chain(2, 10, 4),), True, ((2,), 20, 5)),
     "cpu": Size(
         SMALL,
         (Chain(1, 300, 300), Chain(1, 1000, 1000), Chain(16, 300, 20), Chain(64, 300, 8)),
@@ -44,7 +44,7 @@ SIZES = {
         ((1, 16), 300, 50),
     ),
     "gpu": Size(
-        work.UNetSize(64, 3, 64, (1, 2, 4, 8, 16)),
+        workload.UNetSize(64, 3, 64, (1, 2, 4, 8, 16)),
         tuple(Chain(batch, total, total) for total in (300, 1000) for batch in (1, 16, 64)),
         True,
         ((1, 16, 64), 1000, 50),
@@ -53,9 +53,9 @@ SIZES = {
 
 
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
-    """The cases, one at a time."""
-    network = work.simple(size.network)
-    params = work.weights(network, size.network.shape)
+    """Yield the cases."""
+    network = workload.simple(size.network)
+    params = workload.weights(network, size.network.shape)
     for chain in size.chains:
         yield _ancestral(chain, size, params, device)
     for batch in dict.fromkeys(chain.batch for chain in size.chains):
@@ -66,7 +66,7 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
 
 
 def _theirs(size: Size, params: Any, device: str, x: np.ndarray) -> tuple[Any, Any, Any]:
-    """The adapter, the network of the notes with our weights, and the noise where PyTorch computes."""
+    """Adapter, lecture notes' network with our weights, and noise on PyTorch's device."""
     notes = peers.adapter("notes")
     where = notes.device(device)
     network = notes.simple_unet(params, size.network.widths, size.network.channels, "batch", where)
@@ -74,11 +74,11 @@ def _theirs(size: Size, params: Any, device: str, x: np.ndarray) -> tuple[Any, A
 
 
 def _ancestral(chain: Chain, size: Size, params: Any, device: str) -> harness.Case:
-    apply = work.simple(size.network).apply
+    apply = workload.simple(size.network).apply
     beta = diffusion.linear_schedule(chain.total).beta[: chain.steps]
     schedule = diffusion.from_beta(beta)
-    x = work.noise((chain.batch, *size.network.shape))
-    keys, start = jax.random.split(jax.random.key(work.SEED), chain.batch), jnp.asarray(x)
+    x = workload.noise((chain.batch, *size.network.shape))
+    keys, start = jax.random.split(jax.random.key(workload.SEED), chain.batch), jnp.asarray(x)
     denoise = lambda params: lambda x, t: apply({"params": params}, x, t)
     sampler = lambda params, **more: diffusion.ancestral(denoise(params), schedule, clip=False, **more)
     whole = jax.jit(lambda params, x: sampler(params)(keys, x))
@@ -138,13 +138,13 @@ def _ancestral(chain: Chain, size: Size, params: Any, device: str) -> harness.Ca
             variants += [Variant("denoising-diffusion-pytorch: p_sample", lucid)] if peers.adapter("lucidrains") else []
     part = "" if chain.steps == chain.total else f", its last {chain.steps} steps"
     name = f"ancestral, T = {chain.total}{part}, batch {chain.batch}"
-    flops = chain.batch * work.forward_flops(work.simple(size.network), size.network.shape)
+    flops = chain.batch * workload.forward_flops(workload.simple(size.network), size.network.shape)
     goals = {1: {NOTES: harness.Goal(2.5, ALONE)}, 16: {NOTES: harness.Goal(1.1, CONVOLVES)}}.get(chain.batch, {})
     return harness.Case(name, "step", chain.steps, variants, check, flops, goals)
 
 
 def _step(denoise: diffusion.Denoise, schedule: diffusion.Schedule, keys: Any, x: Any, t: Any) -> Any:
-    """One step as users of JAX write it, with the same arithmetic as the notes' loop."""
+    """Build one step as users of JAX write it, with the arithmetic of the lecture notes' loop."""
     times = jnp.broadcast_to(t, x.shape[:1])
     beta, alpha_bar = jnp.asarray(schedule.beta)[t], jnp.asarray(schedule.alpha_bar)[t]
     mean = (x - beta * denoise(x, times) / jnp.sqrt(1 - alpha_bar)) / jnp.sqrt(1 - beta)
@@ -153,9 +153,9 @@ def _step(denoise: diffusion.Denoise, schedule: diffusion.Schedule, keys: Any, x
 
 
 def _alone(batch: int, size: Size, params: Any, device: str) -> harness.Case:
-    """The network without a chain: what is above it in a step of the chain is overhead."""
-    x, t = work.noise((batch, *size.network.shape)), np.arange(batch) * 37 % 300
-    called = jax.jit(work.simple(size.network).apply)
+    """Time the network alone; the rest of a step of the chain is overhead."""
+    x, t = workload.noise((batch, *size.network.shape)), np.arange(batch) * 37 % 300
+    called = jax.jit(workload.simple(size.network).apply)
     images, times = jnp.asarray(x), jnp.asarray(t)
 
     def theirs() -> harness.Run:
@@ -180,16 +180,16 @@ def _alone(batch: int, size: Size, params: Any, device: str) -> harness.Case:
         Variant("genjax: jitted", lambda: lambda: called({"params": params}, images, times).block_until_ready())
     ]
     variants += [Variant("PyTorch, eager", theirs)] if peers.adapter("notes") else []
-    flops = batch * work.forward_flops(work.simple(size.network), size.network.shape)
+    flops = batch * workload.forward_flops(workload.simple(size.network), size.network.shape)
     return harness.Case(f"the network alone, batch {batch}", "call", 1, variants, check, flops)
 
 
 def _short(chain: Chain, size: Size, params: Any, device: str) -> harness.Case:
-    """A few steps for the whole chain; ours and diffusers' DDIM must end in the same images."""
-    apply, beta = work.simple(size.network).apply, diffusion.linear_schedule(chain.total).beta
-    x = work.noise((chain.batch, *size.network.shape))
+    """Time short chains; our DDIM and that of diffusers must end in the same images."""
+    apply, beta = workload.simple(size.network).apply, diffusion.linear_schedule(chain.total).beta
+    x = workload.noise((chain.batch, *size.network.shape))
     denoise = lambda params: lambda x, t: apply({"params": params}, x, t)
-    keys, start = jax.random.split(jax.random.key(work.SEED), chain.batch), jnp.asarray(x)
+    keys, start = jax.random.split(jax.random.key(workload.SEED), chain.batch), jnp.asarray(x)
     whole = jax.jit(
         lambda params, x: diffusion.ddim(denoise(params), diffusion.from_beta(beta), num_steps=chain.steps, clip=False)(
             keys, x

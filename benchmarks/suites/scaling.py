@@ -1,4 +1,4 @@
-"""How the cost grows: with the batch, the resolution, T, the seeds trained at once, and the devices."""
+"""Growth of the cost with the batch, the resolution, T, the number of seeds trained at once, and the devices."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import harness, peers, work
+from benchmarks import harness, peers, workload
 from benchmarks.suites import training
 from genjax import diffusion
 from genjax.training import parallel, state, steps
@@ -18,9 +18,9 @@ Variant = harness.Variant
 
 
 class Size(NamedTuple):
-    """The network and what of it is varied; steps of a run; of the devices' case the images of a step."""
+    """Network, varied sizes, steps of a run, and images of a step on several devices."""
 
-    network: work.UNetSize
+    network: workload.UNetSize
     batches: tuple[int, ...]
     sides: tuple[int, ...]
     chains: tuple[int, ...]
@@ -31,20 +31,20 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "toy": Size(work.UNetSize(8, 1, 8, (1, 2)), (2, 4), (4, 8), (5, 10), (1, 2), 3, 2, 8),
+    "toy": Size(workload.UNetSize(8, 1, 8, (1, 2)), (2, 4), (4, 8), (5, 10), (1, 2), 3, 2, 8),
     "cpu": Size(
-        work.UNetSize(32, 1, 16, (1, 2, 4, 8)),
+        workload.UNetSize(32, 1, 16, (1, 2, 4, 8)),
         (4, 8, 16, 32, 64), (16, 32, 64), (50, 100, 200, 400), (1, 2, 4, 8), 50, 2, 64,
     ),
     "gpu": Size(
-        work.UNetSize(64, 3, 64, (1, 2, 4, 8)),
+        workload.UNetSize(64, 3, 64, (1, 2, 4, 8)),
         (16, 32, 64, 128, 256), (32, 64, 128), (100, 300, 1000), (1, 4, 16, 64), 469, 10, 256,
     ),
 }  # fmt: skip
 
 
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
-    """The cases, one at a time."""
+    """Yield the cases."""
     for batch in size.batches:
         yield _training(size.network, batch, size.steps, device, "batch", batch)
     for side in size.sides:
@@ -58,12 +58,14 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
         yield _devices(size, count)
 
 
-def _training(network: work.UNetSize, batch: int, num_steps: int, device: str, axis: str, value: float) -> harness.Case:
-    """The notes' U-Net, ours and PyTorch's."""
-    module, notes = work.simple(network), peers.adapter("notes")
-    params, images = work.weights(module, network.shape), work.random_images(4 * batch, network.shape)
-    loss = work.denoising(module, network.shape).loss
-    ours, _ = work.training(params, loss, optax.adam(1e-3), images, batch, num_steps)
+def _training(
+    network: workload.UNetSize, batch: int, num_steps: int, device: str, axis: str, value: float
+) -> harness.Case:
+    """Time training of the lecture notes' U-Net, ours and PyTorch's."""
+    module, notes = workload.simple(network), peers.adapter("notes")
+    params, images = workload.weights(module, network.shape), workload.random_images(4 * batch, network.shape)
+    loss = workload.denoising(module, network.shape).loss
+    ours, _ = workload.training(params, loss, optax.adam(1e-3), images, batch, num_steps)
 
     def theirs() -> harness.Run:
         peer = notes.simple_unet(params, network.widths, network.channels, "batch", notes.device(device))
@@ -75,11 +77,11 @@ def _training(network: work.UNetSize, batch: int, num_steps: int, device: str, a
     return harness.Case(name, "step", num_steps, variants, axis=axis, value=value)
 
 
-def _chain(network: work.UNetSize, num_steps: int) -> harness.Case:
-    module = work.simple(network)
-    params = work.weights(module, network.shape)
+def _chain(network: workload.UNetSize, num_steps: int) -> harness.Case:
+    module = workload.simple(network)
+    params = workload.weights(module, network.shape)
     denoise = lambda params: lambda x, t: jnp.asarray(module.apply({"params": params}, x, t))
-    schedule, x = diffusion.linear_schedule(num_steps), jnp.asarray(work.noise((1, *network.shape)))
+    schedule, x = diffusion.linear_schedule(num_steps), jnp.asarray(workload.noise((1, *network.shape)))
     sample = jax.jit(lambda params, x: diffusion.ancestral(denoise(params), schedule)(jax.random.key(0), x))
     run = lambda: sample(params, x).block_until_ready()
     name = f"a chain of T = {num_steps}, batch 1"
@@ -87,10 +89,10 @@ def _chain(network: work.UNetSize, num_steps: int) -> harness.Case:
 
 
 def _seeds(num: int, num_steps: int) -> harness.Case:
-    """VAEs of several seeds in one program; the first must end as it does alone."""
-    ours, images = vae.model(vae.Config(), (28, 28, 1)), work.random_images(4096, (28, 28, 1))
+    """Time VAEs of several seeds in one program; the first must end as it does alone."""
+    ours, images = vae.model(vae.Config(), (28, 28, 1)), workload.random_images(4096, (28, 28, 1))
     optimizer, rows = optax.adam(1e-3), {"image": jnp.asarray(images)}
-    step = steps.gradient_step(work.on_bytes(ours.loss), optimizer)
+    step = steps.gradient_step(workload.on_bytes(ours.loss), optimizer)
     run, keys = steps.repeat(step, steps.rows(128), num_steps), jax.vmap(jax.random.key)(jnp.arange(num))
     start = jax.jit(jax.vmap(lambda key: state.create(ours.init(key), optimizer)))(keys)
     many = jax.jit(jax.vmap(run, (0, 0, None)))
@@ -98,7 +100,11 @@ def _seeds(num: int, num_steps: int) -> harness.Case:
     def check(outputs: Any) -> dict[str, float]:
         alone = jax.jit(run)(keys[0], jax.tree.map(lambda a: a[0], start), rows)[0].params
         first = jax.tree.map(lambda a: a[0], outputs["genjax"])
-        return {"parameters of the first seed alone": harness.close(work.flat(first), work.flat(alone), 1e-4, "seeds")}
+        return {
+            "parameters of the first seed alone": harness.close(
+                workload.flat(first), workload.flat(alone), 1e-4, "seeds"
+            )
+        }
 
     together = lambda: jax.block_until_ready(many(keys, start, rows)[0].params)
     name = f"{num_steps} steps of {num} VAEs at once"
@@ -106,11 +112,11 @@ def _seeds(num: int, num_steps: int) -> harness.Case:
 
 
 def _devices(size: Size, count: int) -> harness.Case:
-    """Ho's U-Net, whose images do not depend on each other, with a batch that is spread."""
-    module = work.ho(size.network)
-    params, images = work.weights(module, size.network.shape), work.random_images(256, size.network.shape)
+    """Time Ho's U-Net with a batch spread over devices."""
+    module = workload.ho(size.network)
+    params, images = workload.weights(module, size.network.shape), workload.random_images(256, size.network.shape)
     optimizer, devices = optax.adam(1e-3), jax.local_devices()[:count]
-    loss = work.on_bytes(work.denoising(module, size.network.shape).loss)
+    loss = workload.on_bytes(workload.denoising(module, size.network.shape).loss)
     step = steps.gradient_step(loss, optimizer, axis_name=parallel.AXIS)
     several = steps.repeat(step, steps.rows(size.global_batch, axis_name=parallel.AXIS), size.steps)
     spread = parallel.distribute(several, devices)

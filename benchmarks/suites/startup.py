@@ -1,5 +1,6 @@
-"""From the start of a process: importing, and the first training step with an empty and with a full cache."""
+"""Startup times of a process: import, and first training step with an empty and with a full cache."""
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -15,7 +16,12 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 class Size(NamedTuple):
-    """Channels of the first level of the notes' U-Net, and its images."""
+    """Sizes of the work.
+
+    Attributes:
+      width: number of channels of the first level of the lecture notes' U-Net.
+      side: height and width of the images.
+    """
 
     width: int
     side: int
@@ -25,12 +31,12 @@ SIZES = {"toy": Size(8, 8), "cpu": Size(16, 32), "gpu": Size(64, 64)}
 
 OURS = """
 import jax, numpy as np, optax
-from benchmarks import work
-size = work.UNetSize({side}, 1, {width}, (1, 2, 4))
-network = work.simple(size)
-ours = work.denoising(network, size.shape)
+from benchmarks import workload
+size = workload.UNetSize({side}, 1, {width}, (1, 2, 4))
+network = workload.simple(size)
+ours = workload.denoising(network, size.shape)
 params = jax.jit(ours.init)(jax.random.key(0))
-work.training(params, ours.loss, optax.adam(1e-3), work.random_images(16, size.shape), 16, 1)[0]()
+workload.training(params, ours.loss, optax.adam(1e-3), workload.random_images(16, size.shape), 16, 1)[0]()
 """
 THEIRS = """
 import torch
@@ -44,14 +50,13 @@ notes.trainer(network, lambda x: chain.loss(network, x), 1e-3)(x).item()
 
 
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
-    """The cases, one at a time."""
+    """Yield the cases."""
     imports = {"genjax": "import genjax.models.ddpm, genjax.training.steps", "PyTorch": "import torch"}
     imports |= {"diffusers' networks and schedulers": "from diffusers import UNet2DModel, DDPMScheduler"}
-    wanted = {"genjax": "gym", "PyTorch": "notes", "diffusers' networks and schedulers": "hub"}
-    chosen = [name for name in imports if name == "genjax" or peers.adapter(wanted[name])]
-    yield harness.Case(
-        "import in a new process", "start", 1, [Variant(n, lambda n=n: _process(imports[n], device)) for n in chosen]
-    )
+    adapters = {"genjax": "gym", "PyTorch": "notes", "diffusers' networks and schedulers": "hub"}
+    chosen = [name for name in imports if name == "genjax" or peers.adapter(adapters[name])]
+    variants = [Variant(name, functools.partial(_process, imports[name], device)) for name in chosen]
+    yield harness.Case("import in a new process", "start", 1, variants)
     ours = OURS.format(side=size.side, width=size.width)
     with tempfile.TemporaryDirectory() as kept:
         variants = [
@@ -65,7 +70,7 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
 
 
 def _process(program: str, device: str, cache: str = "") -> harness.Run:
-    """A Python process that runs a program; with a folder, compiled programs are kept there."""
+    """Run a program in a new Python process; ``cache`` is the folder of its compiled programs."""
     platform = {"cpu": "cpu", "gpu": "cuda"}[device]
     more = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} if cache else {}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import harness, peers, work
+from benchmarks import harness, peers, workload
 from genjax import diffusion
 
 Variant = harness.Variant
@@ -20,11 +20,11 @@ BEHIND = (
 
 
 class Size(NamedTuple):
-    """The two U-Nets, images of a step for each, steps of a run, and the precisions of both."""
+    """Two U-Nets, images of a step for each, steps of a run, and the precisions of both."""
 
-    simple: work.UNetSize
+    simple: workload.UNetSize
     simple_batch: int
-    ho: work.UNetSize
+    ho: workload.UNetSize
     ho_batch: int
     steps: int
     simple_dtypes: tuple[Any, ...] = (None, jnp.bfloat16)
@@ -32,26 +32,30 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "toy": Size(work.UNetSize(8, 1, 8, (1, 2)), 4, work.UNetSize(8, 1, 8, (1, 2)), 4, 2, (None,), (jnp.bfloat16,)),
+    "toy": Size(
+        workload.UNetSize(8, 1, 8, (1, 2)), 4, workload.UNetSize(8, 1, 8, (1, 2)), 4, 2, (None,), (jnp.bfloat16,)
+    ),
     "cpu": Size(
-        work.UNetSize(32, 1, 16, (1, 2, 4, 8)), 32, work.UNetSize(32, 3, 32, (1, 2, 2)), 16, 4, (None,), (None,)
+        workload.UNetSize(32, 1, 16, (1, 2, 4, 8)), 32, workload.UNetSize(32, 3, 32, (1, 2, 2)), 16, 4, (None,), (None,)
     ),  # most processors emulate bfloat16
-    "gpu": Size(work.UNetSize(64, 3, 64, (1, 2, 4, 8, 16)), 128, work.UNetSize(32, 3, 128, (1, 2, 2, 2)), 128, 20),
+    "gpu": Size(
+        workload.UNetSize(64, 3, 64, (1, 2, 4, 8, 16)), 128, workload.UNetSize(32, 3, 128, (1, 2, 2, 2)), 128, 20
+    ),
 }
 
 
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
-    """The cases, one at a time."""
+    """Yield the cases."""
     notes, hub = peers.adapter("notes"), peers.adapter("hub")
     for dtype in size.simple_dtypes:
-        network = work.simple(size.simple, dtype=dtype)
+        network = workload.simple(size.simple, dtype=dtype)
 
-        def same(params: Any, ours: work.UNetSize = size.simple) -> Any:
+        def same(params: Any, ours: workload.UNetSize = size.simple) -> Any:
             return notes.simple_unet(params, ours.widths, ours.channels, "batch", notes.device(device))
 
         yield _case("the notes' U-Net", network, size.simple, size.simple_batch, size.steps, device, notes and same)
     for dtype in size.ho_dtypes:
-        network = work.ho(size.ho, dtype=dtype)
+        network = workload.ho(size.ho, dtype=dtype)
 
         def theirs(params: Any, ours: Any = network) -> Any:
             return hub.ho(params, ours, size.ho.side, notes.device(device))
@@ -60,18 +64,18 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
 
 
 def _case(
-    title: str, network: Any, size: work.UNetSize, batch: int, steps: int, device: str, peer: Callable | None
+    title: str, network: Any, size: workload.UNetSize, batch: int, steps: int, device: str, peer: Callable | None
 ) -> harness.Case:
-    images, params = work.random_images(4 * batch, size.shape), work.weights(network, size.shape)
+    images, params = workload.random_images(4 * batch, size.shape), workload.weights(network, size.shape)
     narrow = network.dtype is not None
-    loss = work.denoising(network, size.shape).loss
-    at_once, in_turn = work.training(params, loss, optax.adam(1e-3), images, batch, steps)
+    loss = workload.denoising(network, size.shape).loss
+    at_once, in_turn = workload.training(params, loss, optax.adam(1e-3), images, batch, steps)
 
     def theirs(layout: str, compiled: bool = False) -> harness.Run:
         return pytorch(peer(params), images, batch, steps, device, layout=layout, compiled=compiled, narrow=narrow)
 
     def check(outputs: Any) -> dict[str, float]:
-        ends = {name: work.flat(out) for name, out in outputs.items() if name in (OURS, LOOP)}
+        ends = {name: workload.flat(out) for name, out in outputs.items() if name in (OURS, LOOP)}
         # Adam's first steps are of the size of the learning rate whatever the gradient: compare with that
         found = {"parameters after the steps, " + LOOP: harness.close(ends[LOOP], ends[OURS], 1e-2, LOOP)}
         if peer:
@@ -88,7 +92,7 @@ def _case(
     count = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
     name = f"{title}, {count:.2g}M parameters, {batch} images of {'x'.join(map(str, size.shape))}"
     goals = {} if narrow else {"PyTorch, eager": harness.Goal(1.0, BEHIND if device == "cpu" else "")}
-    flops = 3 * batch * work.forward_flops(network, size.shape)
+    flops = 3 * batch * workload.forward_flops(network, size.shape)
     return harness.Case(f"{name}, {'bfloat16' if narrow else 'float32'}", "step", steps, variants, check, flops, goals)
 
 
@@ -103,7 +107,7 @@ def pytorch(
     compiled: bool = False,
     narrow: bool = False,
 ) -> harness.Run:
-    """``steps`` steps of Adam on images that lie where PyTorch computes; narrow is autocast to bfloat16."""
+    """Build a run of ``steps`` steps of Adam on images on PyTorch's device; narrow is autocast to bfloat16."""
     notes = peers.adapter("notes")
     where, memory = notes.device(device), getattr(notes.torch, layout)
     network = network.to(memory_format=memory)
@@ -122,10 +126,10 @@ def pytorch(
     return run
 
 
-def _same_prediction(network: Any, params: Any, size: work.UNetSize, peer: Callable, device: str) -> float:
-    """Of the network in float32: in bfloat16 both round, each in its own way."""
+def _same_prediction(network: Any, params: Any, size: workload.UNetSize, peer: Callable, device: str) -> float:
+    """Compare the predictions in float32; in bfloat16 the programs round differently."""
     notes = peers.adapter("notes")
-    x, t = work.noise((4, *size.shape)), np.arange(4) * 37 % 300
+    x, t = workload.noise((4, *size.shape)), np.arange(4) * 37 % 300
     mine = jax.jit(network.clone(dtype=None).apply)({"params": params}, jnp.asarray(x), jnp.asarray(t))
     where = notes.device(device)
     with notes.torch.no_grad():

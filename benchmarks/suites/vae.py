@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import harness, peers, work
+from benchmarks import harness, peers, workload
 from genjax import data, random
 from genjax.models.vae import VAE
 from train import vae
@@ -27,7 +27,7 @@ OURS, LOOP, NOTES = (
 
 
 class Size(NamedTuple):
-    """Images of an epoch, images of a step, and the widths between 784 pixels: hidden and latents."""
+    """Numbers of images of an epoch and of a step, and widths of the hidden layers and of the latents."""
 
     images: int
     batch: int
@@ -42,16 +42,16 @@ SIZES = {
 
 
 def cases(size: Size, device: str) -> Iterator[harness.Case]:
-    """The cases, one at a time."""
+    """Yield the cases."""
     for hidden, latents in size.widths:
         yield _epoch(size, hidden, latents, device, peers.adapter("notes"))
 
 
 def _epoch(size: Size, hidden: int, latents: int, device: str, notes: Any) -> harness.Case:
-    steps, images = size.images // size.batch, work.random_images(size.images, SHAPE)
+    steps, images = size.images // size.batch, workload.random_images(size.images, SHAPE)
     ours = vae.model(vae.Config(hidden=(hidden,), latent_dim=latents), SHAPE)
-    params = jax.jit(ours.init)(jax.random.key(work.SEED))
-    at_once, in_turn = work.training(params, ours.loss, optax.adam(1e-3), images, size.batch, steps)
+    params = jax.jit(ours.init)(jax.random.key(workload.SEED))
+    at_once, in_turn = workload.training(params, ours.loss, optax.adam(1e-3), images, size.batch, steps)
 
     network = lambda: notes.vae(params, 784, hidden, latents, notes.device(device))
 
@@ -60,7 +60,7 @@ def _epoch(size: Size, hidden: int, latents: int, device: str, notes: Any) -> ha
         return program(notes, network(), pixels, size.batch, notes.device(device))
 
     def check(outputs: Any) -> dict[str, float]:
-        ends = {name: work.flat(out) for name, out in outputs.items() if name in (OURS, LOOP)}
+        ends = {name: workload.flat(out) for name, out in outputs.items() if name in (OURS, LOOP)}
         found = {"parameters after the epoch, " + LOOP: harness.close(ends[LOOP], ends[OURS], 1e-4, LOOP)}
         if notes:
             found["loss of the same images under the same noise, PyTorch"] = _same_loss(

@@ -1,8 +1,10 @@
-"""The diffusion process without networks: schedules, q(x_t|x_0), its posterior, predictions, samplers.
+"""The diffusion process without networks: schedules, q(x_t|x_0), its posterior, predictions, samplers, likelihoods.
 
 Time counts from 0 to T - 1: x_t has passed t + 1 noising steps. x_T, where a reverse chain starts, is N(0, 1).
 """
 
+from genjax.diffusion import editing, edm, likelihood
+from genjax.diffusion.chains import Sample, Sampler, make_sampler
 from genjax.diffusion.editing import repaint, sdedit, slerp
 from genjax.diffusion.grids import Grid, PartialGrid, Spacing, StartWarning, karras, karras_times, on_times, timesteps
 from genjax.diffusion.guidance import classifier_free, classifier_free_batched, threshold
@@ -21,16 +23,7 @@ from genjax.diffusion.predictions import (
     with_learned_variance,
 )
 from genjax.diffusion.process import Posterior, diffuse, posterior, q_step
-from genjax.diffusion.samplers import (
-    Denoise,
-    Sample,
-    ancestral,
-    chain,
-    ddim,
-    ddim_on_grid,
-    respace,
-    variance_preserving,
-)
+from genjax.diffusion.samplers import Denoise, ancestral, ddim, ddim_on_grid, respace, variance_preserving
 from genjax.diffusion.schedules import (
     Schedule,
     at,
@@ -51,21 +44,24 @@ __all__ = [
     "Posterior",
     "Predict",
     "Prediction",
-    "ToPrediction",
     "Sample",
+    "Sampler",
     "Schedule",
     "Spacing",
     "StartWarning",
+    "ToPrediction",
     "ancestral",
     "at",
-    "chain",
     "classifier_free",
     "classifier_free_batched",
     "cosine_schedule",
     "ddim",
+    "ddim_on_grid",
     "diffuse",
     "dpm_solver",
     "dpm_solver_sde",
+    "editing",
+    "edm",
     "from_beta",
     "from_noise",
     "from_score",
@@ -73,18 +69,19 @@ __all__ = [
     "from_x0",
     "heun",
     "hybrid",
-    "ddim_on_grid",
     "invert",
     "karras",
     "karras_times",
+    "likelihood",
     "linear_schedule",
+    "make_sampler",
     "min_snr",
     "on_times",
-    "q_step",
     "pndm",
     "posterior",
-    "to_prediction",
+    "q_step",
     "repaint",
+    "rescale_zero_terminal_snr",
     "respace",
     "sdedit",
     "sigmoid_schedule",
@@ -92,12 +89,12 @@ __all__ = [
     "slerp",
     "threshold",
     "timesteps",
+    "to_prediction",
     "to_score",
     "to_v",
     "variance_preserving",
     "vlb",
     "with_learned_variance",
-    "rescale_zero_terminal_snr",
 ]
 
 __dir__ = attach(__name__, __all__)[1]

@@ -111,6 +111,16 @@ def check(grid: Grid) -> None:
         raise ValueError("grid: expected noise at every place but the last, got σ = 0 before it")
 
 
+def places(grid: Grid, index: Any) -> Grid:
+    """Select places of a grid.
+
+    Args:
+      grid: the grid of K steps.
+      index: a slice, or whole numbers [n].
+    """
+    return Grid(*(table[index] for table in grid))
+
+
 def is_steep(before: Table, after: Table) -> Any:
     """Tell which steps from one σ̄ to the next are too steep for a formula of higher order in σ̄.
 

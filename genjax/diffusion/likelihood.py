@@ -72,7 +72,7 @@ def vlb(
     Args:
       denoise: denoiser, ``(x_t, t) -> ε`` or a ``Prediction``.
       schedule: the schedule of T steps.
-      key: one key, or one per image; image i depends on (key, i) only.
+      key: a single key, or one per image; image i depends on (key, i) only.
       images: x_0, at ``num_levels`` even levels in [-1, 1].
       variance: variance of the reverse steps, as in ``ancestral``; at t = 0 β̃_1 replaces β̃_0 = 0.
       num_levels: levels of a pixel; 0 for continuous pixels, whose decoder is a density.

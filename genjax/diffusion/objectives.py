@@ -41,7 +41,9 @@ def simple(distance: Distance, parameterization: Parameterization = "noise", wei
         checks.finite("weights", weights)
         checks.within("weights", weights, 0)
 
-    def objective(schedule: Schedule, prediction: Prediction, target: Prediction, x_t: Arrays, t) -> Float[Array, " b"]:
+    def objective(
+        schedule: Schedule, prediction: Prediction, target: Prediction, x_t: Arrays, t: Int[Array, " b"]
+    ) -> Float[Array, " b"]:
         error = distance(convert(schedule, prediction, t), convert(schedule, target, t))
         mean = error.mean(axis=tuple(range(1, error.ndim)))
         if weights is not None and weights.shape != (schedule.num_steps,):
@@ -92,7 +94,9 @@ def vlb(variance: likelihood.Variance = "small", num_levels: int = 256) -> Objec
     if checks.count("num_levels", num_levels, 0) == 1:
         raise ValueError("num_levels: expected 0, for continuous pixels, or at least 2; got 1")
 
-    def objective(schedule: Schedule, prediction: Prediction, target: Prediction, x_t: Arrays, t) -> Float[Array, " b"]:
+    def objective(
+        schedule: Schedule, prediction: Prediction, target: Prediction, x_t: Arrays, t: Int[Array, " b"]
+    ) -> Float[Array, " b"]:
         nats = likelihood.vlb_term(schedule, prediction, target.x0, x_t, t, variance=variance, num_levels=num_levels)
         return schedule.num_steps * nats / target.x0[0].size
 
@@ -114,7 +118,9 @@ def hybrid(first: Objective, variance: likelihood.Variance = "small", scale: flo
     checks.within("scale", scale, 0)
     variational = vlb(variance)
 
-    def objective(schedule: Schedule, prediction: Prediction, target: Prediction, x_t: Arrays, t) -> Float[Array, " b"]:
+    def objective(
+        schedule: Schedule, prediction: Prediction, target: Prediction, x_t: Arrays, t: Int[Array, " b"]
+    ) -> Float[Array, " b"]:
         fixed_mean = Prediction(
             *jax.lax.stop_gradient((prediction.x0, prediction.noise)), prediction.variance_interpolation
         )

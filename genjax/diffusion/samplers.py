@@ -1,7 +1,7 @@
-"""Reverse chains, each one ``lax.scan`` of a kernel ``(keys, x_t, step) -> x_s``, for any callable predicting noise."""
+"""Samplers of first order for any callable that predicts the noise, and the evaluation that all samplers share."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +10,34 @@ from jaxtyping import Array, Float, Int
 
 from genjax import checks, random
 from genjax.diffusion import grids, predictions, process
-from genjax.diffusion.chains import Sample, chain
+from genjax.diffusion.chains import Sample, Sampler, make_sampler
+from genjax.diffusion.predictions import Prediction
 from genjax.diffusion.schedules import MIN_ALPHA, Schedule, Table, at, root
+from genjax.types import Key
 
+__all__ = [
+    "Clip",
+    "Denoise",
+    "Sample",
+    "Sampler",
+    "ancestral",
+    "clip_x0",
+    "ddim",
+    "ddim_on_grid",
+    "evaluate_denoiser",
+    "prepare",
+    "require_prediction",
+    "respace",
+    "variance_preserving",
+]
 Arrays = Float[Array, "b ..."]
 Times = Int[Array, " b"] | Float[Array, " b"]
 Variance = Literal["small", "large"] | Table
-Denoise = Callable[[Arrays, Times], Arrays | predictions.Prediction]
-"""``(x_t, t) -> ε``, or the ``Prediction`` of image and noise; t [b] as the network is told it."""
+Denoise = Callable[[Arrays, Times], Arrays | Prediction]
+"""``(x_t, cond [b]) -> ε``, or the ``Prediction`` of image and noise; ``cond`` is the grid's, a time on a schedule."""
 
 Clip = bool | Callable[[Arrays], Arrays]
-"""How x̂_0 is bounded: True clips it to [-1, 1], the range of images; False leaves it; or a function of it."""
+"""Clipping of x̂_0: True clips to [-1, 1], the range of images; False does not clip; or a function of x̂_0."""
 
 
 def ancestral(
@@ -29,38 +46,38 @@ def ancestral(
     *,
     variance: Variance = "small",
     clip: Clip = True,
-) -> Sample:
-    """The reverse chain of DDPM (Ho et al. 2020, Algorithm 2): T steps, one evaluation of ``denoise`` each; on some of
-    the times alone, ``ancestral(*respace(denoise, schedule, times))``.
+) -> Sampler:
+    """Make the reverse chain of DDPM (Ho et al. 2020, Algorithm 2): T steps, one evaluation each.
 
-    x_{t-1} = c_0 x̂_0 + c_t x_t + σ_t z,  z ~ N(0, 1), no noise at the last step; x̂_0 from the predicted noise.
+    x_{t-1} = c_0 x̂_0 + c_t x_t + σ_t z,  z ~ N(0, 1), no noise at the last step; x̂_0 from the predicted noise. For some
+    of the times alone: ``ancestral(*respace(denoise, schedule, times))``.
 
     Args:
-      denoise: ``(x_t, t) -> ε``, with t an int array [b].
-      schedule: of T steps.
+      denoise: denoiser, ``(x_t, t) -> ε`` with t an int array [b].
+      schedule: the schedule of T steps.
       variance: σ_t²: "small" is β̃_t, optimal for data at one point; "large" is β_t, optimal for N(0, 1) data (§3.2);
-        or a table [T] of variances. A prediction that brings its own variance overrides it.
-      clip: clip x̂_0 to [-1, 1], the range of images, or how else to bound it.
+        or a table [T] of variances. A learned variance of the prediction takes precedence.
+      clip: clipping of x̂_0; True clips to [-1, 1].
 
     Raises:
-      ValueError: ``variance`` is neither of the names nor a table [T] of finite numbers of at least 0.
+      ValueError: ``variance`` is neither a name nor a table [T] of finite numbers of at least 0.
 
     Warns:
-      StartWarning: where much of the image is left at time T - 1; see ``grids.check_start``.
+      StartWarning: much of the image is left at time T - 1; see ``grids.check_start``.
     """
-    deviation = root(_variances(schedule, variance))
+    std = root(_variances(schedule, variance))
     grids.check_start(schedule.sqrt_alpha_bar[-1], schedule.sqrt_one_minus_alpha_bar[-1], schedule.num_steps - 1)
 
-    def kernel(keys, x, t):
+    def step(keys: Key, x: Arrays, t: Int[Array, ""]) -> Arrays:
         times = jnp.broadcast_to(t, x.shape[:1])
-        guess = _as(x, predictions.to_prediction(schedule, denoise(x, times), x, times))
-        mean = process.posterior(schedule, clip_x0(guess.x0, clip), x, t).mean
-        spread = at(deviation, t, x)
-        if guess.variance_interpolation is not None:
-            spread = jnp.exp(0.5 * process.log_variance(schedule, guess.variance_interpolation, t))
-        return mean + jnp.where(t > 0, spread, 0) * random.normal(keys, x.shape[1:], x.dtype), None
+        prediction = _as(x, predictions.to_prediction(schedule, denoise(x, times), x, times))
+        mean = process.posterior(schedule, clip_x0(prediction.x0, clip), x, t).mean
+        std_t = at(std, t, x)
+        if prediction.variance_interpolation is not None:
+            std_t = jnp.exp(0.5 * process.log_variance(schedule, prediction.variance_interpolation, t))
+        return mean + jnp.where(t > 0, std_t, 0) * random.normal(keys, x.shape[1:], x.dtype)
 
-    return chain(kernel, np.arange(schedule.num_steps)[::-1])
+    return make_sampler(step, np.arange(schedule.num_steps)[::-1])
 
 
 def ddim(
@@ -71,59 +88,57 @@ def ddim(
     eta: float = 0.0,
     spacing: grids.Spacing = "trailing",
     clip: Clip = True,
-) -> Sample:
-    """Denoising diffusion ddim_on_grid models on a sub-grid of times (Song et al. 2021, eq. 12 and 16); see ``ddim_on_grid``.
+) -> Sampler:
+    """Make DDIM on some times of a schedule (Song et al. 2021, eq. 12 and 16); see ``ddim_on_grid``.
 
     Args:
-      denoise: ``(x_t, t) -> ε``, with t an int array [b].
-      schedule: of T steps.
-      num_steps: evaluations of ``denoise``, 1 to T.
-      eta: 0 is deterministic; 1 on all T steps is ``ancestral`` with small variance.
-      spacing: which times; see ``timesteps``.
-      clip: clip x̂_0 to [-1, 1], or how else to bound it.
+      denoise: denoiser, ``(x_t, t) -> ε`` with t an int array [b].
+      schedule: the schedule of T steps.
+      num_steps: K, the number of evaluations, 1 to T.
+      eta: η. 0 is deterministic; 1 on all T steps is ``ancestral`` with small variance.
+      spacing: spacing of the times; see ``timesteps``.
+      clip: clipping of x̂_0; True clips to [-1, 1].
 
     Raises:
-      ValueError: ``num_steps`` outside [1, T], ``eta`` outside [0, 1], or an unknown spacing.
+      ValueError: ``num_steps`` is outside [1, T], ``eta`` is outside [0, 1], or the spacing is unknown.
     """
     grid = grids.on_times(schedule, grids.timesteps(schedule.num_steps, num_steps, spacing))
     return ddim_on_grid(denoise, grid, eta=eta, clip=clip)
 
 
-def ddim_on_grid(denoise: Denoise, grid: grids.Grid, *, eta: float = 0.0, clip: Clip = True) -> Sample:
-    """DDIM on any grid; with η = 0 it is Euler's method for the probability flow dx̄/dσ̄ = ε. K evaluations.
+def ddim_on_grid(denoise: Denoise, grid: grids.Grid, *, eta: float = 0.0, clip: Clip = True) -> Sampler:
+    """Make DDIM on any grid, K evaluations; with η = 0 it is Euler's method for the probability flow dx̄/dσ̄ = ε.
 
     x_s = α_s x̂_0 + √(σ_s² - σ²) ε̂ + σ z,  σ² = η² σ_s²/σ_t² (σ_t² - σ_s² α_t²/α_s²) (Song et al. 2021, eq. 12 and 16)
 
-    where s follows t on the grid. Where x̂_0 is clipped, ε̂ is the noise that goes with it.
+    where s follows t on the grid. If x̂_0 is clipped, ε̂ is the noise that goes with the clipped x̂_0.
 
     Args:
-      denoise: ``(x, time) -> ε``, or a ``Prediction``.
-      grid: of K steps.
-      eta: 0 is deterministic; 1 is ``ancestral`` with small variance on this grid.
-      clip: clip x̂_0 to [-1, 1], or how else to bound it.
+      denoise: denoiser, ``(x, cond) -> ε`` or a ``Prediction``.
+      grid: the grid of K steps.
+      eta: η. 0 is deterministic; 1 is ``ancestral`` with small variance on this grid.
+      clip: clipping of x̂_0; True clips to [-1, 1].
 
     Raises:
-      ValueError: ``eta`` outside [0, 1]; or see ``begin``.
+      ValueError: ``eta`` is outside [0, 1]; or see ``prepare``.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected 0 (deterministic) to 1 (ancestral), got {eta:g}")
-    denoise = begin(denoise, grid)
-    signal, noise = grid.alpha[:-1], grid.sigma[:-1]
-    after_signal, after_noise = grid.alpha[1:], grid.sigma[1:]
-    variance = eta**2 * (after_noise / noise) ** 2 * (noise**2 - (after_noise * signal / after_signal) ** 2)
-    direction = root(after_noise**2 - variance) if eta else after_noise
-    steps = grid.cond[:-1], signal, noise, after_signal, direction, root(variance)
+    denoise = prepare(denoise, grid)
+    here, next_alpha, next_sigma = grids.places(grid, slice(-1)), grid.alpha[1:], grid.sigma[1:]
+    variance = eta**2 * (next_sigma / here.sigma) ** 2 * (here.sigma**2 - (next_sigma * here.alpha / next_alpha) ** 2)
+    direction = root(next_sigma**2 - variance) if eta else next_sigma
 
-    def kernel(keys, x, step):
-        time, signal, noise, after, direction, deviation = step
-        guess = evaluate_denoiser(denoise, x, time, signal, noise, clip)
-        return after * guess.x0 + direction * guess.noise + deviation * random.normal(keys, x.shape[1:], x.dtype), None
+    def step(keys: Key, x: Arrays, place: Any) -> Arrays:
+        here, next_alpha, direction, std = place
+        x0, noise, _ = evaluate_denoiser(denoise, x, here, clip)
+        return next_alpha * x0 + direction * noise + std * random.normal(keys, x.shape[1:], x.dtype)
 
-    return chain(kernel, steps)
+    return make_sampler(step, (here, next_alpha, direction, root(variance)))
 
 
 def respace(denoise: Denoise, schedule: Schedule, times: Int[np.ndarray, " _"]) -> tuple[Denoise, Schedule]:
-    """The same process seen at some times only: what ``ancestral`` and the bound take, on a sub-grid.
+    """Restrict a process to some of its times: the denoiser and schedule for ``ancestral`` or the bound.
 
     β of a step from t to s is 1 - ᾱ_t/ᾱ_s (Nichol & Dhariwal 2021, eq. 19).
 
@@ -133,12 +148,12 @@ def respace(denoise: Denoise, schedule: Schedule, times: Int[np.ndarray, " _"]) 
     3
 
     Args:
-      denoise: of all T times.
-      schedule: of T steps.
-      times: from noisy to clean.
+      denoise: denoiser of all T times.
+      schedule: the schedule of T steps.
+      times: whole numbers in [0, T), from noisy to clean.
 
     Raises:
-      ValueError: times that do not fall, or lie outside [0, T).
+      ValueError: times do not fall, or lie outside [0, T).
     """
     grid = grids.on_times(schedule, times)
     rising = jnp.asarray(np.ascontiguousarray(np.asarray(times)[::-1]), jnp.int32)
@@ -146,83 +161,85 @@ def respace(denoise: Denoise, schedule: Schedule, times: Int[np.ndarray, " _"]) 
 
 
 def variance_preserving(denoise: Denoise, grid: grids.Grid) -> tuple[Denoise, Schedule]:
-    """The same process as one of T = K times with α² + σ² = 1: what ``ancestral``, the bound and the flow take.
+    """Turn a grid into a process of T = K times with α² + σ² = 1, for ``ancestral``, the bound and the flow.
 
-    Time 0 is the last place where there is noise, x_t = x/√(α² + σ²), and ε is the same (Karras et al. 2022, eq. 4).
+    Time 0 is the last place with noise, x_t = x/√(α² + σ²), and ε is the same (Karras et al. 2022, eq. 4).
 
     >>> from genjax import diffusion
-    >>> denoise, schedule = variance_preserving(lambda x, sigma: x / sigma, diffusion.karras(3, sigma_min=1.0, sigma_max=7.0))
+    >>> denoise, schedule = variance_preserving(lambda x, sigma: x / sigma, diffusion.karras(3, 1.0, 7.0))
     >>> schedule.alpha_bar.round(2).tolist()
     [0.5, 0.11, 0.02]
 
     Args:
-      denoise: told the ``time`` of the grid.
-      grid: of K steps.
+      denoise: denoiser, ``(x, cond) -> ε`` with ``cond`` of the grid.
+      grid: the grid of K steps.
     """
-    signal, noise, time = (place[-2::-1] for place in (grid.alpha, grid.sigma, grid.cond))
-    power = signal**2 + noise**2
-    scaled = lambda x, t: denoise(x * at(root(power), t, x), jnp.asarray(time, x.dtype)[t])
-    return scaled, _schedule(signal**2 / power)
+    alpha, sigma, cond = (table[-2::-1] for table in (grid.alpha, grid.sigma, grid.cond))
+    power = alpha**2 + sigma**2
+    scaled = lambda x, t: denoise(x * at(root(power), t, x), jnp.asarray(cond, x.dtype)[t])
+    return scaled, _schedule(alpha**2 / power)
 
 
 def _schedule(alpha_bar: Table) -> Schedule:
     xp = np if isinstance(alpha_bar, np.ndarray) else jnp
-    before = xp.concatenate([xp.ones_like(alpha_bar[:1]), alpha_bar[:-1]])
-    return Schedule(1 - alpha_bar / before, alpha_bar, before)
+    previous = xp.concatenate([xp.ones_like(alpha_bar[:1]), alpha_bar[:-1]])
+    return Schedule(1 - alpha_bar / previous, alpha_bar, previous)
 
 
-def begin(denoise: Denoise, grid: grids.Grid) -> Denoise:
-    """The denoiser for a chain from noise on a grid; one that must not say ε alone where nothing of the image is left.
+def prepare(denoise: Denoise, grid: grids.Grid) -> Denoise:
+    """Check a grid for a chain that starts from noise, and return the denoiser for it.
 
     Raises:
-      ValueError: what is no grid, see ``grids.check``; or, when the chain runs, ε alone at a place with α = 0.
+      ValueError: the tables are not a grid, see ``grids.check``; or, when the chain runs, see ``require_prediction``.
 
     Warns:
-      StartWarning: where much of the image is left at the first place; see ``grids.check_start``.
+      StartWarning: much of the image is left at the first place; see ``grids.check_start``.
     """
     grids.check(grid)
     if not isinstance(grid, grids.PartialGrid):
         grids.check_start(grid.alpha[0], grid.sigma[0], grid.cond[0])
-    return telling(denoise, grid)
+    return require_prediction(denoise, grid)
 
 
-def telling(denoise: Denoise, grid: grids.Grid) -> Denoise:
-    """The denoiser, which must not say ε alone where a place of the grid leaves nothing of the image."""
+def require_prediction(denoise: Denoise, grid: grids.Grid) -> Denoise:
+    """Return the denoiser, which must not return ε alone if nothing of the image is left at some place of the grid.
+
+    Raises:
+      ValueError: the denoiser returns ε alone and α = 0 at some place, when the chain runs.
+    """
     if not checks.is_concrete(grid) or np.asarray(grid.alpha).min() >= MIN_ALPHA:
         return denoise
 
-    def whole(x: Arrays, time: Times) -> predictions.Prediction:
-        if not isinstance(found := denoise(x, time), predictions.Prediction):
+    def checked(x: Arrays, cond: Times) -> Prediction:
+        if not isinstance(output := denoise(x, cond), Prediction):
             raise ValueError(
                 "denoise: at a place of the grid nothing of the image is left, α = 0, where noise does not tell x_0; "
                 "give a Prediction, as from_v and from_x0 make it, or times that leave that place out"
             )
-        return found
+        return output
 
-    return whole
+    return checked
 
 
-def evaluate_denoiser(
-    denoise: Denoise, x: Arrays, time: jax.Array, signal: jax.Array, noise: jax.Array, clip: Clip
-) -> predictions.Prediction:
-    """What the network sees at a place of a grid; where x̂_0 is bounded, with the noise that goes with it."""
-    found = denoise(x, jnp.broadcast_to(time, x.shape[:1]))
-    if not isinstance(found, predictions.Prediction):
-        found = predictions.Prediction((x - noise * found) / signal, jnp.asarray(found))
-    found = _as(x, found)
+def evaluate_denoiser(denoise: Denoise, x: Arrays, place: grids.Grid, clip: Clip) -> Prediction:
+    """Evaluate the denoiser at one place of a grid; if x̂_0 is clipped, recompute ε̂ = (x - α x̂_0)/σ."""
+    output = denoise(x, jnp.broadcast_to(place.cond, x.shape[:1]))
+    if not isinstance(output, Prediction):
+        output = Prediction((x - place.sigma * output) / place.alpha, jnp.asarray(output))
+    prediction = _as(x, output)
     if clip is False:
-        return found
-    x0 = clip_x0(found.x0, clip)
-    return found._replace(x0=x0, noise=(x - signal * x0) / noise)
+        return prediction
+    x0 = clip_x0(prediction.x0, clip)
+    return prediction._replace(x0=x0, noise=(x - place.alpha * x0) / place.sigma)
 
 
-def _as(x: Arrays, found: predictions.Prediction) -> predictions.Prediction:
-    """In the dtype that the chain carries, whatever the network computes in."""
-    return jax.tree.map(lambda part: jnp.asarray(part, x.dtype), found)
+def _as(x: Arrays, prediction: Prediction) -> Prediction:
+    """Cast a prediction to the dtype of the chain, whatever the network computes in."""
+    return jax.tree.map(lambda part: jnp.asarray(part, x.dtype), prediction)
 
 
 def clip_x0(x0: Arrays, clip: Clip) -> Arrays:
-    """x̂_0 in [-1, 1], as it is, or as a function bounds it.
+    """Clip x̂_0 to [-1, 1], leave it as it is, or apply a function.
 
     Raises:
       ValueError: x̂_0 is not of floating point.

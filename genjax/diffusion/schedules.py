@@ -14,10 +14,10 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from genjax import checks
 
 Table = Float[np.ndarray, " t"] | Float[Array, " t"]
-"""One number per time."""
+"""Numbers, one per time."""
 
 Times = ArrayLike
-"""One time for all examples, or one per example: whole numbers in [0, T)."""
+"""Times, one for all examples or one per example: whole numbers in [0, T)."""
 
 MAX_NUM_STEPS = 10**7
 """The largest T."""
@@ -193,7 +193,7 @@ def at(table: Table, t: Times, like: Float[Array, "..."]) -> Float[Array, "..."]
 
     Args:
       table: the table [t], float64.
-      t: one time, or one per example [b]; whole numbers in [0, T).
+      t: a single time, or one per example [b]; whole numbers in [0, T).
       like: an array [b ...].
 
     Raises:

@@ -13,10 +13,12 @@ __all__ = [
     "edm",
     "gan",
     "gan_losses",
+    "loss_aware",
     "policy_gradient",
     "rollouts",
     "vae",
     "vdm",
+    "vdm_losses",
     "vqvae",
 ]
 

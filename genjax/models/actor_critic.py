@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from genjax import checks, random
 from genjax.envs.environment import Environment, Transition
-from genjax.models import policy_gradient, rollouts
+from genjax.models import contracts, policy_gradient, rollouts
 from genjax.nn import protocols
 from genjax.random import Stream
 from genjax.theory import information
@@ -30,7 +30,6 @@ from genjax.types import Batch, BatchFn, Carried, Key, Loss, Metrics, Number, Pa
 Observations = Shaped[Array | np.ndarray, "*batch o"]
 Logits = Float[Array, "*batch a"]
 Values = Float[Array, "*batch"]
-Optimizer = optax.GradientTransformation
 
 
 class ActorCritic(NamedTuple):
@@ -60,7 +59,7 @@ class ActorCritic(NamedTuple):
     logits: Callable[[Params, Observations], Logits]
     values: Callable[[Params, Observations], Values]
     evaluate_episodes: Callable[[Key, Params], tuple[Float[Array, " b"], Int[Array, " b"]]]
-    optimizer: Callable[..., Optimizer]
+    optimizer: Callable[..., contracts.Optimizer]
 
 
 def learning_batch(
@@ -282,7 +281,7 @@ def _loss(setup: _Setup, key: Key, params: Params, batch: Batch) -> tuple[Scalar
     return actor - setup.ent_coef * entropy + setup.vf_coef * critic, metrics
 
 
-def _optimizer(inner: Optimizer, other: Optimizer | None = None) -> Optimizer:
+def _optimizer(inner: contracts.Optimizer, other: contracts.Optimizer | None = None) -> contracts.Optimizer:
     return optax.multi_transform(
         {"policy": inner, "value": inner if other is None else other},
         lambda params: {part: jax.tree.map(lambda _, part=part: part, tree) for part, tree in params.items()},

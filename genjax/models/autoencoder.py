@@ -2,7 +2,7 @@
 
 An encoder squeezes an image into a short code, and a decoder makes the image of it again:
     L = mean (x - x̂)² over pixels, x̂ = decode(encode(x)),
-in units where black is 0 and white is 1. What the code cannot hold comes back wrong, so the error tells strange images.
+in units where black is 0 and white is 1. Images that are unlike the training images have a large error.
 """
 
 from collections.abc import Callable
@@ -14,18 +14,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax import checks
-from genjax.types import Batch, Images, Key, Loss, Params
+from genjax.models import contracts
+from genjax.nn import protocols
+from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
 
 
 class Autoencoder(NamedTuple):
     """An autoencoder as pure functions.
 
-    Fields:
+    Attributes:
       init: ``(key) -> params``.
       loss: ``(key, params, batch) -> (scalar, metrics)``; the batch has ``image``; nothing is random.
       encode: ``(params, images) -> codes [b d]``.
       decode: ``(params, codes) -> images``.
       reconstruct: ``(params, images) -> images``.
+      optimizer: ``(inner) -> inner``: any optimizer trains this model.
     """
 
     init: Callable[[Key], Params]
@@ -33,10 +36,11 @@ class Autoencoder(NamedTuple):
     encode: Callable[[Params, Any], Float[Array, "b d"]]
     decode: Callable[[Params, Any], Images]
     reconstruct: Callable[[Params, Any], Images]
+    optimizer: contracts.MakeOptimizer
 
 
 def reconstruction_error(images: Any, reconstructions: Any) -> Float[Array, " b"]:
-    """Mean of (x - x̂)² over the pixels of each image, black being 0 and white 1: the score of how strange it is.
+    """Mean of (x - x̂)² over the pixels of each image, with black at 0 and white at 1: a score of how strange it is.
 
     Raises:
       ValueError: the two have different shapes, or are of bytes.
@@ -44,8 +48,9 @@ def reconstruction_error(images: Any, reconstructions: Any) -> Float[Array, " b"
     for name, x in (("images", images), ("reconstructions", reconstructions)):
         checks.floating(name, x, checks.SCALE)
     if images.shape != reconstructions.shape:
-        wanted, got = images.shape, reconstructions.shape
-        raise ValueError(f"reconstructions: expected the shape {wanted} of the images, got {got}")
+        raise ValueError(
+            f"reconstructions: expected the shape {images.shape} of the images, got {reconstructions.shape}"
+        )
     return jnp.mean(((images - reconstructions) / 2) ** 2, (1, 2, 3))
 
 
@@ -61,31 +66,30 @@ def build(encoder: nn.Module, decoder: nn.Module, shape: tuple[int, int, int]) -
       ValueError: the networks do not take images of this shape, or do not return them.
     """
     checks.counts("shape", shape, length=3)
+    codes = protocols.output_shape("encoder", encoder, jnp.zeros((1, *shape)))
+    output = protocols.output_shape("decoder", decoder, codes)
+    if output.shape[1:] != shape:
+        raise ValueError(f"decoder: expected images of shape {shape} back, got {output.shape[1:]}")
+    latent_dim = codes.shape[-1]
+
+    def init(key: Key) -> Params:
+        encoder_key, decoder_key = jax.random.split(key)
+        parts = encoder.init(encoder_key, jnp.zeros((1, *shape))), decoder.init(decoder_key, jnp.zeros((1, latent_dim)))
+        return {"encoder": parts[0]["params"], "decoder": parts[1]["params"]}
 
     def encode(params: Params, images: Any) -> Float[Array, "b d"]:
         images = checks.images("images", images, shape)
         return jnp.asarray(encoder.apply({"params": params["encoder"]}, (images + 1) / 2))
 
     def decode(params: Params, codes: Any) -> Images:
-        checks.vectors("codes", codes, num_codes)
+        checks.vectors("codes", codes, latent_dim)
         return 2 * jax.nn.sigmoid(jnp.asarray(decoder.apply({"params": params["decoder"]}, codes))) - 1
-
-    def init(key: Key) -> Params:
-        encoder_key, decoder_key = jax.random.split(key)
-        images = jnp.zeros((1, *shape))
-        codes, variables = encoder.init_with_output(encoder_key, images)
-        return {"encoder": variables["params"], "decoder": decoder.init(decoder_key, codes)["params"]}
 
     def reconstruct(params: Params, images: Any) -> Images:
         return decode(params, encode(params, images))
 
-    def loss(key: Key, params: Params, batch: Batch):
-        again = reconstruct(params, batch["image"])  # refuses what are no images
-        return reconstruction_error(batch["image"], again).mean(), {}
+    def loss(key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
+        reconstructions = reconstruct(params, batch["image"])  # refuses what are no images
+        return reconstruction_error(batch["image"], reconstructions).mean(), {}
 
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    num_codes = jax.eval_shape(lambda key: encode(init(key), jnp.zeros((1, *shape))), key).shape[-1]
-    out = jax.eval_shape(lambda key: decode(init(key), jnp.zeros((1, num_codes))), key)
-    if out.shape[1:] != shape:
-        raise ValueError(f"decoder: expected images of shape {shape} back, got {out.shape[1:]}")
-    return Autoencoder(init, loss, encode, decode, reconstruct)
+    return Autoencoder(init, loss, encode, decode, reconstruct, optimizer=contracts.unchanged)

@@ -1,28 +1,59 @@
-"""The contract between a model and its networks: classes, keys, and shapes found by a trial that computes nothing.
+"""Contracts between a model and its networks: classes, keys, and shapes found by a trace that computes nothing.
 
-A network says by ``num_classes`` that it takes labels, and by an argument ``keys`` that it takes a key per example, for
-dropout. Every ``build`` asks here, so that all models ask alike.
+``genjax.nn.protocols`` says what a network offers. Every ``build`` asks for it here, so that all models ask alike.
 """
 
-import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Int
 
 from genjax import checks
-from genjax.types import Batch, Images, Key
+from genjax.nn import protocols
+from genjax.nn.protocols import num_classes, takes_keys
+from genjax.types import Batch, Images, Key, Params
+
+__all__ = [
+    "Labels",
+    "MakeOptimizer",
+    "Optimizer",
+    "Sample",
+    "check_denoiser",
+    "labels",
+    "num_classes",
+    "shape_of",
+    "takes_keys",
+    "trial_labels",
+    "unchanged",
+]
 
 Labels = Int[Array, " b"]
-"""A class for each example."""
+"""Classes, one per example."""
+
+Optimizer: TypeAlias = optax.GradientTransformation
+"""An optimizer of optax; ``model.optimizer(inner)`` makes the optimizer of a model's parameters."""
+
+MakeOptimizer = Callable[[Optimizer], Optimizer]
+"""``(inner) -> optimizer`` of a model: ``inner``, with the running statistics of the model apart."""
+
+
+@runtime_checkable
+class Sample(Protocol):
+    """``(key, params, num, labels=None) -> images``."""
+
+    def __call__(self, key: Key, params: Params, num: int, labels: Any = None) -> Images:
+        """Draw images; image i depends on (key, i) only."""
+        ...
 
 
 def shape_of(trial: Callable[[Key], Any]) -> Any:
-    """The shapes and dtypes of ``trial(key)``, which is traced and not computed.
+    """Trace ``trial(key)`` for the shapes and dtypes of its result, without computing it.
 
     >>> shape_of(lambda key: jax.random.normal(key, (2, 3))).shape
     (2, 3)
@@ -30,30 +61,20 @@ def shape_of(trial: Callable[[Key], Any]) -> Any:
     return jax.eval_shape(trial, jax.eval_shape(lambda: jax.random.key(0)))
 
 
-def takes_keys(network: nn.Module) -> bool:
-    """True if the network's ``__call__`` takes ``keys``, one per example, for dropout."""
-    return "keys" in inspect.signature(type(network).__call__).parameters
-
-
-def num_classes(network: nn.Module) -> int:
-    """The number of classes that a network has labels for; 0 for a network without labels."""
-    return getattr(network, "num_classes", 0)
-
-
 def trial_labels(classes: int) -> Labels | None:
-    """The labels of one example, for ``init`` and trials; None for a model without labels."""
+    """Make labels of one example, for ``init`` and traces; None for a model without labels."""
     return jnp.zeros(1, jnp.int32) if classes else None
 
 
 def labels(batch: Batch, classes: int) -> Labels | None:
-    """The labels of a batch, checked; None for a model without labels.
+    """Check and return the labels of a batch; None for a model without labels.
 
     Args:
-      batch: named arrays, ``image`` among them.
+      batch: named arrays, with ``image``.
       classes: number of classes; 0 for a model without labels.
 
     Raises:
-      ValueError: the batch has no labels, not one for each image, or one outside [0, classes).
+      ValueError: the batch has no labels, not one for each image, or a label is outside [0, classes).
     """
     if not classes:
         return None
@@ -62,18 +83,35 @@ def labels(batch: Batch, classes: int) -> Labels | None:
     return checks.labels("label", batch["label"], classes, np.shape(batch["image"])[0])
 
 
-def check_output(image: Callable[[Key], Images], shape: tuple[int, int, int]) -> None:
-    """Refuse a network whose prediction does not have the shape of an image.
+def unchanged(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return the optimizer as it is: the ``optimizer`` of a model without running statistics."""
+    return inner
+
+
+def check_denoiser(
+    network: nn.Module, predict: Callable[[Params], Images], shape: tuple[int, int, int], cond: jax.Array
+) -> None:
+    """Refuse a network of a diffusion model with foreign variables, or with predictions of another shape.
 
     Args:
-      image: ``(key) -> [1 h w c]``, a prediction of a network with fresh parameters.
+      network: network ``(x_t, cond) -> output``.
+      predict: a prediction of one image by the network's parameters, ``(params) -> [1 h w c]``.
       shape: (h, w, c) of an image.
+      cond: an example of the conditioning values [1].
 
     Raises:
-      ValueError: the shape that was expected and the shape that came.
+      ValueError: the network has variables other than parameters or draws random numbers, see
+        ``nn.protocols.output_shape``; or the shape that was expected and the shape that came.
     """
+    inputs = jnp.zeros((1, *shape)), cond
     try:
-        output = shape_of(image).shape
+        variables = shape_of(lambda key: network.init(key, *inputs))
+        if set(variables) - {"params"}:
+            protocols.output_shape("network", network, *inputs)  # raises
+        output = jax.eval_shape(predict, variables.get("params", {})).shape
+    except flax.errors.InvalidRngError:
+        protocols.output_shape("network", network, *inputs)  # raises
+        raise
     except TypeError as error:
         raise ValueError(f"network: expected a prediction of shape {shape}, like the images: {error}") from error
     if output != (1, *shape):

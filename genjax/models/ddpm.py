@@ -12,28 +12,39 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float
 
-from genjax import checks, diffusion, random, statistics
+from genjax import checks, diffusion, random
 from genjax.models import contracts
+from genjax.models.contracts import Labels
 from genjax.types import Batch, Images, Key, Loss, Metrics, Params, Scalar
 
-Labels = Int[Array, " b"]
 Guide = Callable[[Callable[[Images, Labels, Labels], Images], Labels, int], Callable[[Images, Labels], Images]]
-"""``(network(x_t, t, labels), labels, label of none) -> network(x_t, t)``: guidance."""
+"""Guidance, ``(network(x_t, t, labels), labels, label for no class) -> network(x_t, t)``."""
+
+Sampler = Callable[[diffusion.Denoise, diffusion.Schedule], diffusion.Sample]
+"""Maker of a reverse chain, ``(denoise, schedule) -> sample``."""
 
 
 @runtime_checkable
 class DrawImages(Protocol):
-    """``sample(key, params, num) -> images``."""
+    """Sampling of a trained model, ``sample(key, params, num) -> images``."""
 
     def __call__(
         self, key: Key, params: Params, num: int, keep: Sequence[int] | None = None, labels: ArrayLike | None = None
-    ):
-        """Draw images in [-1, 1]; image i depends on (key, i) only. ``keep`` is as in ``diffusion.samplers.Sample``.
+    ) -> Any:
+        """Draw images in [-1, 1]; image i depends on (key, i) only.
+
+        Args:
+          key: a single key, or one per image [num].
+          params: parameters of the model.
+          num: number of images.
+          keep: step counts after which images are kept; see ``diffusion.Sample``.
+          labels: classes [num], for a conditional model.
 
         Raises:
-          ValueError: ``num`` < 0; or labels of a model without, not one for each image, or none of its classes.
+          ValueError: ``num`` < 0; or labels are given to a model without classes, are not one for each image, or are
+            not among the classes.
         """
         ...
 
@@ -41,13 +52,14 @@ class DrawImages(Protocol):
 class DDPM(NamedTuple):
     """The model as pure functions.
 
-    Fields:
-      init: ``(key) -> params``.
-      loss: ``(key, params, batch) -> (loss, {})``, the mean of ``losses``.
-      losses: ``(key, params, batch) -> [b]``; the batch has ``image`` [b h w c], and may have ``time`` [b] in [0, 1),
-        which picks the times; else they are uniform.
-      denoise: ``(params, labels=None) -> denoise``, for samplers and likelihoods.
-      sample: ``(key, params, num) -> images [num h w c]``.
+    Attributes:
+      init: parameters, ``(key) -> params``.
+      loss: training loss, ``(key, params, batch) -> (loss, {})``, the mean of ``losses``.
+      losses: loss of each image, ``(key, params, batch) -> [b]``. The batch has ``image`` [b h w c]; its optional
+        ``time`` [b] in [0, 1) picks the times, which are uniform otherwise.
+      denoise: denoiser for samplers and likelihoods, ``(params, labels=None) -> denoise``.
+      sample: new images, ``(key, params, num) -> images [num h w c]``.
+      optimizer: optimizer for these parameters, made of another, ``(inner) -> optimizer``.
     """
 
     init: Callable[[Key], Params]
@@ -55,20 +67,21 @@ class DDPM(NamedTuple):
     losses: Callable[[Key, Params, Batch], Float[Array, " b"]]
     denoise: Callable[..., diffusion.Predict]
     sample: DrawImages
+    optimizer: contracts.MakeOptimizer = contracts.unchanged
 
 
 def l1(prediction: Images, noise: Images) -> Images:
-    """|ε̂ - ε|: what the lecture notes minimise."""
+    """Compute |ε̂ - ε|, the distance that the lecture notes minimise."""
     return jnp.abs(prediction - noise)
 
 
 def l2(prediction: Images, noise: Images) -> Images:
-    """(ε̂ - ε)²: what the paper minimises (Ho et al. 2020, eq. 14)."""
+    """Compute (ε̂ - ε)², the distance that the paper minimises (Ho et al. 2020, eq. 14)."""
     return optax.squared_error(prediction, noise)
 
 
 def huber(prediction: Images, noise: Images) -> Images:
-    """½ (ε̂ - ε)² up to |ε̂ - ε| = 1, then |ε̂ - ε| - ½ (Huber 1964)."""
+    """Compute ½ (ε̂ - ε)² up to |ε̂ - ε| = 1, then |ε̂ - ε| - ½ (Huber 1964)."""
     return optax.huber_loss(prediction, noise)
 
 
@@ -80,18 +93,19 @@ def losses(
     objective: diffusion.Objective,
     u: ArrayLike | None = None,
 ) -> Float[Array, " b"]:
-    """The objective of each image at one time, by default a random one (Ho et al. 2020, Algorithm 1).
+    """Compute the objective of each image at one time, by default a random one (Ho et al. 2020, Algorithm 1).
 
     Args:
-      denoise: ``(x_t, t) -> ε``, or a ``Prediction``.
-      schedule: of T steps.
-      keys: one per image [b].
-      images: x_0.
-      objective: of ``diffusion.objectives``.
-      u: in [0, 1], of the times among all T; 1 counts as the last.
+      denoise: denoiser, ``(x_t, t) -> ε`` or a ``Prediction``.
+      schedule: the schedule of T steps.
+      keys: keys of the images [b].
+      images: x_0 [b h w c].
+      objective: the objective, from ``diffusion.objectives``.
+      u: quantiles [b] in [0, 1] of the times 0, ..., T - 1; 1 is the last time.
 
     Raises:
-      ValueError: no images, or images that are not of floating point or not finite; or places outside [0, 1].
+      ValueError: there are no images, or images are not of floating point or not finite; or a quantile is outside
+        [0, 1].
     """
     images = checks.batch("image", images)
     time_keys, noise_keys = random.split(keys, 2)
@@ -102,8 +116,87 @@ def losses(
         t = jnp.minimum((jnp.asarray(u) * schedule.num_steps).astype(jnp.int32), schedule.num_steps - 1)
     noise = random.normal(noise_keys, images.shape[1:], images.dtype)
     x_t = diffusion.diffuse(schedule, images, t, noise)
-    guess = diffusion.to_prediction(schedule, denoise(x_t, t), x_t, t)
-    return objective(schedule, guess, diffusion.Prediction(images, noise), x_t, t)
+    prediction = diffusion.to_prediction(schedule, denoise(x_t, t), x_t, t)
+    return objective(schedule, prediction, diffusion.Prediction(images, noise), x_t, t)
+
+
+def hide_labels(keys: Key, labels: ArrayLike, num_classes: int, p_uncond: float) -> Labels:
+    """Replace each label by ``num_classes``, the label for no class, with probability ``p_uncond``.
+
+    One network so learns both predictions that guidance mixes (Ho & Salimans 2022, Algorithm 1).
+    """
+    hidden = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1), p_uncond))(keys)
+    return jnp.where(hidden, num_classes, labels)
+
+
+class _Setup(NamedTuple):
+    """Arguments of ``build``."""
+
+    network: nn.Module
+    schedule: diffusion.Schedule
+    shape: tuple[int, int, int]
+    objective: diffusion.Objective
+    to_prediction: diffusion.ToPrediction
+    sampler: Sampler
+    num_classes: int
+    p_uncond: float
+    guide: Guide | None
+
+
+def _init(setup: _Setup, key: Key) -> Params:
+    return setup.network.init(key, jnp.zeros((1, *setup.shape)), jnp.zeros((1,), jnp.int32))["params"]
+
+
+def _apply(setup: _Setup, params: Params, labels: Any, keys: Key | None, guide: Guide | None) -> Callable[..., Images]:
+    """The network as ``(x_t, t) -> output``, with labels, keys and guidance where there are any."""
+    dropout: dict[str, Any] = {"keys": keys} if contracts.takes_keys(setup.network) else {}
+    call = lambda x_t, t, **more: jnp.asarray(setup.network.apply({"params": params}, x_t, t, **dropout, **more))
+    if not setup.num_classes:
+        return call
+    conditional = lambda x_t, t, labels: call(x_t, t, labels=labels)
+    if guide and labels is not None:
+        return guide(conditional, jnp.asarray(labels), setup.num_classes)
+    return lambda x_t, t: conditional(x_t, t, labels)
+
+
+def _denoiser(
+    setup: _Setup, params: Params, labels: Any = None, keys: Key | None = None, guided: bool = True
+) -> diffusion.Predict:
+    if labels is not None:
+        checks.labels("labels", labels, setup.num_classes, none=keys is not None)
+    network = _apply(setup, params, labels, keys, setup.guide if guided else None)
+    return lambda x_t, t: setup.to_prediction(setup.schedule, network(x_t, t), x_t, t)
+
+
+def _losses(setup: _Setup, key: Key, params: Params, batch: Batch) -> Float[Array, " b"]:
+    images = checks.batch("image", batch["image"])
+    loss_keys, dropout_keys = random.split(random.example_keys(key, images.shape[0]), 2)
+    labels = None
+    if setup.num_classes:
+        checks.labels("label", batch["label"], setup.num_classes, len(images), none=True)
+        labels = hide_labels(dropout_keys, batch["label"], setup.num_classes, setup.p_uncond)
+    denoise = _denoiser(setup, params, labels, dropout_keys, guided=False)
+    return losses(denoise, setup.schedule, loss_keys, images, setup.objective, batch.get("time"))
+
+
+def _loss(setup: _Setup, key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
+    return _losses(setup, key, params, batch).mean(), {}
+
+
+def _sample(
+    setup: _Setup,
+    key: Key,
+    params: Params,
+    num: int,
+    keep: Sequence[int] | None = None,
+    labels: ArrayLike | None = None,
+) -> Any:
+    checks.count("num", num, 0)
+    if labels is not None:
+        checks.labels("labels", labels, setup.num_classes, num)
+    start_keys, chain_keys = random.split(random.example_keys(key, num), 2)
+    sample = setup.sampler(_denoiser(setup, params, labels), setup.schedule)
+    return sample(chain_keys, random.normal(start_keys, setup.shape), keep)
 
 
 def build(
@@ -113,150 +206,54 @@ def build(
     *,
     objective: diffusion.Objective | None = None,
     to_prediction: diffusion.ToPrediction = diffusion.from_noise,
-    sampler: Callable[[diffusion.Denoise, diffusion.Schedule], diffusion.Sample] = diffusion.ancestral,
+    sampler: Sampler = diffusion.ancestral,
     num_classes: int = 0,
     p_uncond: float = 0.1,
     guide: Guide | None = None,
 ) -> DDPM:
-    """The model.
+    """Make the model.
 
     Args:
-      network: ``network(x_t, t) -> output``; one with dropout also takes ``keys``, one per image, and drops only where
-        it gets them.
-      schedule: of T steps.
+      network: network ``(x_t, t) -> output``; see ``genjax.nn.protocols.Denoiser``.
+      schedule: the schedule of T steps.
       shape: (h, w, c) of an image.
-      objective: what the loss averages; by default ``simple(l2)``, the paper's.
-      to_prediction: what the output is: the noise, the image, v; see ``diffusion.predictions``.
-      sampler: ``(denoise, schedule) -> sample``, as ``functools.partial(diffusion.ddim, num_steps=50)``.
-      num_classes: of the ``label`` of a batch, which the network then takes as ``labels``; 0 for a model without.
-      p_uncond: share of the labels that training replaces by none, so that one network learns both (Ho & Salimans
-        2022, Algorithm 1).
-      guide: mixes what the network says with and without labels, where labels are asked for; as
-        ``functools.partial(diffusion.classifier_free_batched, guidance_scale=2.0)``.
+      objective: the objective that the loss averages; by default ``simple(l2)``, the paper's.
+      to_prediction: conversion of the output, which is the noise, the image or v; see ``diffusion.predictions``.
+      sampler: maker of the reverse chain, as ``functools.partial(diffusion.ddim, num_steps=50)``.
+      num_classes: number of classes of the batch's ``label``, which the network takes as ``labels``; 0 for a model
+        without labels.
+      p_uncond: probability that training hides a label; see ``hide_labels``.
+      guide: guidance where labels are given, as ``functools.partial(diffusion.classifier_free_batched,
+        guidance_scale=2.0)``.
 
     Raises:
-      ValueError: the network does not take images of this shape, or does not return them, or says the noise where the
-        schedule leaves nothing of the image; or classes, guidance, label dropout or a sampler that cannot be.
+      ValueError: the network does not take images of this shape or does not return them, has variables other than
+        parameters, or predicts the noise where the schedule leaves nothing of the image; or classes, guidance,
+        ``p_uncond`` or the sampler are impossible.
 
     Warns:
-      diffusion.StartWarning: the sampler begins where x_t is not yet noise.
+      diffusion.StartWarning: x_t at the sampler's start is not yet noise.
     """
     checks.count("num_classes", num_classes, 0)
     if guide and not num_classes:
         raise ValueError("guide: expected a model conditional on labels; give num_classes, or leave guide out")
     if not 0 <= p_uncond <= 1:
-        raise ValueError(f"p_uncond: expected a share from 0 to 1, got {p_uncond:g}")
-    drops = contracts.takes_keys(network)
-    wanted = objective or diffusion.simple(l2)
+        raise ValueError(f"p_uncond: expected a probability from 0 to 1, got {p_uncond:g}")
+    objective = objective or diffusion.simple(l2)
+    setup = _Setup(network, schedule, shape, objective, to_prediction, sampler, num_classes, p_uncond, guide)
 
-    def apply(params: Params, labels: ArrayLike | None, keys: Key | None, guide: Guide | None):
-        extra: dict[str, Any] = {"keys": keys} if drops else {}
-        call = lambda x_t, t, **more: jnp.asarray(network.apply({"params": params}, x_t, t, **extra, **more))
-        if not num_classes:
-            return call
-        with_labels = lambda x_t, t, labels: call(x_t, t, labels=labels)
-        if guide and labels is not None:
-            return guide(with_labels, jnp.asarray(labels), num_classes)
-        return lambda x_t, t: with_labels(x_t, t, labels)
+    def predict(params: Params, labels: Labels | None = None) -> Images:
+        return _denoiser(setup, params, labels)(jnp.zeros((1, *shape)), jnp.zeros(1, jnp.int32)).x0
 
-    def denoiser(
-        params: Params, labels: ArrayLike | None = None, keys: Key | None = None, guide: Guide | None = guide
-    ) -> diffusion.Predict:
-        if labels is not None:
-            checks.labels("labels", labels, num_classes, none=keys is not None)
-        said = apply(params, labels, keys, guide)
-        return lambda x_t, t: to_prediction(schedule, said(x_t, t), x_t, t)
-
-    def init(key: Key) -> Params:
-        return network.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32))["params"]
-
-    def each(key: Key, params: Params, batch: Batch) -> Float[Array, " b"]:
-        images = checks.batch("image", batch["image"])
-        loss_keys, dropout_keys = random.split(random.example_keys(key, images.shape[0]), 2)
-        labels = None
-        if num_classes:
-            checks.labels("label", batch["label"], num_classes, len(images), none=True)
-            hidden = jax.vmap(lambda k: jax.random.bernoulli(jax.random.fold_in(k, 1), p_uncond))(dropout_keys)
-            labels = jnp.where(hidden, num_classes, batch["label"])
-        return losses(
-            denoiser(params, labels, dropout_keys, None), schedule, loss_keys, images, wanted, batch.get("time")
-        )
-
-    def loss(key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
-        return each(key, params, batch).mean(), {}
-
-    def sample(key: Key, params: Params, num: int, keep: Sequence[int] | None = None, labels: ArrayLike | None = None):
-        checks.count("num", num, 0)
-        if labels is not None:
-            checks.labels("labels", labels, num_classes, num)
-        start_keys, chain_keys = random.split(random.example_keys(key, num), 2)
-        return sampler(denoiser(params, labels), schedule)(chain_keys, random.normal(start_keys, shape), keep)
-
-    def seen(key: Key, labels: Labels | None = None) -> Images:
-        return denoiser(init(key), labels)(jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32)).x0
-
-    contracts.check_output(seen, shape)
+    contracts.check_denoiser(network, predict, shape, jnp.zeros(1, jnp.int32))
     if guide:
-        contracts.check_output(functools.partial(seen, labels=jnp.zeros(1, jnp.int32)), shape)
-    sampler(lambda x_t, t: x_t, schedule)  # what it refuses, it refuses here
-    return DDPM(init, loss, each, denoiser, sample)
-
-
-def loss_aware(model: DDPM, num_steps: int, *, floor: float = 1e-3) -> DDPM:
-    """Times drawn in proportion to √E[L²|t], which has the least variance; weights keep the mean of the loss.
-
-    Importance sampling of Nichol & Dhariwal 2021, §3.3. The table of E[L²|t] is a parameter beside the network's, which
-    ``optimizer`` gives gradient descent on ½ (L² - m_t)²: a running average without state of its own.
-
-    Args:
-      model: of ``build``.
-      num_steps: T.
-      floor: share of the times that are drawn uniformly.
-
-    Raises:
-      ValueError: ``num_steps`` < 1, or ``floor`` outside (0, 1].
-    """
-    checks.count("num_steps", num_steps)
-    if not 0 < floor <= 1:
-        raise ValueError(f"floor: expected a share in (0, 1], got {floor:g}")
-
-    def init(key: Key) -> Params:
-        return statistics.mark({"network": model.init(key), "squares": jnp.ones(num_steps)}, SQUARES)
-
-    def weighed(key: Key, params: Params, batch: Batch):
-        keys = random.example_keys(key, batch["image"].shape[0])
-        time_keys, rest = random.split(keys, 2)
-        share = jnp.sqrt(jax.lax.stop_gradient(params["squares"]))
-        share = (1 - floor) * share / share.sum() + floor / num_steps
-        u = batch["time"] if "time" in batch else jax.vmap(jax.random.uniform)(time_keys)
-        t = jnp.minimum(jnp.searchsorted(jnp.cumsum(share), u, side="right"), num_steps - 1)
-        found = model.losses(rest, params["network"], {**batch, "time": (t + 0.5) / num_steps})
-        squares = params["squares"][t]
-        known = 0.5 * (squares - jax.lax.stop_gradient(found**2)) ** 2
-        return found / (num_steps * share[t]), known * num_steps
-
-    def loss(key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
-        found, known = weighed(key, params, batch)
-        return found.mean() + (known - jax.lax.stop_gradient(known)).mean(), {}
-
+        guided = functools.partial(predict, labels=contracts.trial_labels(num_classes))
+        contracts.check_denoiser(network, guided, shape, jnp.zeros(1, jnp.int32))
+    sampler(lambda x_t, t: x_t, schedule)  # refuses impossible settings now
     return DDPM(
-        init,
-        loss,
-        lambda key, params, batch: weighed(key, params, batch)[0],
-        lambda params, labels=None: model.denoise(params["network"], labels),
-        lambda key, params, num, keep=None, labels=None: model.sample(key, params["network"], num, keep, labels),
+        init=functools.partial(_init, setup),
+        loss=functools.partial(_loss, setup),
+        losses=functools.partial(_losses, setup),
+        denoise=functools.partial(_denoiser, setup),
+        sample=functools.partial(_sample, setup),
     )
-
-
-def optimizer(inner: optax.GradientTransformation, rate: float = 0.01) -> optax.GradientTransformation:
-    """``inner`` for the network of a ``loss_aware`` model, gradient descent of that rate for its table.
-
-    Raises:
-      ValueError: a rate that is not positive and finite.
-    """
-    checks.positive("rate", rate)
-    return statistics.optimizer({"network": inner}, lambda path: "network", rate=rate)
-
-
-SQUARES: dict[statistics.Path, float] = {("squares",): 0.01}
-"""Where a ``loss_aware`` model has its running averages, and their rate."""

@@ -10,7 +10,7 @@ trains every other model trains this one, with an optimizer for each player (the
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,8 +23,6 @@ from genjax.models import contracts, gan_losses
 from genjax.models.gan_losses import LOSSES, GANLoss, Logits, hinge, least_squares, minimax, non_saturating, wasserstein
 from genjax.nn import protocols
 from genjax.types import Batch, Images, Key, Labels, Loss, Metrics, Number, Params, Scalar
-
-Optimizer = optax.GradientTransformation
 
 __all__ = [
     "GAN",
@@ -39,15 +37,6 @@ __all__ = [
 ]
 
 _AUX = "aux_loss"  # collection in which the discriminator's layers sow losses (``nn.spectral``)
-
-
-@runtime_checkable
-class Sample(Protocol):
-    """``(key, params, num, labels=None) -> images``."""
-
-    def __call__(self, key: Key, params: Params, num: int, labels: Labels | None = None) -> Images:
-        """Draw images; image i depends on (key, i) only."""
-        ...
 
 
 class GAN(NamedTuple):
@@ -68,9 +57,9 @@ class GAN(NamedTuple):
     init: Callable[[Key], Params]
     loss: Loss
     generate: Callable[..., Images]
-    sample: Sample
+    sample: contracts.Sample
     discriminate: Callable[..., Logits]
-    optimizer: Callable[..., Optimizer]
+    optimizer: Callable[..., contracts.Optimizer]
 
 
 def build(
@@ -214,7 +203,9 @@ def _loss(setup: _Setup, key: Key, params: Params, batch: Batch) -> tuple[Scalar
     return d_loss + penalty + g_loss + aux_loss - jax.lax.stop_gradient(aux_loss), metrics
 
 
-def _optimizer(n_critic: int, inner: Optimizer, other: Optimizer | None = None) -> Optimizer:
+def _optimizer(
+    n_critic: int, inner: contracts.Optimizer, other: contracts.Optimizer | None = None
+) -> contracts.Optimizer:
     other = inner if other is None else other
     if n_critic > 1:
         inner = optax.conditionally_mask(inner, lambda step: step % n_critic == n_critic - 1)

@@ -14,10 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
 from genjax import checks, statistics
+from genjax.models import contracts
 from genjax.models.codebooks import Codebook, ema_codebook, gradient_codebook
 from genjax.nn import protocols, quantizer
 from genjax.theory import information
@@ -28,7 +28,6 @@ __all__ = ["VQVAE", "Codebook", "build", "commitment_loss", "ema_codebook", "gra
 
 Indices = Int[Array, "b h2 w2"]
 """A map of entries of the codebook for each image."""
-Optimizer = optax.GradientTransformation
 
 
 class VQVAE(NamedTuple):
@@ -53,7 +52,7 @@ class VQVAE(NamedTuple):
     decode: Callable[[Params, Any], Images]
     reconstruct: Callable[[Params, Any], Images]
     log_prob: Callable[[Params, Any, Any], Float[Array, " b"]]
-    optimizer: Callable[[Optimizer], Optimizer]
+    optimizer: contracts.MakeOptimizer
 
 
 def commitment_loss(z: Float[Array, "... d"], entries: Float[Array, "... d"]) -> Scalar:
@@ -189,5 +188,5 @@ def _loss(setup: _Setup, key: Key, params: Params, batch: Batch) -> tuple[Scalar
     return distortion + codebook_update + setup.commitment * commitment, metrics
 
 
-def _optimizer(codebook: Codebook, inner: Optimizer) -> Optimizer:
+def _optimizer(codebook: Codebook, inner: contracts.Optimizer) -> contracts.Optimizer:
     return inner if codebook.decay is None else statistics.optimizer({"network": inner}, lambda path: "network")

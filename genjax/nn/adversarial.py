@@ -35,7 +35,7 @@ class Generator(nn.Module):
     num_classes: int = 0
     bounded: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse settings out of range."""
         checks.counts("shape", self.shape, length=3)
         checks.counts("hidden", self.hidden)
@@ -77,7 +77,7 @@ class Discriminator(nn.Module):
     num_classes: int = 0
     spectral: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse settings out of range."""
         checks.counts("hidden", self.hidden)
         checks.counts("channels", self.channels)

@@ -1,7 +1,7 @@
-"""``UNet`` and the ``UNet2DModel`` of diffusers: the same network under other names and in another layout.
+"""Conversion between ``UNet`` and the ``UNet2DModel`` of diffusers: one network, two sets of names and layouts.
 
-Their convolutions are OIHW and their matrices [out, in]; ours are HWIO and [in, out]. A 1 × 1 shortcut is a matrix
-here.
+Convolutions are OIHW and matrices [out, in] in diffusers, HWIO and [in, out] in genjax. A 1 × 1 shortcut is a matrix in
+genjax.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ DEFAULTS: Mapping[str, Any] = {
     "norm_num_groups": 32, "attn_norm_num_groups": None, "norm_eps": 1e-5, "resnet_time_scale_shift": "default",
     "add_attention": True, "class_embed_type": None, "num_class_embeds": None,
 }  # fmt: skip
-"""What a ``config.json`` leaves out."""
+"""Default values of the fields of a ``config.json``."""
 
 _ONLY = {
     "center_input_sample": (False,), "time_embedding_type": ("positional",), "mid_block_type": ("UNetMidBlock2D",),
@@ -36,7 +36,7 @@ _ONLY = {
     "class_embed_type": (None,), "num_class_embeds": (None,), "add_attention": (True, False),
 }  # fmt: skip
 _APART = ("sample_size", "time_embedding_dim", "num_train_timesteps")
-"""Fields beside these that say nothing of an unconditional network with sines for the time: sizes of it elsewhere."""
+"""Other fields without effect on an unconditional network with sinusoidal times."""
 _LARGEST = {"in_channels": 64, "out_channels": 64, "layers_per_block": 64, "norm_num_groups": 4096}
 _EMBED = {(False, 1): embedding.sinusoidal, (True, 0): embedding.sinusoidal_cosine_first}
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -52,46 +52,48 @@ _TOP = {
 
 
 def network(config: Mapping[str, Any]) -> UNet:
-    """The network of a ``UNet2DModel``'s config.json.
+    """Make the network of a ``UNet2DModel``'s config.json.
 
     Raises:
-      ValueError: the field and the value that ``UNet`` cannot express.
+      ValueError: ``UNet`` cannot express a value; the message names the field.
     """
-    found = {name: config.get(name, default) for name, default in DEFAULTS.items()}
-    _check_fields(config, found)
-    widths, groups = tuple(found["block_out_channels"]), found["norm_num_groups"]
+    fields = {name: config.get(name, default) for name, default in DEFAULTS.items()}
+    _check_fields(config, fields)
+    widths, groups = tuple(fields["block_out_channels"]), fields["norm_num_groups"]
     _require(all(w % widths[0] == 0 for w in widths), "block_out_channels", widths, "multiples of the first")
-    _require(found["out_channels"] == found["in_channels"], "out_channels", found["out_channels"], "in_channels")
-    waves = bool(found["flip_sin_to_cos"]), found["freq_shift"]
+    _require(fields["out_channels"] == fields["in_channels"], "out_channels", fields["out_channels"], "in_channels")
+    waves = bool(fields["flip_sin_to_cos"]), fields["freq_shift"]
     _require(waves in _EMBED, "flip_sin_to_cos, freq_shift", waves, f"one of {tuple(_EMBED)}")
-    scales, attends = found["resnet_time_scale_shift"] == "scale_shift", bool(found["add_attention"])
+    scales, attends = fields["resnet_time_scale_shift"] == "scale_shift", bool(fields["add_attention"])
     norms = (groups,) if scales and attends else (None, groups)  # without, their middle attention has no norm
-    _require(found["attn_norm_num_groups"] in norms, "attn_norm_num_groups", found["attn_norm_num_groups"], f"{groups}")
-    ups = _attended(found, "up_block_types", ("UpBlock2D", "AttnUpBlock2D"), len(widths))
+    _require(
+        fields["attn_norm_num_groups"] in norms, "attn_norm_num_groups", fields["attn_norm_num_groups"], f"{groups}"
+    )
+    ups = _attended(fields, "up_block_types", ("UpBlock2D", "AttnUpBlock2D"), len(widths))
     return UNet(
         channels=widths[0],
         channel_mults=tuple(w // widths[0] for w in widths),
-        num_res_blocks=found["layers_per_block"],
-        dropout=found["dropout"],
+        num_res_blocks=fields["layers_per_block"],
+        dropout=fields["dropout"],
         groups=groups,
-        image_channels=found["in_channels"],
-        epsilon=found["norm_eps"],
-        attention_down=_attended(found, "down_block_types", ("DownBlock2D", "AttnDownBlock2D"), len(widths)),
+        image_channels=fields["in_channels"],
+        epsilon=fields["norm_eps"],
+        attention_down=_attended(fields, "down_block_types", ("DownBlock2D", "AttnDownBlock2D"), len(widths)),
         attention_up=tuple(len(widths) - 1 - i for i in reversed(ups)),
         middle_attention=attends,
-        head_channels=found["attention_head_dim"],
-        down_padding=1 if found["downsample_padding"] else "SAME",
+        head_channels=fields["attention_head_dim"],
+        down_padding=1 if fields["downsample_padding"] else "SAME",
         embed=_EMBED[waves],
         modulation="scale" if scales else "add",
     )
 
 
 def config(network: UNet, side: int) -> dict[str, Any]:
-    """The config.json of a ``UNet2DModel`` that is this network; the inverse of ``network``.
+    """Make the config.json of this network as a ``UNet2DModel``; the inverse of ``network``.
 
     Args:
-      network: ours.
-      side: height and width of its images, which decide where a network with ``attention_resolutions`` by height has it.
+      network: network of genjax.
+      side: height and width of the images, which turn ``attention_resolutions`` into levels.
 
     Raises:
       ValueError: diffusers has no such network.
@@ -122,45 +124,45 @@ def config(network: UNet, side: int) -> dict[str, Any]:
 
 
 def params(tensors: Tensors, shapes: Params, levels: int) -> Params:
-    """Our parameters, float32, from theirs.
+    """Convert tensors of diffusers to parameters of ``UNet``, float32.
 
     Args:
-      tensors: theirs; attention may have its old names.
-      shapes: of our parameters, as ``jax.eval_shape`` of ``init`` gives them.
-      levels: of the network.
+      tensors: weights by the names of diffusers; attention may have its old names.
+      shapes: shapes of the parameters, from ``jax.eval_shape`` of ``init``.
+      levels: number of levels of the network.
 
     Raises:
-      ValueError: tensors that are missing, unexpected or of another shape, all of them.
+      ValueError: tensors are missing, unexpected or of another shape; the message lists all of them.
     """
     given = {_renamed(name): np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
     names = [_name(tuple(part.key for part in path), levels) for path, _ in leaves]
     wrong = [f"missing {name}" for name in names if name not in given]
     wrong += [f"unexpected {name}" for name in sorted(set(given) - set(names))]
-    found = []
+    converted = []
     for name, (_, leaf) in zip(names, leaves, strict=True):
-        array = _ours(given[name], len(leaf.shape)) if name in given else np.zeros(leaf.shape, np.float32)
+        array = _to_layout(given[name], len(leaf.shape)) if name in given else np.zeros(leaf.shape, np.float32)
         if array.shape != leaf.shape:
-            wrong.append(f"shape of {name}: expected {leaf.shape} in our layout, got {array.shape}")
-        found.append(array)
+            wrong.append(f"shape of {name}: expected {leaf.shape} in the layout of genjax, got {array.shape}")
+        converted.append(array)
     if wrong:
         raise ValueError("tensors: they are not those of the network:\n  " + "\n  ".join(wrong))
-    return jax.tree.unflatten(tree, found)
+    return jax.tree.unflatten(tree, converted)
 
 
 def tensors(params: Params, levels: int) -> dict[str, np.ndarray]:
-    """Their tensors from our parameters; the inverse of ``params``."""
-    found = {}
+    """Convert parameters of ``UNet`` to tensors of diffusers; the inverse of ``params``."""
+    converted = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name, array = _name(tuple(part.key for part in path), levels), np.asarray(leaf)
         array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
         array = array[:, :, None, None] if name.endswith("conv_shortcut.weight") else array
-        found[name] = np.ascontiguousarray(array)
-    return found
+        converted[name] = np.ascontiguousarray(array)
+    return converted
 
 
-def _check_fields(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Refuse fields that are unknown, and values of another kind or size than any network has."""
+def _check_fields(config: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Refuse unknown fields, and values of a kind or size that no network has."""
     known = {*DEFAULTS, *_APART}
     for name, value in config.items():
         _require(name.startswith("_") or name in known, name, value, "no such field")
@@ -173,21 +175,21 @@ def _check_fields(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     _require(config.get("time_embedding_dim") is None, "time_embedding_dim", config.get("time_embedding_dim"), "null")
     for name, values in _ONLY.items():
         same = lambda value, name=name: (
-            isinstance(value, bool) == isinstance(found[name], bool) and value == found[name]
+            isinstance(value, bool) == isinstance(fields[name], bool) and value == fields[name]
         )
         fits = any(map(same, values))
-        _require(fits, name, found[name], f"one of {values}")
+        _require(fits, name, fields[name], f"one of {values}")
     for name, high in _LARGEST.items():
-        _require(_whole(found[name], 1, high), name, found[name], f"a whole number from 1 to {high}")
-    widths = found["block_out_channels"]
+        _require(_whole(fields[name], 1, high), name, fields[name], f"a whole number from 1 to {high}")
+    widths = fields["block_out_channels"]
     sizes = isinstance(widths, list | tuple) and 0 < len(widths) <= 16 and all(_whole(w, 1, 1 << 16) for w in widths)
     _require(sizes, "block_out_channels", widths, "up to 16 whole numbers from 1 to 65536")
-    fits = all(width % found["norm_num_groups"] == 0 for width in widths)
-    _require(fits, "norm_num_groups", found["norm_num_groups"], "a divisor of every number of channels")
-    heads = found["attention_head_dim"]
+    fits = all(width % fields["norm_num_groups"] == 0 for width in widths)
+    _require(fits, "norm_num_groups", fields["norm_num_groups"], "a divisor of every number of channels")
+    heads = fields["attention_head_dim"]
     _require(heads is None or _whole(heads, 1, 1 << 16), "attention_head_dim", heads, "null or a whole number")
     for name, above, below in (("dropout", -1, 1), ("norm_eps", 0, 1)):
-        number = found[name]
+        number = fields[name]
         good = type(number) in (int, float) and above < number < below and number >= 0
         _require(good, name, number, f"a number from 0 to below {below}")
 
@@ -201,8 +203,8 @@ def _require(holds: bool, name: str, value: Any, expected: str) -> None:
         raise ValueError(f"{name}: expected {expected}, got {value!r}; other networks are not covered")
 
 
-def _attended(found: Mapping[str, Any], name: str, kinds: tuple[str, str], levels: int) -> tuple[int, ...]:
-    given = found[name]
+def _attended(fields: Mapping[str, Any], name: str, kinds: tuple[str, str], levels: int) -> tuple[int, ...]:
+    given = fields[name]
     good = isinstance(given, list | tuple) and len(given) == levels and all(kind in kinds for kind in given)
     _require(good, name, given, f"{levels} of {kinds}")
     return tuple(i for i, kind in enumerate(given) if kind == kinds[1])
@@ -214,14 +216,14 @@ def _renamed(name: str) -> str:
     return f"{block}.{_OLD[part]}.{kind}" if "attentions." in block and part in _OLD else name
 
 
-def _ours(array: np.ndarray, ndim: int) -> np.ndarray:
+def _to_layout(array: np.ndarray, ndim: int) -> np.ndarray:
     if array.ndim == 4 and ndim == 2 and array.shape[2:] == (1, 1):
         array = array[:, :, 0, 0]
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
 def _name(path: tuple[str, ...], levels: int) -> str:
-    """``down_1_0/conv_1/kernel`` is ``down_blocks.1.resnets.0.conv1.weight``."""
+    """Translate ``down_1_0/conv_1/kernel`` to ``down_blocks.1.resnets.0.conv1.weight``."""
     kind = "bias" if path[-1] == "bias" else "weight"
     if path[0] in _TOP:
         return f"{_TOP[path[0]]}.{kind}"

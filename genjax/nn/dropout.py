@@ -1,4 +1,4 @@
-"""Dropout whose mask for an example depends on that example's key alone, not on the batch or the devices it shares."""
+"""Dropout with a key per example: the mask of an example does not depend on the batch or on the devices."""
 
 import zlib
 
@@ -11,19 +11,19 @@ from genjax.types import Key
 
 
 class Dropout(nn.Module):
-    """y = x · m / (1 - rate), m ~ Bernoulli(1 - rate) (Srivastava et al. 2014, scaled so that E y = x).
+    """Dropout, y = x · m / (1 - rate), m ~ Bernoulli(1 - rate) (Srivastava et al. 2014, scaled so that E y = x).
 
-    The mask of example i comes from ``fold_in(keys[i], crc32(path of the module))``: each dropout of a network has its
-    own, and an example has the same ones in any batch and on any number of devices.
+    The mask of example i comes from ``fold_in(keys[i], crc32(path of the module))``. Each dropout of a network has its
+    own mask, and an example has the same masks in any batch and on any number of devices.
 
-    Fields:
+    Attributes:
       rate: probability of a zero, in [0, 1).
     """
 
     rate: float | int
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the rate."""
         if not 0 <= self.rate < 1:
             raise ValueError(f"rate: expected 0 (nothing) to below 1, got {self.rate:g}")
         super().__post_init__()
@@ -34,10 +34,10 @@ class Dropout(nn.Module):
 
         Args:
           x: examples [b ...].
-          keys: one key per example [b]; None keeps everything.
+          keys: keys [b], one per example; None keeps everything.
 
         Raises:
-          ValueError: ``keys`` are not one per example.
+          ValueError: the number of keys is not that of the examples.
         """
         if keys is None or self.rate == 0:
             return x

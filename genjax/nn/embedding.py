@@ -1,6 +1,7 @@
-"""Embeddings of time: a number becomes a vector of waves, slow to fast, that a network can read at any scale.
+"""Sinusoidal embeddings of time: a number becomes a vector of sines and cosines of many frequencies.
 
-Two variants are in use and differ in order and in the slowest wave; weights trained with one are void with the other.
+Two variants are in use. They differ in order and in the lowest frequency; weights trained with one do not work with the
+other.
 """
 
 import math
@@ -11,14 +12,14 @@ from jaxtyping import Array, Float, Int
 from genjax import checks
 
 Times = Int[Array, " b"] | Float[Array, " b"]
-"""Time of each example; steps, not fractions of the chain."""
+"""Times of the examples, in steps and not as fractions of the chain."""
 
 
 def sinusoidal(t: Times, features: int) -> Float[Array, "b features"]:
-    """[sin(ω_i t), cos(ω_i t)] with ω_i = 10000^(-i / (n - 1)), i = 0, ..., n - 1, n = features / 2.
+    """Compute [sin(ω_i t), cos(ω_i t)] with ω_i = 10000^(-i / (n - 1)), i = 0, ..., n - 1, n = features / 2.
 
-    As in the code of Ho et al. 2020 and in the lecture notes; after Vaswani et al. 2017, §3.5, whose exponent is -i / n
-    and whose sines and cosines alternate.
+    This is the embedding of the code of Ho et al. 2020 and of the lecture notes. In Vaswani et al. 2017, §3.5, the
+    exponent is -i / n, and sines and cosines alternate.
 
     Args:
       t: times [b].
@@ -32,9 +33,10 @@ def sinusoidal(t: Times, features: int) -> Float[Array, "b features"]:
 
 
 def sinusoidal_cosine_first(t: Times, features: int) -> Float[Array, "b features"]:
-    """[cos(ω_i t), sin(ω_i t)] with ω_i = 10000^(-i / n), i = 0, ..., n - 1, n = features / 2.
+    """Compute [cos(ω_i t), sin(ω_i t)] with ω_i = 10000^(-i / n), i = 0, ..., n - 1, n = features / 2.
 
-    As in the code of Nichol & Dhariwal 2021 and of most that followed; the waves of Vaswani et al. 2017, §3.5.
+    This is the embedding of the code of Nichol & Dhariwal 2021 and of most later codes, with the frequencies of Vaswani
+    et al. 2017, §3.5.
 
     Args:
       t: times [b].

@@ -14,20 +14,20 @@ from genjax.nn import convolution, embedding, normalization
 from genjax.types import Images, Key, Pixels
 
 Norm = Literal["batch", "group"]
-"""Over what a channel is normalised: the batch and the image, or the image and its group of channels."""
+"""Normalisation of a channel: over the batch and the image, or over the image and a group of channels."""
 
 
 class SimpleUNet(nn.Module):
     """``network(x_t, t) -> noise``: the "simple U-Net" of the lecture notes.
 
-    Fields:
-      channels: of each level, finest first; every level halves the image.
-      image_channels: of the image.
-      time_features: of the embedding of time.
-      norm: ``"batch"`` normalises with the statistics of the batch at hand, in sampling too, as the notes do, which
-        never leave the training mode of BatchNorm: an image depends on its batch, and on which device has it.
+    Attributes:
+      channels: number of channels of each level, finest first; every level halves the image.
+      image_channels: channels of the image.
+      time_features: features of the embedding of time.
+      norm: normalisation. ``"batch"`` uses the statistics of the batch, in sampling too, because the lecture notes
+        never leave the training mode of BatchNorm: an image depends on the rest of the batch and on the device.
         ``"group"`` is GroupNorm with 8 groups: as many parameters, and every image for itself.
-      dtype: of the computation; parameters, normalisation and output stay float32.
+      dtype: dtype of the computation; parameters, normalisation and output stay float32.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
@@ -36,8 +36,8 @@ class SimpleUNet(nn.Module):
     norm: Norm = "batch"
     dtype: Any = None
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the attributes."""
         checks.counts("channels", self.channels, length=1)
         checks.count("image_channels", self.image_channels)
         checks.count("time_features", self.time_features)
@@ -50,8 +50,8 @@ class SimpleUNet(nn.Module):
 
         Args:
           x_t: noisy images; height and width divisible by 2^(levels - 1).
-          t: time of each image.
-          keys: unused: nothing here is random.
+          t: time of each image [b].
+          keys: ignored; the network has no dropout.
 
         Raises:
           ValueError: the image does not halve often enough, or 8 groups do not divide the channels.
@@ -75,7 +75,7 @@ class SimpleUNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Convolution, time, convolution; each normalised after its ReLU."""
+    """Two convolutions with the time added between, each normalised after its ReLU."""
 
     features: int
     norm: Norm
@@ -99,7 +99,11 @@ class _Block(nn.Module):
 
 
 def check_size(x: Pixels, halvings: int) -> None:
-    """Raise ValueError unless height and width can be halved this often."""
+    """Refuse images whose height or width cannot be halved this often.
+
+    Raises:
+      ValueError: the size, and the nearest size that fits.
+    """
     unit, size = 2**halvings, x.shape[1:3]
     if any(n % unit for n in size):
         near = tuple(max(1, round(n / unit)) * unit for n in size)

@@ -26,7 +26,7 @@ class Dense(nn.Module):
 
     features: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse settings out of range."""
         checks.count("features", self.features)
         super().__post_init__()
@@ -47,7 +47,7 @@ class Conv(nn.Module):
     strides: int = 1
     padding: Any = "SAME"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse settings out of range."""
         checks.count("features", self.features)
         checks.counts("kernel_size", self.kernel_size, length=2)

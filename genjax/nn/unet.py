@@ -1,4 +1,4 @@
-"""U-Nets that predict noise: ``SimpleUNet`` of the lecture notes and ``UNet`` of the field.
+"""U-Nets that predict noise: ``SimpleUNet`` of the lecture notes, and ``UNet`` of Ho et al. and their successors.
 
 ``UNet`` is the network of Ho, Jain & Abbeel 2020 (arXiv:2006.11239, App. B): residual blocks with GroupNorm, attention
 at low resolution, and a skip from every block. With its defaults it is their CIFAR-10 network, 35,746,307 parameters.
@@ -28,26 +28,28 @@ _ZERO = nn.initializers.zeros_init()
 class UNet(nn.Module):
     """``network(x_t, t, keys) -> noise`` as in Ho et al. 2020; at the start of training it predicts zero.
 
-    Fields:
-      channels: of the finest level.
+    Attributes:
+      channels: number of channels of the finest level.
       channel_mults: channels of each level over ``channels``; every level but the first halves the image.
       num_res_blocks: residual blocks of a level on the way down; one more on the way up.
-      attention_resolutions: heights at which every block is followed by attention; between the two middle blocks there is one
-        anyway. None means 16, where the image comes to that.
-      dropout: rate inside the blocks, active where keys are given.
-      groups: of every GroupNorm; divides all channels.
-      image_channels: of the output; those of the image, or twice as many for a learned variance.
-      epsilon: of GroupNorm.
-      dtype: of the computation; parameters, normalisation, softmax and output stay float32.
-      attention_down, attention_up: levels with attention on the way down and up; None goes by ``attention_resolutions``.
-      middle_attention: whether there is attention between the two middle blocks.
-      head_channels: of each head of attention; None for a single head.
-      down_padding: of the halving convolutions; ``"SAME"`` pads below and right, 1 all around.
-      embed: time as waves, ``embedding.sinusoidal`` or ``embedding.sinusoidal_cosine_first``.
-      modulation: what time does in a block: it is added, or scales and shifts (Nichol & Dhariwal 2021, §2).
-      num_classes: of the labels; 0 for none.
-      fourier: n of the waves sin(2^n π x_t) and cos(2^n π x_t) that the network sees beside x_t, by which it tells the
-        levels of a pixel apart (Kingma et al. 2021, arXiv:2107.00630, App. C).
+      attention_resolutions: heights at which attention follows every block; None means 16, if the image is ever that
+        high.
+      dropout: dropout rate inside the blocks, active if keys are given.
+      groups: groups of every GroupNorm; a divisor of all channels.
+      image_channels: channels of the output: those of the image, or twice as many for a learned variance.
+      epsilon: ε of GroupNorm.
+      dtype: dtype of the computation; parameters, normalisation, softmax and output stay float32.
+      attention_down: levels with attention on the way down; None goes by ``attention_resolutions``.
+      attention_up: levels with attention on the way up; None goes by ``attention_resolutions``.
+      middle_attention: True for attention between the two middle blocks.
+      head_channels: channels of each head of attention; None for a single head.
+      down_padding: padding of the halving convolutions; ``"SAME"`` pads below and right, 1 all around.
+      embed: embedding of time, ``embedding.sinusoidal`` or ``embedding.sinusoidal_cosine_first``.
+      modulation: effect of time in a block: ``"add"`` adds it, ``"scale"`` scales and shifts (Nichol & Dhariwal 2021,
+        §2).
+      num_classes: number of classes of the labels; 0 for a network without labels.
+      fourier: exponents n of the inputs sin(2^n π x_t) and cos(2^n π x_t) beside x_t, which tell the levels of a pixel
+        apart (Kingma et al. 2021, arXiv:2107.00630, App. C).
     """
 
     channels: int = 128
@@ -69,8 +71,8 @@ class UNet(nn.Module):
     num_classes: int = 0
     fourier: tuple[int, ...] = ()
 
-    def __post_init__(self):
-        """Refuse numbers that cannot be."""
+    def __post_init__(self) -> None:
+        """Check the attributes."""
         checks.count("channels", self.channels)
         checks.counts("channel_mults", self.channel_mults, length=1)
         for name in ("num_res_blocks", "groups", "image_channels"):
@@ -94,17 +96,17 @@ class UNet(nn.Module):
 
         Args:
           x_t: noisy images; height and width divisible by 2^(levels - 1).
-          t: time of each image.
-          keys: for dropout, one per image; None drops nothing.
-          labels: [b], where there are classes; ``num_classes`` stands for none, and so does None.
+          t: time of each image [b].
+          keys: keys for dropout, one per image; None drops nothing.
+          labels: classes [b]; None, or the number ``num_classes``, stands for no class.
 
         Raises:
-          ValueError: the image does not halve often enough, never has a height of ``attention_resolutions``, or is of bytes;
-            ``groups`` do not divide the channels; or a label is not among the classes.
+          ValueError: the image does not halve often enough, never has a height of ``attention_resolutions``, or is of
+            bytes; ``groups`` do not divide the channels; or a label is not among the classes.
         """
         checks.floating("x_t", x_t, checks.SCALE)
         check_size(x_t, len(self.channel_mults) - 1)
-        attention = self._heights(x_t.shape[1])
+        attention_heights = self._attention_heights(x_t.shape[1])
         if self.channels % self.groups:
             fix = f"use groups={math.gcd(self.groups, self.channels)}, or channels divisible by {self.groups}"
             raise ValueError(f"groups: expected a divisor of channels={self.channels}, got {self.groups}; {fix}")
@@ -116,9 +118,9 @@ class UNet(nn.Module):
         attend = functools.partial(_Attention, norm, self.dtype, self.head_channels)
         time = self._embed(t, labels)
 
-        def block(h: Images, level: int, name: str, attended: tuple[int, ...] | None):
+        def block(h: Images, level: int, name: str, attended: tuple[int, ...] | None) -> Images:
             h = residual(self.channels * self.channel_mults[level], name=name)(h, time, keys)
-            here = h.shape[1] in attention if attended is None else level in attended
+            here = h.shape[1] in attention_heights if attended is None else level in attended
             return attend(name=f"{name}_attention")(h) if here else h
 
         levels = range(len(self.channel_mults))
@@ -142,8 +144,8 @@ class UNet(nn.Module):
         h = conv(self.image_channels, kernel_init=_ZERO, name="conv_out")(nn.silu(norm(name="norm_out")(h)))
         return h.astype(jnp.promote_types(x_t.dtype, jnp.float32))
 
-    def _heights(self, height: int) -> tuple[int, ...]:
-        """Where attention is, of an image of this height."""
+    def _attention_heights(self, height: int) -> tuple[int, ...]:
+        """The heights with attention, for an image of this height."""
         if self.attention_resolutions is None:
             return (16,)
         heights = [height // 2**level for level in range(len(self.channel_mults))]
@@ -155,19 +157,19 @@ class UNet(nn.Module):
         return self.attention_resolutions
 
     def _embed(self, t: embedding.Times, labels: mlp.Labels | None) -> Float[Array, "b time"]:
-        """SiLU of the embedding that every block projects: waves, Dense, SiLU, Dense; and a vector of the label."""
+        """Embed time and label: sinusoids, Dense, SiLU, Dense, plus a vector of the label; then SiLU."""
         dense = functools.partial(nn.Dense, 4 * self.channels, dtype=self.dtype, kernel_init=_UNIFORM)
         time = dense(name="time_0")(self.embed(t, self.channels))
         time = dense(name="time_1")(nn.silu(time))
         if self.num_classes:
-            some = jnp.full(t.shape, self.num_classes) if labels is None else labels
-            known = checks.labels("labels", some, self.num_classes + 1, t.shape[0])
-            time = time + nn.Embed(self.num_classes + 1, time.shape[-1], dtype=self.dtype, name="labels")(known)
+            labels = jnp.full(t.shape, self.num_classes) if labels is None else labels
+            labels = checks.labels("labels", labels, self.num_classes + 1, t.shape[0])
+            time = time + nn.Embed(self.num_classes + 1, time.shape[-1], dtype=self.dtype, name="labels")(labels)
         return nn.silu(time)
 
 
 class _Residual(nn.Module):
-    """x + conv(dropout(silu(norm(conv(silu(norm(x))) + time)))); the last convolution starts at zero."""
+    """Residual block, x + conv(dropout(silu(norm(conv(silu(norm(x))) + time)))); the last conv starts at zero."""
 
     features: int
     norm: Callable[..., nn.Module]
@@ -191,7 +193,7 @@ class _Residual(nn.Module):
 
 
 class _Attention(nn.Module):
-    """x + out(softmax(q kᵀ / √c) v): every pixel looks at all others, c channels a head; the output starts at zero."""
+    """Self-attention of all pixels, x + out(softmax(q kᵀ / √c) v), c channels a head; the output starts at zero."""
 
     norm: Callable[..., nn.Module]
     dtype: Any
@@ -208,13 +210,13 @@ class _Attention(nn.Module):
         query, key, value = (
             dense(name=name)(pixels).reshape(b, h * w, c // size, size) for name in ("query", "key", "value")
         )
-        wide = jnp.promote_types(query.dtype, jnp.float32)
-        scores = jnp.einsum("bqnc,bknc->bnqk", query, key, preferred_element_type=wide) * size**-0.5
+        score_dtype = jnp.promote_types(query.dtype, jnp.float32)
+        scores = jnp.einsum("bqnc,bknc->bnqk", query, key, preferred_element_type=score_dtype) * size**-0.5
         mixed = jnp.einsum("bnqk,bknc->bqnc", jax.nn.softmax(scores).astype(value.dtype), value).reshape(b, h * w, c)
         return x + dense(kernel_init=_ZERO, name="out")(mixed).reshape(x.shape)
 
 
 def _double(x: Images) -> Float[Array, "b 2*h 2*w c"]:
-    """Every pixel four times: nearest-neighbour interpolation to twice the size."""
+    """Interpolate to twice the size by nearest neighbours: every pixel four times."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)

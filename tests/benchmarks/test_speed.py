@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import harness, peers, quality, report, speed, stamp, work
+from benchmarks import harness, peers, provenance, quality, report, speed, workload
 from genjax import diffusion
 
 SLOW = ("training", "startup", "scaling")
@@ -104,7 +104,7 @@ def test_numbers_that_are_none_do_not_agree(wrong):
 def test_a_suite_runs(name, tmp_path):
     found = list(speed.measure(name, "toy", "cpu", SETTINGS))
     assert found and all(case["rows"] and not case["failed"] for case in found)
-    told = stamp.stamp(["--suite", name], work.SEED)
+    told = provenance.record(["--suite", name], workload.SEED)
     told |= {"suite": name, "size": "toy", "absent": {}, "seconds": 1.0, "cases": found}
     text = report.section(json.loads(json.dumps(told)), [told])
     for case in found:
@@ -138,9 +138,9 @@ def test_weights_that_are_put_in_the_wrong_place_are_noticed(wrong, monkeypatch)
     from benchmarks.peers import notes
     from benchmarks.suites import training
 
-    size = work.UNetSize(8, 1, 8, (1, 2))
-    network = work.simple(size)
-    params = work.weights(network, size.shape)
+    size = workload.UNetSize(8, 1, 8, (1, 2))
+    network = workload.simple(size)
+    params = workload.weights(network, size.shape)
 
     def peer(params):
         return notes.simple_unet(params, size.widths, 1, "batch", notes.device("cpu"))
@@ -168,10 +168,10 @@ def test_the_network_of_ho_is_that_of_diffusers():
     from benchmarks.peers import hub, notes
     from benchmarks.suites import training
 
-    size = work.UNetSize(8, 1, 8, (1, 2))
-    network = work.ho(size)
+    size = workload.UNetSize(8, 1, 8, (1, 2))
+    network = workload.ho(size)
     peer = lambda params: hub.ho(params, network, size.side, notes.device("cpu"))
-    assert training._same_prediction(network, work.weights(network, size.shape), size, peer, "cpu") < 1e-4
+    assert training._same_prediction(network, workload.weights(network, size.shape), size, peer, "cpu") < 1e-4
 
 
 def test_a_chain_with_other_noise_levels_is_noticed(monkeypatch):
@@ -217,7 +217,7 @@ def test_tables_and_figures_come_from_the_files_alone(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text("before\n<!-- quality speed -->\nold\n<!-- end -->\nafter\n", encoding="utf-8")
     monkeypatch.setattr(quality, "HERE", tmp_path)
     cases = [harness.measure(harness.Case("work", "thing", 1, [waiting("a", 0.0), waiting("b", 0.0)]), SETTINGS)]
-    told = stamp.stamp([], 0) | {"suite": "vae", "size": "cpu", "absent": {"hub": ["diffusers"]}, "seconds": 1.0}
+    told = provenance.record([], 0) | {"suite": "vae", "size": "cpu", "absent": {"hub": ["diffusers"]}, "seconds": 1.0}
     (tmp_path / "speed-vae-cpu.json").write_text(json.dumps({**told, "cases": cases}), encoding="utf-8")
     report.write(tmp_path)
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
@@ -234,11 +234,11 @@ def test_flags_say_what_the_settings_are():
 
 def test_the_networks_have_the_cost_that_is_counted_by_hand():
     """A convolution of h x w pixels costs 2 k² c f h w; what else there is in the network is little beside it."""
-    size = work.UNetSize(16, 1, 8, (1, 2))
+    size = workload.UNetSize(16, 1, 8, (1, 2))
     by_hand = 2 * 16 * 16 * (9 * 8 + 9 * 8 * 16 + 9 * 16 * 16 + 8) + 2 * 64 * (
         16 * 16 * 16 + 9 * 32 * 8 + 9 * 8 * 8 + 16 * 8 * 8
     )
-    assert 0.9 < work.forward_flops(work.simple(size), size.shape) / by_hand < 1.5
+    assert 0.9 < workload.forward_flops(workload.simple(size), size.shape) / by_hand < 1.5
 
 
 def test_the_python_loop_of_one_step_has_the_variance_of_the_chain():

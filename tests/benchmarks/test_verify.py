@@ -24,7 +24,7 @@ def test_every_result_is_made_again_or_says_why_not():
 
 def test_every_number_in_words_is_where_it_is_sought():
     for quote in verify.QUOTES:
-        assert math.isfinite(float(verify.said(quote)))
+        assert math.isfinite(float(verify.quoted_text(quote)))
 
 
 def test_every_config_that_states_a_result_is_made_again_or_says_why_not():

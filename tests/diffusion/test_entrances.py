@@ -156,7 +156,7 @@ REFUSED = {  # message: calls
         for labels in (jnp.array([-1, 0]), jnp.array([0.5, 1.0]))
     ],
     "percentile": [lambda a=a: guidance.threshold(*a) for a in ((nan,), (0.0,), (101.0,), (50.0, nan), (50.0, 0.0))],
-    "eta|churn|iterations": [
+    "eta|s_churn|s_tmin|iterations": [
         *(lambda e=e: diffusion.ddim_on_grid(says, GRID, eta=e) for e in (nan, -0.1, 1.1)),
         *(
             lambda a=a: diffusion.heun(lambda x, s: x, grids.karras(5), **a)

@@ -104,7 +104,7 @@ def test_learned_variances_lie_between_the_two():
         [jnp.zeros((4, 2, 2, 1)), jnp.broadcast_to(jnp.array([-1.0, 1, 0, 0])[:, None, None, None], (4, 2, 2, 1))], -1
     )
     guess = half(SCHEDULE, output, jnp.ones((4, 2, 2, 1)), jnp.full(4, 50))
-    log_variance = diffusion.process.log_variance(SCHEDULE, guess.fraction, jnp.full(4, 50))[:, 0, 0, 0]
+    log_variance = diffusion.process.log_variance(SCHEDULE, guess.variance_interpolation, jnp.full(4, 50))[:, 0, 0, 0]
     small, large = np.log(SCHEDULE.posterior_variance[50]), np.log(SCHEDULE.beta[50])
     assert np.allclose(log_variance, [small, large, (small + large) / 2, (small + large) / 2])
     x = jnp.asarray(RNG.normal(size=(3, 2, 2, 1)))

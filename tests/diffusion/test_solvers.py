@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from genjax import diffusion
-from genjax.diffusion import grids, likelihood, samplers, solvers
+from genjax.diffusion import editing, grids, likelihood, samplers, solvers
 
 KEY = jax.random.key(0)
 LINEAR = diffusion.linear_schedule(1000)
@@ -100,7 +100,9 @@ def test_orders_on_a_mixture(solver, order):
 
 def test_a_wrong_solver_has_another_order(monkeypatch):
     right = solvers._multistep
-    monkeypatch.setattr(solvers, "_multistep", lambda g, p: right(g, p)._replace(weight=2 * right(g, p).weight))
+    monkeypatch.setattr(
+        solvers, "_multistep", lambda g, p: right(g, p)._replace(extrapolation=2 * right(g, p).extrapolation)
+    )
     noise = lambda n: grids.karras(n + 1, 0.5, 80.0).sigma[:-1]
     make = lambda n: DPM(told_sigma(one_gaussian), grids.Grid(noise(n), np.ones(n + 1), noise(n)))
     start = jnp.array([50.0])
@@ -139,7 +141,7 @@ def test_heun_with_churn_is_the_papers_algorithm(churn, monkeypatch):
     for i in range(12):
         gamma = min(churn / 12, math.sqrt(2) - 1) if low <= sigma[i] <= high else 0
         raised = sigma[i] * (1 + gamma)
-        x = x + math.sqrt(raised**2 - sigma[i] ** 2) * scale * draws[2 * i]
+        x = x + math.sqrt(raised**2 - sigma[i] ** 2) * scale * draws[i]
         first = slope(x, raised)
         moved = x + (sigma[i + 1] - raised) * first
         x = moved if not sigma[i + 1] else x + (sigma[i + 1] - raised) * 0.5 * (first + slope(moved, sigma[i + 1]))
@@ -201,24 +203,59 @@ def test_inversion_and_sampling_meet():
     assert np.allclose(again, start, atol=1e-3)
 
 
-@pytest.mark.parametrize("make", [
-    lambda d: diffusion.ddim_on_grid(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
-    lambda d: solvers.dpm_solver(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
-    lambda d: solvers.dpm_solver_sde(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
-    lambda d: solvers.heun(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
-    lambda d: solvers.pndm(d, LINEAR, num_steps=4),
-    lambda d: solvers.invert(d, grids.on_times(LINEAR, np.array([900, 400, 100, 0]))),
-])  # fmt: skip
-def test_each_is_one_scan_that_gradients_pass_and_images_are_apart(make):
+FEW = grids.on_times(LINEAR, np.array([900, 400, 100, 0]))
+MAKERS = {  # name: sampler, its steps and evaluations; scans, of which an inversion has one more for its iterations
+    "ancestral": (lambda d: diffusion.ancestral(d, diffusion.linear_schedule(5, 0.1, 0.9)), 5, 5, 1),
+    "ddim": (lambda d: diffusion.ddim_on_grid(d, FEW, eta=0.5), 4, 4, 1),
+    "dpm_solver": (lambda d: solvers.dpm_solver(d, FEW), 4, 4, 1),
+    "dpm_solver_sde": (lambda d: solvers.dpm_solver_sde(d, FEW), 4, 4, 1),
+    "heun": (lambda d: solvers.heun(d, FEW), 4, 2 * 4 - 1, 1),
+    "pndm": (lambda d: solvers.pndm(d, LINEAR, num_steps=5, spacing="leading"), 5, 5 + 9, 1),
+    "pndm, linear": (lambda d: solvers.pndm(d, LINEAR, num_steps=5, spacing="leading", start="linear"), 5, 5 + 1, 1),
+    "invert": (lambda d: solvers.invert(d, FEW, iterations=2), 4, 2 * 4, 2),
+    "repaint": (lambda d: editing.repaint(d, FEW, jnp.array([0.1, 0.2]), jnp.array([1, 0]), resample=2), 7, 7, 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore::genjax.diffusion.StartWarning")
+@pytest.mark.parametrize("name", MAKERS)
+def test_each_is_one_scan_that_gradients_pass_and_images_are_apart(name):
+    make, _, _, scans = MAKERS[name]
+
     def end(shift, x):
         return make(lambda x, t: told_time()(x, t) + shift)(KEY, x)
 
     x = jnp.array([0.2, -0.3])
-    assert str(jax.make_jaxpr(end)(0.1, x)).count(" scan[") == 1
+    assert str(jax.make_jaxpr(end)(0.1, x)).count(" scan[") == scans
     slope = jax.grad(lambda s: end(s, x).sum())(0.01)
     finite = (end(0.01 + 1e-5, x) - end(0.01 - 1e-5, x)).sum() / 2e-5
     assert np.isclose(slope, finite, rtol=1e-4)
-    assert np.allclose(end(0.0, x)[:1], end(0.0, x[:1]), atol=1e-12)
+    if name != "repaint":  # whose images are as many as those to fill in
+        assert np.allclose(end(0.0, x)[:1], end(0.0, x[:1]), atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::genjax.diffusion.StartWarning")
+@pytest.mark.parametrize("name", MAKERS)
+def test_steps_taken_one_by_one_are_those_of_the_scan(name):
+    """Also from the outside of a compiled program, with a stop on the way and a count of the evaluations."""
+    make, num_steps, evaluations, _ = MAKERS[name]
+    sampler, x_T, seen = make(told_time()), jnp.array([0.2, -0.3]), []
+    end, frames = jax.jit(lambda x: sampler(KEY, x, keep=(0, 2)))(x_T)
+    assert sampler.num_steps == num_steps and isinstance(sampler, diffusion.Sample)
+
+    def counting(x, t):
+        seen.append(t)
+        return told_time()(x, t)
+
+    by_hand = make(counting)
+    state = by_hand.init(x_T)
+    assert np.allclose(by_hand.output(state), frames[0], atol=1e-12)
+    with jax.disable_jit():
+        for k, (keys, place) in enumerate(by_hand.steps(KEY, x_T)):
+            state = by_hand.step(keys, state, place)
+            if k == 1:  # where a caller may stop
+                assert np.allclose(by_hand.output(state), frames[1], atol=1e-12)
+    assert np.allclose(by_hand.output(state), end, atol=1e-12) and len(seen) == evaluations
 
 
 PLACES = grids.on_times(LINEAR, np.array([900, 700, 400, 100, 0]))
@@ -266,7 +303,7 @@ STEEP = diffusion.linear_schedule(1000, 0.01, 0.02)
 )
 def test_the_values_that_diffusers_tests_itself_with(make, measure, expected, monkeypatch):
     """huggingface/diffusers, tests/schedulers: ten steps on a dummy sample and model, with lower_order_final off."""
-    monkeypatch.setattr(solvers, "LONGER", np.inf)
+    monkeypatch.setattr(solvers, "MAX_STEP_RATIO", np.inf)
     x = jnp.moveaxis(jnp.arange(768.0).reshape(3, 8, 8, 4) / 768, -1, 0)
     end = jax.jit(make(lambda x, t: x * (t / (t + 1)).reshape(-1, 1, 1, 1)))(KEY, x)
     assert measure(np.abs(end)) == pytest.approx(expected, rel=2e-6, abs=5e-5 if expected < 1 else 0)

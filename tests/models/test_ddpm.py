@@ -11,7 +11,7 @@ import pytest
 from scipy import integrate, stats
 
 from genjax import diffusion, random
-from genjax.models import ddpm
+from genjax.models import ddpm, loss_aware
 
 KEY = jax.random.key(0)
 SCHEDULE = diffusion.linear_schedule(100)
@@ -121,7 +121,7 @@ def test_image_i_depends_on_key_and_i_only(sampler):
 def test_loss_aware_times_keep_the_mean_and_lower_its_variance():
     network = Affine()
     plain = ddpm.build(network, SCHEDULE, SHAPE, objective=diffusion.vlb())
-    aware = ddpm.loss_aware(plain, SCHEDULE.num_steps)
+    aware = loss_aware.build(plain, SCHEDULE.num_steps)
     images = {"image": jnp.round(0.5 * jax.random.normal(KEY, (4000, *SHAPE)) * 127.5) / 127.5}
     params = {"network": {"scale": jnp.array(0.9), "slope": jnp.array(0.0)}, "squares": jnp.ones(100)}
     keys = random.example_keys(KEY, 4000)
@@ -194,8 +194,8 @@ PLAIN = ddpm.build(Affine(), ENDS_IN_NOISE, SHAPE)
     ("more", "message"),
     [
         ({"num_classes": -1}, "num_classes: expected at least 0"),
-        ({"p_uncond": 1.5}, "p_uncond: expected a share"),
-        ({"p_uncond": float("nan")}, "p_uncond: expected a share"),
+        ({"p_uncond": 1.5}, "p_uncond: expected a probability"),
+        ({"p_uncond": float("nan")}, "p_uncond: expected a probability"),
         ({"sampler": partial(diffusion.ddim, num_steps=21)}, "num_steps: expected 1 to 20"),
         ({"sampler": partial(diffusion.ancestral, variance=np.ones(3))}, "variance: expected"),
         (
@@ -213,7 +213,7 @@ PLAIN = ddpm.build(Affine(), ENDS_IN_NOISE, SHAPE)
                 "num_classes": 3,
                 "guide": partial(diffusion.classifier_free_batched, guidance_scale=float("nan")),
             },
-            "weight: expected finite",
+            "guidance_scale: expected finite",
         ),
     ],
 )
@@ -241,8 +241,8 @@ def test_what_cannot_be_is_refused_when_the_model_is_built(more, message):
         (lambda p, x: PLAIN.loss(KEY, p, {"image": x * jnp.nan}), "image: expected finite numbers"),
         (lambda p, x: PLAIN.loss(KEY, p, {"image": x[:0]}), "image: expected at least 1"),
         (lambda p, x: PLAIN.loss(KEY, p, {"image": x, "time": jnp.array([0.5, 1.5])}), "time: expected numbers from 0"),
-        (lambda p, x: ddpm.loss_aware(PLAIN, 0), "num_steps: expected at least 1"),
-        (lambda p, x: ddpm.optimizer(optax.sgd(1.0), 0.0), "rate: expected positive"),
+        (lambda p, x: loss_aware.build(PLAIN, 0), "num_steps: expected at least 1"),
+        (lambda p, x: loss_aware.optimizer(optax.sgd(1.0), 0.0), "rate: expected positive"),
     ],
 )
 def test_what_a_model_cannot_take_is_refused(call, message):

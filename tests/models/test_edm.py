@@ -99,7 +99,7 @@ def test_what_is_not_said_is_the_papers():
     default = lambda function: {name: p.default for name, p in inspect.signature(function).parameters.items()}
     for function in (edm.build, edm.losses):
         assert {"sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2}.items() <= default(function).items()
-    assert {"low": 0.002, "high": 80.0, "rho": 7.0}.items() <= default(diffusion.karras).items()
+    assert {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}.items() <= default(diffusion.karras).items()
 
 
 @pytest.mark.parametrize(

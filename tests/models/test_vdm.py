@@ -176,8 +176,8 @@ def test_bad_input_is_refused():
     two = unet.UNet(channels=8, channel_mults=(1,), num_res_blocks=1, groups=4, image_channels=2)
     with pytest.raises(ValueError, match=r"expected a prediction of shape \(4, 4, 1\)"):
         vdm.build(two, (4, 4, 1))
-    for ends in ({"first": 5.0, "last": -3.0}, {"first": float("nan")}, {"last": float("inf")}):
-        with pytest.raises(ValueError, match=r"first, last: expected γ\(0\) < γ\(1\)"):
+    for ends in ({"gamma_min": 5.0, "gamma_max": -3.0}, {"gamma_min": float("nan")}, {"gamma_max": float("inf")}):
+        with pytest.raises(ValueError, match=r"gamma_min, gamma_max: expected γ\(0\) < γ\(1\)"):
             vdm.build(Exact(), (1, 1, 1), schedule=vdm.NoiseSchedule(**ends))
     with pytest.raises(ValueError, match=r"schedule: expected γ\(0\) < γ\(1\), got -0 and -1"):
         vdm.build(Exact(), (1, 1, 1), schedule=Falling())

@@ -49,9 +49,9 @@ NUMBERS = [
     (spectral.Dense, {"features": 2}, {"features": [0]}),
     (simple_unet.SimpleUNet, {}, {"channels": [(), (0,)], "image_channels": [0]}),
     (unet.UNet, {},
-     {"channels": [0, -8], "multipliers": [(), (1, 0)], "blocks": [0], "dropout": [1.0, -0.1, NAN], "groups": [0],
-      "epsilon": [0.0, NAN], "head_channels": [0], "num_classes": [-1], "attention": [(0,)], "attention_up": [(4,)],
-      "image_channels": [0]}),
+     {"channels": [0, -8], "channel_mults": [(), (1, 0)], "num_res_blocks": [0], "attention_resolutions": [(0,)],
+      "dropout": [1.0, -0.1, NAN], "groups": [0], "epsilon": [0.0, NAN], "head_channels": [0], "num_classes": [-1],
+      "attention_up": [(4,)], "image_channels": [0]}),
     (classifier.Network, {"num_classes": 3}, {"num_classes": [0], "channels": [(0,)], "features": [0]}),
 ]  # fmt: skip
 
@@ -106,7 +106,9 @@ def test_attention_stands_at_heights_that_the_image_comes_to():
     assert "down_1_0_attention" in at((4,)) and "down_0_0_attention" in at((8, 4))
     assert not any("attention" in name for name in at(None) if "middle" not in name)  # 16 where there is one
     assert "down_0_0_attention" in at(None, 16) and "down_1_0_attention" not in at(None, 16)
-    with pytest.raises(ValueError, match="attention: expected heights that .* 8 comes to, which are 8, 4; got 7, 16"):
+    with pytest.raises(
+        ValueError, match="attention_resolutions: expected heights that .* 8 comes to, which are 8, 4; got 7, 16"
+    ):
         at((7, 4, 16))
 
 

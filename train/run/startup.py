@@ -49,6 +49,9 @@ def _refuse(message: str) -> None:
 
 
 def program(command: str) -> str:
-    """Name a command as the user starts commands: ``genjax ddpm``, or ``python -m train.ddpm``."""
+    """Name a command as the user starts it: ``genjax ddpm``, ``python -m train.ddpm``, or ``python my_model.py``."""
     door = sys.argv[0].rpartition(" ")[0]
-    return f"{door} {command}" if door in DOORS else f"python -m train.{command}"
+    if door in DOORS:
+        return f"{door} {command}"
+    own = os.path.exists(os.path.join(os.path.dirname(os.path.dirname(__file__)), f"{command}.py"))
+    return f"python -m train.{command}" if own else f"python {sys.argv[0]}"

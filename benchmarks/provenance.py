@@ -1,4 +1,4 @@
-"""What a measurement was made with: commit, versions, device, command."""
+"""Provenance of a measurement: commit, versions, device, command."""
 
 import importlib.metadata
 import os
@@ -15,8 +15,8 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def stamp(argv: Sequence[str], seed: int) -> dict[str, Any]:
-    """The record that stands beside the numbers."""
+def record(argv: Sequence[str], seed: int) -> dict[str, Any]:
+    """Record of commit, command, versions and machine, for the results."""
     root = pathlib.Path(__file__).parent.parent
     git = lambda *words: subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
     device = jax.devices()[0]
@@ -34,23 +34,23 @@ def stamp(argv: Sequence[str], seed: int) -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:
-    """Of each package that is installed."""
-    found = {}
+    """Version of each package, or "absent"."""
+    result = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            result[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            result[name] = "absent"
+    return result
 
 
 def processor() -> str:
-    """The name of the processor, as far as the system tells."""
+    """Name of the processor, if the system reports it."""
     path = pathlib.Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

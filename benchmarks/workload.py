@@ -1,4 +1,4 @@
-"""What several suites share: the networks of the notes and of Ho, their weights, their cost, and loops around steps."""
+"""Workloads of several suites: two U-Nets, their weights and their cost, and loops of training steps."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ SEED = 0
 
 
 class UNetSize(NamedTuple):
-    """A U-Net and its images; ``multipliers`` of ``width`` at each level."""
+    """Size of a U-Net and its images; level i has ``width * multipliers[i]`` channels."""
 
     side: int
     channels: int
@@ -33,17 +33,17 @@ class UNetSize(NamedTuple):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each level."""
+        """Number of channels of each level."""
         return tuple(self.width * multiplier for multiplier in self.multipliers)
 
 
 def simple(size: UNetSize, *, norm: simple_unet.Norm = "batch", dtype: Any = None) -> unet.SimpleUNet:
-    """The network of the notes at this size."""
+    """Simple U-Net of the lecture notes."""
     return unet.SimpleUNet(size.widths, size.channels, norm=norm, dtype=dtype)
 
 
 def ho(size: UNetSize, *, dtype: Any = None) -> unet.UNet:
-    """The network of Ho et al. 2020 at this size: one block a level, attention at half the height."""
+    """U-Net of Ho et al. 2020: one block a level below a width of 64, else two; attention at half the height."""
     return unet.UNet(
         channels=size.width,
         channel_mults=size.multipliers,
@@ -57,25 +57,25 @@ def ho(size: UNetSize, *, dtype: Any = None) -> unet.UNet:
 
 
 def denoising(module: nn.Module, shape: tuple[int, int, int], num_steps: int = 300) -> ddpm.DDPM:
-    """The model of the notes around a network: linear schedule, absolute error."""
+    """DDPM of the lecture notes: linear schedule, absolute error."""
     return ddpm.build(module, diffusion.linear_schedule(num_steps), shape, objective=diffusion.simple(ddpm.l1))
 
 
 def on_bytes(loss: Loss) -> Loss:
-    """The loss of images that lie in memory as bytes."""
+    """Wrap a loss for images stored as bytes."""
     return lambda key, params, batch: loss(key, params, {"image": data.scale(batch["image"])})
 
 
 def weights(module: nn.Module, shape: tuple[int, int, int]) -> Params:
-    """Random weights of the usual size, none of them zero, so that nothing is compared in vain."""
+    """Random weights of the usual size; none is zero, so that every weight affects the comparison."""
     x, t = jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), x, t)["params"]
     draw = np.random.default_rng(SEED).normal
 
     def weight(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         fan_in = np.prod(leaf.shape[:-1], dtype=float) if len(leaf.shape) > 1 else 1e3
-        around = float(path[-1].key == "scale")
-        return jnp.asarray(around + draw(size=leaf.shape) / fan_in**0.5, jnp.float32)
+        mean = float(path[-1].key == "scale")
+        return jnp.asarray(mean + draw(size=leaf.shape) / fan_in**0.5, jnp.float32)
 
     return jax.tree_util.tree_map_with_path(weight, shapes)
 
@@ -94,7 +94,7 @@ def noise(shape: tuple[int, ...], seed: int = SEED) -> np.ndarray:
 
 
 def random_images(num: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Random bytes: the speed does not depend on what images show."""
+    """Random images of bytes; the speed does not depend on the content."""
     return np.random.default_rng(SEED).integers(0, 256, (num, *shape), dtype=np.uint8)
 
 
@@ -106,9 +106,9 @@ def training(
     batch: int,
     num_steps: int,
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """``num_steps`` steps from ``params``: as one scan, and as a Python loop over the jitted step.
+    """Build two runs of ``num_steps`` steps from ``params``: one scan, and a Python loop over the jitted step.
 
-    Both return the parameters at the end. The loop looks at every loss, as a trainer that shows it does.
+    Both return the final parameters. The loop reads every loss, like a trainer that shows the loss.
     """
     draw = steps.rows(batch)
     step = steps.gradient_step(on_bytes(loss), optimizer)
@@ -131,5 +131,5 @@ def training(
 
 
 def flat(tree: Any) -> np.ndarray:
-    """All numbers of a tree in one row."""
+    """Concatenate all numbers of a tree."""
     return np.concatenate([np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(tree)])
