@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Condition(NamedTuple):
-    """One condition under which a setting is read.
+    """A condition under which a setting is read.
 
     Attributes:
       holds: predicate on the settings, ``(settings) -> bool``.
@@ -25,12 +25,12 @@ Conditions = tuple[Condition, ...]
 
 
 def needs(**values: Any) -> Conditions:
-    """One condition for each setting: it has this value, or one of a tuple; True stands for any but 0 or empty."""
+    """Conditions on other settings: each has this value, or one of a tuple; True stands for any but 0 or empty."""
     return tuple(Condition(_predicate(name, value), _words(name, value)) for name, value in values.items())
 
 
 def of_runs(*scripts: str) -> Conditions:
-    """One condition: the run at hand was trained by one of these scripts."""
+    """Condition that the run at hand was trained by one of these scripts."""
     words = " or ".join(f"train.{name}" for name in scripts)
     return (Condition(lambda settings: settings.script in scripts, f"of a run of {words}"),)
 
@@ -42,7 +42,7 @@ def table(schema: type) -> dict[str, Conditions]:
 
 
 def without_effect(table: dict[str, Conditions], settings: Any, given: Collection[str]) -> dict[str, str]:
-    """Of the given settings, those that nothing reads: the reason by name.
+    """Find the given settings that nothing reads: the reason by name.
 
     Args:
       table: conditions by setting.

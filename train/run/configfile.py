@@ -78,7 +78,7 @@ def _values(path: pathlib.Path, script: str, recorded: bool) -> dict[str, Any]:
     if not recorded:
         return values
     of_start = (*FLAGS_ONLY, "workdir")
-    return {key: value for key, value in data_forms.recorded(values).items() if key not in of_start}
+    return {key: value for key, value in data_forms.upgrade(values).items() if key not in of_start}
 
 
 def _recorded(path: pathlib.Path, script: str) -> dict[str, Any]:
