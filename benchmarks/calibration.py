@@ -14,8 +14,7 @@ import numpy as np
 import tyro
 
 from benchmarks import drawn, quality
-from train import panel
-from train.run import process
+from train.run import features, process
 
 Rows = dict[str, np.ndarray]
 Spoil = Callable[[np.random.Generator, Rows, Rows], np.ndarray]
@@ -89,14 +88,14 @@ def main(argv: Arguments[str]) -> None:
     """Run the command."""
     settings = tyro.cli(Calibration, prog="python -m benchmarks.calibration", args=argv)
     run = drawn.Drawn(config=settings.config, data_dir=settings.data_dir, workdir=settings.workdir)
-    eyes, classifier = panel.of_classifier(str(drawn.train("classifier", run)), settings.data_dir)
-    judges = panel.panel(eyes, classifier, settings.neighbours)
+    extractor, classifier = features.from_classifier(str(drawn.train("classifier", run)), settings.data_dir)
+    metrics = features.metrics(extractor, classifier, settings.neighbours)
     found = {}
     for name, spoil in SPOILED.items():
-        images = spoil(np.random.default_rng(settings.seed), judges.real.train, judges.real.heldout)
-        found[name] = {"num": len(images), **judges.numbers(images)}
+        images = spoil(np.random.default_rng(settings.seed), metrics.real.train, metrics.real.heldout)
+        found[name] = {"num": len(images), **metrics.numbers(images)}
     path = quality.HERE / "results" / f"calibration-{settings.config}.json"
-    path.write_text(json.dumps({"features": judges.title, "sets": found}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"features": metrics.title, "sets": found}, indent=1) + "\n", encoding="utf-8")
     quality.write_table(f"calibration {settings.config}", table(found))
 
 

@@ -8,8 +8,6 @@ import dataclasses
 import itertools
 import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +15,8 @@ import numpy as np
 import tyro
 
 from benchmarks import quality
-from train import judge, panel
-from train.run import process, sweep
+from train import judge
+from train.run import features, process, sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,26 +49,26 @@ def train(script: str, settings: Drawn, num_seeds: int = 1, variant: str = "") -
     argv += ["--data-dir", settings.data_dir] if settings.data_dir else []
     argv += [flag for part in variant.split() for flag in f"--{part}".split("=", 1)]
     workdir = quality.workdir(settings.workdir, script, argv)
-    subprocess.run([sys.executable, "-m", f"train.{script}", *argv, "--workdir", str(workdir)], check=True)
+    quality.train(script, [*argv, "--workdir", str(workdir)])
     return workdir
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     settings = tyro.cli(Drawn, prog="python -m benchmarks.drawn", args=argv)
-    eyes, classifier = panel.of_classifier(str(train("classifier", settings)), settings.data_dir)
-    judges = panel.panel(eyes, classifier, k=5)
-    num = len(judges.real.heldout["image"])
+    extractor, classifier = features.from_classifier(str(train("classifier", settings)), settings.data_dir)
+    metrics = features.metrics(extractor, classifier, k=5)
+    num = len(metrics.real.heldout["image"])
     rows: list[dict[str, Any]] = []
     for script, variant in itertools.product(settings.models, settings.variants):
         seeds = settings.num_seeds if script in settings.many else 1
         workdir = str(train(script, settings, seeds, variant))
-        each = [judge.judge(judge.Judge(workdir, member=i), judges)["drawn"] for i in range(seeds)]
+        each = [judge.judge(judge.Judge(workdir, member=i), metrics)["drawn"] for i in range(seeds)]
         rows.append({"model": f"{script} {variant}".strip(), "seeds": each, "num": num})
-    rows.append({"model": "real, held out", "seeds": [judges.floor(num)], "num": num})
+    rows.append({"model": "real, held out", "seeds": [metrics.reference(num)], "num": num})
     name = settings.name or settings.config
     path = quality.HERE / "results" / f"drawn-{name}.json"
-    path.write_text(json.dumps({"features": judges.title, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"features": metrics.title, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     quality.write_table(f"drawn {name}", table(rows))
 
 

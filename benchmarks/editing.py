@@ -20,7 +20,8 @@ import tyro
 from benchmarks import quality
 from genjax import data, diffusion
 from train import ddpm
-from train.run import load, plots, process
+from train.run import load, process, sheets
+from train.run.recipe import named
 
 KEY = jax.random.key(0)
 
@@ -96,7 +97,7 @@ def mix(denoise: diffusion.Denoise, grid: diffusion.Grid, originals: jax.Array, 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     settings = tyro.cli(Editing, prog="python -m benchmarks.editing", args=argv)
-    run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    run = load.record(pathlib.Path(settings.workdir).absolute(), named("ddpm"))
     model, schedule = ddpm.model(run.settings, run.shape), ddpm.schedule(run.settings)
     denoise = model.denoise(load.params(run, model.init))
     on = lambda spacing: diffusion.on_times(schedule, diffusion.timesteps(schedule.num_steps, settings.steps, spacing))
@@ -106,7 +107,7 @@ def main(argv: Sequence[str]) -> None:
     for name, band, where in (("fill in", fill_in, grid), ("redraw", redraw, grid), ("mix", mix, gentle)):
         result[name], rows = band(denoise, where, originals, settings)
         images = np.concatenate([np.asarray(data.to_uint8(row))[: settings.num] for row in rows])
-        plots.save(folder / f"editing-{name.replace(' ', '-')}.png", plots.tile(images, settings.num))
+        sheets.save(folder / f"editing-{name.replace(' ', '-')}.png", sheets.tile(images, settings.num))
     (folder / "editing.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     quality.write_table("editing", table(result))
 

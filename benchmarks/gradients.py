@@ -21,7 +21,8 @@ import tyro
 from benchmarks import quality
 from genjax import data, diffusion, random
 from train import ddpm
-from train.run import load, plots, process
+from train.run import load, process, sheets
+from train.run.recipe import named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +150,7 @@ def solve(run: load.Record, params: Any, images: np.ndarray, settings: Gradients
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     settings = tyro.cli(Gradients, prog="python -m benchmarks.gradients", args=argv)
-    run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    run = load.record(pathlib.Path(settings.workdir).absolute(), named("ddpm"))
     params = load.params(run, ddpm.model(run.settings, run.shape).init)
     digits = data.digits()
     result: dict[str, Any] = {"memory": memory(run, params, settings.lengths)}
@@ -157,7 +158,7 @@ def main(argv: Sequence[str]) -> None:
     result["inverse"], rows = solve(run, params, digits.heldout["image"][:12], settings)
     folder = quality.HERE / "results"
     (folder / "gradients.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    plots.save(folder / "inverse-problem.png", plots.tile(rows, 12))
+    sheets.save(folder / "inverse-problem.png", sheets.tile(rows, 12))
     quality.write_table("gradients", table(result))
 
 

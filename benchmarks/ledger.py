@@ -41,8 +41,10 @@ RUNS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("vae", "digits", "likelihood=logistic levels=17 latent_dim=8", {"samples": 500}),
     ("vqvae", "digits", "likelihood=logistic levels=17", {}),
     ("pixelcnn", "codes", "", {}),
+    ("examples/realnvp/realnvp.py", "digits", "", {"recipe": "examples/realnvp/realnvp.py"}),
 )
-"""Script, config, other settings, and settings of the score. The row after a VQ-VAE is the prior of its codes."""
+"""Recipe, or the file of one from outside of train; config, other settings, and settings of the score. The row after a
+VQ-VAE is the prior of its codes."""
 
 
 def digits(settings: Ledger) -> list[dict[str, Any]]:

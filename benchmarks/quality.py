@@ -5,7 +5,6 @@ table in ``README.md`` of this folder. Existing runs are continued, or only scor
 """
 
 import dataclasses
-import importlib
 import json
 import os
 import pathlib
@@ -18,7 +17,7 @@ import numpy as np
 import tyro
 
 from train import evaluate
-from train.run import config, process, sweep
+from train.run import config, process, registry, sweep
 
 RESULTS = "GENJAX_RESULTS"
 """Environment variable that names another folder for the results and the page of the tables."""
@@ -137,9 +136,23 @@ class Quality:
 
 
 def workdir(folder: str, script: str, argv: Sequence[str]) -> pathlib.Path:
-    """Path of a run in a folder of runs, with the name that its script would choose."""
-    schema = importlib.import_module(f"train.{script}").Config
-    return pathlib.Path(folder) / pathlib.Path(config.parse(schema, script, argv).workdir).name
+    """Path of a run in a folder of runs, with the name that its own command would choose.
+
+    Args:
+      folder: folder of the runs.
+      script: name of a recipe of train, or the file of one from outside.
+      argv: command line of the run.
+    """
+    recipe = registry.from_module(script) if script.endswith(".py") else registry.get(script)
+    settings = config.parse(recipe.config, recipe.name, argv, recipe.configs)
+    return pathlib.Path(folder) / pathlib.Path(settings.workdir).name
+
+
+def train(script: str, argv: Sequence[str]) -> None:
+    """Train a recipe by its own command, in a process of its own, which finds the library where this file lies."""
+    command = [script] if script.endswith(".py") else ["-m", f"train.{script}"]
+    env = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+    subprocess.run([sys.executable, *command, *argv], check=True, env=env)
 
 
 def score(row: Row, settings: Quality) -> dict[str, Any]:
@@ -149,7 +162,7 @@ def score(row: Row, settings: Quality) -> dict[str, Any]:
     common = ("--data-dir", settings.data_dir) if settings.data_dir else ()
     command = (*flags, "--num-seeds", str(settings.num_seeds), *common)
     run = workdir(settings.workdir, row.script, command)
-    subprocess.run([sys.executable, "-m", f"train.{row.script}", *command, "--workdir", str(run)], check=True)
+    train(row.script, [*command, "--workdir", str(run)])
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     about = json.loads((run / "config.json").read_text(encoding="utf-8"))
     last = next(line for line in lines if line["step"] == num_steps)

@@ -16,8 +16,9 @@ import numpy as np
 import tyro
 
 from benchmarks import quality
-from train import ddpm, panel, sample
-from train.run import load, logging, plots, process
+from train import sample
+from train.run import features, load, logging, plots, process
+from train.run.recipe import named
 
 EVALUATIONS = {"heun": lambda steps: 2 * steps - 1, "pndm": lambda steps: steps + 9}
 """Number of network evaluations by number of steps, where the two differ."""
@@ -49,12 +50,12 @@ class Samplers:
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     settings = tyro.cli(Samplers, prog="python -m benchmarks.samplers", args=argv)
-    run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
-    eyes, told = panel.of_classifier(settings.classifier, settings.data_dir)
-    judges = panel.panel(eyes, told, k=5)
-    num = settings.num or len(judges.real.heldout["image"])
+    run = load.record(pathlib.Path(settings.workdir).absolute(), named("ddpm"))
+    extractor, classifier = features.from_classifier(settings.classifier, settings.data_dir)
+    metrics = features.metrics(extractor, classifier, k=5)
+    num = settings.num or len(metrics.real.heldout["image"])
     path = quality.HERE / "results" / f"samplers-{settings.name}.json"
-    result = {"features": judges.title, "num": num, "floor": judges.floor(num)}
+    result = {"features": metrics.title, "num": num, "floor": judges.reference(num)}
     rows: list[dict[str, Any]] = []
     for sampler, steps in itertools.product(settings.samplers, settings.steps):
         if steps > run.settings.timesteps:
@@ -63,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
             sample.Sample(settings.workdir, num=num, sampler=sampler, steps=steps, batch_size=min(num, 1000))
         )
         cost = EVALUATIONS.get(sampler, lambda steps: steps)(steps)
-        rows.append({"sampler": sampler, "steps": steps, "evaluations": cost, **judges.numbers(drawn)})
+        rows.append({"sampler": sampler, "steps": steps, "evaluations": cost, **metrics.numbers(drawn)})
         logging.log(f"{sampler:15} {steps:5} steps  {cost:5} evaluations  Fréchet {rows[-1]['frechet']:.2f}")
         kept = _kept(path, result, rows)  # what is measured is kept, whatever comes after
         path.write_text(json.dumps({**result, "rows": [*kept, *rows]}, indent=1) + "\n", encoding="utf-8")

@@ -22,6 +22,7 @@ from genjax.diffusion import likelihood
 from genjax.theory import information, pixels
 from train import ddpm
 from train.run import load, logging, process
+from train.run.recipe import named
 
 LEVELS = 17
 """Number of levels of a pixel of the digits."""
@@ -44,7 +45,7 @@ class Subschedules:
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     settings = tyro.cli(Subschedules, prog="python -m benchmarks.subschedules", args=argv)
-    run = load.record(pathlib.Path(settings.workdir).absolute(), {"ddpm": ddpm})
+    run = load.record(pathlib.Path(settings.workdir).absolute(), named("ddpm"))
     model, schedule = ddpm.model(run.settings, run.shape), ddpm.schedule(run.settings)
     denoise = model.denoise(load.params(run, model.init))
     digits = data.digits()

@@ -27,8 +27,18 @@ MAY_IMPORT = {
     "train/checkpoint": STANDARD
     | {"flax", "orbax", "genjax", "train.run.files", "train.run.documents", "train.run.terminal"},
     "train/run": STANDARD
-    | {"flax", "optax", "tyro", "tqdm", "matplotlib", "PIL", "tensorboardX", "genjax", "train.checkpoint"}
-    | {"train.ddpm", "train.edm", "train.vae", "train.vdm", "train.vqvae"},
+    | {
+        "flax",
+        "optax",
+        "tyro",
+        "tqdm",
+        "matplotlib",
+        "PIL",
+        "safetensors",
+        "tensorboardX",
+        "genjax",
+        "train.checkpoint",
+    },
     "train": STANDARD | {"flax", "optax", "tyro", "PIL", "safetensors", "genjax"},
     "examples": STANDARD | {"flax", "optax", "genjax", "train"},
     "benchmarks": None,

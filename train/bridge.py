@@ -1,9 +1,9 @@
 """Published weights in and out: ``python -m train.bridge --source FOLDER --workdir runs/cifar10``.
 
 Reads a folder of diffusers with an unconditional ``UNet2DModel`` and a ``DDPMScheduler`` as a run of ``train.ddpm``,
-which can be sampled, scored and trained on; with ``--export FOLDER`` it writes a run as a folder of that kind. What is
-understood of both stands in ``train/foreign.py`` and ``genjax/nn/diffusers_unet.py``; a field that is not is refused.
-Weights are safetensors only: pickles are not opened.
+which can be sampled, scored and trained on; with ``--export FOLDER`` it writes a run as a folder of that kind. The
+fields that have a counterpart are listed in ``train/run/diffusers_config.py`` and ``genjax/nn/diffusers_unet.py``; any
+other field is refused. Weights are safetensors only: pickles are not opened.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from train.checkpoint import store
 from train.checkpoint.lock import resolve
 from train.run import claims, conditions, config, diffusers_config, load, logging, optimizers, record, startup, usage
 from train.run import process as run_process
+from train.run.recipe import named
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -43,9 +44,9 @@ class Bridge:
     export: str = ""
     """Folder of diffusers to write; it must not exist."""
     data: str = "tfds:cifar10"
-    """What the weights were trained on, for scoring and further training."""
+    """Data that the weights were trained on, for scoring and further training."""
     size: int = 0
-    """Height and width of the images; 0 takes the network's sample_size."""
+    """Height and width of the images; 0 for the sample_size of the network."""
     traceback: bool = False
     """Show where in the code an error arose."""
 
@@ -56,7 +57,7 @@ class Bridge:
 
 
 def read(settings: Bridge) -> None:
-    """Make a run of a folder.
+    """Make a run from a folder of diffusers.
 
     Raises:
       CheckpointError: the folder is not of this kind, or its tensors are not those of its network.
@@ -68,20 +69,20 @@ def read(settings: Bridge) -> None:
     claims.check_free(workdir)
     weights = source / "unet" if (source / "unet").is_dir() else source
     described = diffusers_config.json_object(weights / "config.json")
-    told = _settings(settings, described, source)
-    shape = (told.size, told.size, diffusers_unet.network(described).image_channels)
-    ours = ddpm.model(told, shape)
-    shapes = jax.eval_shape(ours.init, jax.random.key(0))
+    trained_with = _settings(settings, described, source)
+    shape = (trained_with.size, trained_with.size, diffusers_unet.network(described).image_channels)
+    model = ddpm.model(trained_with, shape)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
     try:
         params = diffusers_unet.params(tensors(weights), shapes, len(described["block_out_channels"]))
     except ValueError as error:
         raise store.CheckpointError(f"{weights}: {error}") from error
-    start = state.create(jax.tree.map(jnp.asarray, params), optimizers.adam(told)[0])
+    start = state.create(jax.tree.map(jnp.asarray, params), optimizers.adam(trained_with)[0])
     name = uuid.uuid4().hex
     with store.Checkpoints(workdir, run_id=name) as checkpoints:
         checkpoints.save(0, start, {"interval": logging.MetricAverage().to_json()})
         checkpoints.wait()
-        record.write_imported(workdir, "ddpm", name, told, shape)
+        record.write_imported(workdir, "ddpm", name, trained_with, shape)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     sample = f"{startup.program('sample')} --workdir {workdir}"
     logging.log(f"{count:,} parameters of {source} in {workdir}; draw with {sample}")
@@ -97,12 +98,12 @@ def write(settings: Bridge) -> None:
     target = pathlib.Path(settings.export).absolute()
     if os.path.lexists(target):
         raise config.UsageError(f"export {target}: it exists; name a folder that does not")
-    run = load.record(pathlib.Path(settings.workdir), {"ddpm": ddpm})
-    told, model = run.settings, ddpm.model(run.settings, run.shape)
-    process = diffusers_config.scheduler(told)
-    network = ddpm.network(told, run.shape[-1], run.shape[0])
+    run = load.record(pathlib.Path(settings.workdir), named("ddpm"))
+    model = ddpm.model(run.settings, run.shape)
+    process = diffusers_config.scheduler(run.settings)
+    network = ddpm.network(run.settings, run.shape[-1], run.shape[0])
     if not isinstance(network, unet.UNet):
-        raise config.UsageError(f"export: diffusers has no network like --network {told.network}")
+        raise config.UsageError(f"export: diffusers has no network like --network {run.settings.network}")
     try:
         described = diffusers_unet.config(network, run.shape[0])
     except ValueError as error:
@@ -131,7 +132,7 @@ def _export(partial: pathlib.Path, process: Mapping[str, Any], described: Mappin
 
 
 def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """All tensors of a folder's safetensors, in one file or in several.
+    """Read all tensors of a folder's safetensors, in one file or in several.
 
     Raises:
       CheckpointError: there are none, they are cut off, or pickles alone.
@@ -143,27 +144,31 @@ def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
         if not isinstance(shards, dict) or not all(pathlib.Path(str(name)).name == name for name in shards.values()):
             raise store.CheckpointError(f"{index}: expected a weight_map from tensors to files of this folder")
         names = sorted(set(shards.values()))
-    found: dict[str, np.ndarray] = {}
-    for name in names:
-        if not (folder / name).is_file():
-            kinds = (".bin", ".pt", ".ckpt", ".pth")
-            pickles = [path.name for path in sorted(folder.glob("*")) if path.suffix in kinds]
-            hint = (
-                f"; {pickles[0]} is a pickle, which is not opened: convert it where it comes from with "
-                "UNet2DModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"
-                if pickles
-                else ""
-            )
-            raise store.CheckpointError(f"{folder}: there is no {name}{hint}")
-        try:
-            with safetensors.safe_open(folder / name, "flax") as file:
-                found |= {key: np.asarray(jnp.asarray(file.get_tensor(key), jnp.float32)) for key in file.keys()}  # noqa: SIM118
-        except (safetensors.SafetensorError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
-            raise store.CheckpointError(f"{folder / name} is damaged or cut off: {error}") from error
-    return found
+    return {key: tensor for name in names for key, tensor in _read_file(folder, name).items()}
 
 
-def _settings(settings: Bridge, described: Mapping[str, Any], source: pathlib.Path) -> ddpm.Config:
+def _read_file(folder: pathlib.Path, name: str) -> dict[str, np.ndarray]:
+    if not (folder / name).is_file():
+        raise store.CheckpointError(f"{folder}: there is no {name}{_pickle_hint(folder)}")
+    try:
+        with safetensors.safe_open(folder / name, "flax") as file:
+            return {key: np.asarray(jnp.asarray(file.get_tensor(key), jnp.float32)) for key in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
+        raise store.CheckpointError(f"{folder / name} is damaged or cut off: {error}") from error
+
+
+def _pickle_hint(folder: pathlib.Path) -> str:
+    pickles = [path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pt", ".ckpt", ".pth")]
+    if not pickles:
+        return ""
+    return (
+        f"; {pickles[0]} is a pickle, which is not opened: convert it where it comes from with "
+        "UNet2DModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"
+    )
+
+
+def _process(source: pathlib.Path) -> dict[str, Any]:
+    """Read the settings of the diffusion process from a folder of diffusers."""
     path = source / "scheduler" / "scheduler_config.json"
     path = path if path.is_file() or not (source / "scheduler_config.json").is_file() else source / path.name
     if not path.is_file():
@@ -174,6 +179,11 @@ def _settings(settings: Bridge, described: Mapping[str, Any], source: pathlib.Pa
     process = diffusers_config.settings(diffusers_config.json_object(path), path)
     if (index := source / "model_index.json").is_file():
         diffusers_config.check_pipeline(diffusers_config.json_object(index), index)
+    return process
+
+
+def _settings(settings: Bridge, described: Mapping[str, Any], source: pathlib.Path) -> ddpm.Config:
+    process = _process(source)
     try:
         network = diffusers_unet.network(described)
     except ValueError as error:

@@ -1,16 +1,16 @@
 """Train a PixelCNN: ``python -m train.pixelcnn --config digits``."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import flax.linen as nn
 
 from genjax.nn import pixelcnn
-from train.run import autoregressive, conditions, config, loop, process
+from train.run import autoregressive, command, conditions, config, process
 from train.run.autoregressive import build, model
+from train.run.recipe import Recipe
 
-__all__ = ["Config", "build", "main", "model"]
+__all__ = ["RECIPE", "Config", "build", "main", "model"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,32 +18,37 @@ class Config(autoregressive.Config):
     """Train a PixelCNN (van den Oord et al. 2016a, 2016b)."""
 
     stacks: Literal["gated", "plain"] = "gated"
-    """gated layers in two stacks without a blind spot, or plain masked convolutions."""
+    """Layers: gated in two stacks without a blind spot, or plain masked convolutions."""
     features: int = 32
-    """Channels for each colour; of a plain block in its narrow part, h of the paper's 2h."""
+    """Number of channels for each colour; in a plain block, that of its narrow part, the paper's h."""
     layers: int = 6
-    """Gated layers, or plain residual blocks."""
+    """Number of gated layers, or of plain residual blocks."""
     kernel_size: int = 3
-    """Width of the kernels after the first, odd."""
+    """Width of the kernels after the first; an odd number."""
     head: int = 64
-    """Channels of the layer before the last, for each colour."""
+    """Number of channels of the layer before the last, for each colour."""
     num_classes: int = 0
-    """Give the label, one of so many classes, to every layer; gated only; 0 makes a model without labels."""
+    """Number of classes of the labels that every layer is given; 0 makes a model without labels. Gated layers only."""
 
     READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {"num_classes": conditions.needs(stacks="gated")}
 
     def problems(self) -> list[str]:
-        """Everything wrong with the values."""
-        found = super().problems()
-        found += config.at_least(self, {"features": 1, "layers": 1, "kernel_size": 1, "head": 1, "num_classes": 0})
+        """List everything wrong with the values."""
+        problems = super().problems()
+        problems += config.at_least(self, {"features": 1, "layers": 1, "kernel_size": 1, "head": 1, "num_classes": 0})
         if self.kernel_size % 2 == 0:
-            found.append(f"kernel_size: expected an odd width, got {self.kernel_size}")
+            problems.append(f"kernel_size: expected an odd width, got {self.kernel_size}")
         if self.num_classes and self.stacks == "plain":
-            found.append("num_classes: plain masked convolutions take no labels; use --stacks gated")
-        return found
+            problems.append("num_classes: plain masked convolutions take no labels; use --stacks gated")
+        return problems
+
+    @property
+    def labels(self) -> int:
+        """Number of classes that the model depends on."""
+        return self.num_classes
 
     def network(self, outputs: int, colours: int, channels: int) -> nn.Module:
-        """The causal network."""
+        """Make the causal network."""
         levels = self.num_levels if self.one_hot else 0
         if self.stacks == "plain":
             return pixelcnn.PixelCNN(
@@ -62,10 +67,17 @@ class Config(autoregressive.Config):
         )
 
 
-def main(argv: Sequence[str]) -> None:
-    """Train as the command line says."""
-    loop.run("pixelcnn", config.parse(Config, "pixelcnn", argv), build, autoregressive.SOURCE)
-
+RECIPE = Recipe(
+    "pixelcnn",
+    Config,
+    model,
+    build,
+    autoregressive.SOURCE,
+    sampler=autoregressive.sampler,
+    sampler_options=autoregressive.SAMPLER_OPTIONS,
+    score=autoregressive.score,
+)
+main = command.trainer(RECIPE)
 
 if __name__ == "__main__":
     process.main(main)

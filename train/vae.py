@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import jax
@@ -14,9 +14,11 @@ from jax.scipy.special import ndtri
 
 from genjax import data
 from genjax.models import vae
-from genjax.training import parallel, steps
-from genjax.types import Batch, Key, Params
-from train.run import conditions, config, loop, networks, optimizers, plots, process, sources, sweep
+from genjax.theory import variational
+from genjax.training import steps
+from genjax.types import Batch, Images, Key, Metrics, Params, Scalar
+from train.run import command, conditions, config, images, networks, plots, process, sheets, sources, sweep
+from train.run.recipe import Recipe, SampleOptions, Sampler, Score, ScoreOptions, Shape
 from train.run.task import Task
 
 
@@ -25,33 +27,35 @@ class Config(config.ImageRun):
     """Train a variational autoencoder (Kingma & Welling 2014)."""
 
     latent_dim: int = 2
-    """Dimensions of z."""
+    """Number of dimensions of the latent z."""
     network: Literal["dense", "conv"] = "dense"
-    """Dense layers as in the notes, or strided convolutions."""
+    """Dense layers as in the lecture notes, or strided convolutions."""
     hidden: tuple[int, ...] = (256,)
-    """Widths of the dense layers from image to latents; the decoder has them the other way round."""
+    """Widths of the dense layers of the encoder; the decoder has them in reverse."""
     conv_channels: tuple[int, ...] = (32, 64)
-    """Channels of the convolutions, each of which halves the image; conv only."""
+    """Channels of the convolutions, each of which halves the image; read with --network conv only."""
     num_classes: int = 0
-    """Give the label, one of so many classes, to both networks; 0 makes a model without labels."""
+    """Number of classes of the labels that both networks are given; 0 makes a model without labels."""
     likelihood: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli"
-    """p(x|z) of a pixel: bernoulli for binary ones (of grey ones, the notes' cross-entropy), gaussian of a fixed
-    standard deviation, or a discretised logistic."""
+    """Distribution p(x|z) of a pixel: bernoulli for binary pixels (for grey ones, the cross-entropy of the lecture
+    notes), gaussian with a fixed standard deviation, or a discretised logistic."""
     levels: int = 256
-    """How many values a pixel can take; logistic only."""
+    """Number of values of a pixel; read with --likelihood logistic only."""
     std: float = 0.25
-    """Standard deviation of a pixel, where pixels reach from -1 to 1; gaussian only."""
+    """Standard deviation of a pixel in [-1, 1]; read with --likelihood gaussian only."""
     binarization: Literal["none", "dynamic", "static"] = "none"
-    """none takes pixels as they are; dynamic draws black and white anew at every step; static wants data that is."""
+    """Black and white pixels: none takes pixels as they are, dynamic draws black or white anew at every step, static
+    needs data that are black and white."""
     beta: float = 1.0
-    """Weight of the rate D(q‖p); other than 1 it is a β-VAE."""
+    """Weight of the rate D(q‖p); a β-VAE where it is not 1 (Higgins et al. 2017)."""
     beta_warmup: int = 0
-    """Steps over which the weight of the rate rises from 0."""
+    """Number of steps over which the weight of the rate rises from 0."""
     free_bits: float = 0.0
-    """Nats of each latent that cost nothing."""
+    """Free nats of each latent dimension, below which its rate costs nothing (Kingma et al. 2016)."""
     num_samples: int = 64
-    """Images drawn for the pictures of a report."""
+    """Number of images drawn for the figures of a report."""
 
+    GROUPS: ClassVar[dict[str, str]] = {"beta_warmup": "training"}
     READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
         "conv_channels": conditions.needs(network="conv"),
         "levels": conditions.needs(likelihood="logistic"),
@@ -60,22 +64,24 @@ class Config(config.ImageRun):
     }
 
     def problems(self) -> list[str]:
-        """Everything wrong with the values."""
-        found = super().problems() + config.at_least(
+        """List everything wrong with the values."""
+        problems = super().problems() + config.at_least(
             self,
             dict.fromkeys(("latent_dim", "hidden", "conv_channels", "num_samples"), 1)
             | dict.fromkeys(("num_classes", "beta", "beta_warmup", "free_bits"), 0)
             | {"levels": 2},
         )
         if not self.std > 0:
-            found.append(f"std: expected a positive standard deviation, got {self.std}")
+            problems.append(f"std: expected a positive standard deviation, got {self.std}")
         if self.binarization != "none" and self.likelihood != "bernoulli":
-            found.append(f"binarization: {self.binarization} pixels want --likelihood bernoulli, not {self.likelihood}")
-        return found
+            problems.append(
+                f"binarization: {self.binarization} pixels want --likelihood bernoulli, not {self.likelihood}"
+            )
+        return problems
 
 
-def model(settings: Config, shape: tuple[int, int, int]) -> vae.VAE:
-    """The model that the settings describe, for images of a shape (h, w, c)."""
+def model(settings: Config, shape: Shape) -> vae.VAE:
+    """Make the model of the settings for images of a shape (h, w, c)."""
     likelihood = networks.likelihood(settings)
     outputs = (*shape[:2], likelihood.num_outputs(shape[2]))
     encoder, decoder = networks.encoder_decoder(
@@ -84,104 +90,110 @@ def model(settings: Config, shape: tuple[int, int, int]) -> vae.VAE:
     return vae.build(encoder, decoder, likelihood, shape, beta=settings.beta, free_bits=settings.free_bits)
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> Task:
-    """What the loop trains."""
-    ours = model(settings, shape)
-    draw = steps.rows(settings.batch_size, axis_name=parallel.AXIS)
-    if settings.beta_warmup:
-        rise = optax.linear_schedule(0.0, 1.0, settings.beta_warmup)
-        draw = steps.with_schedule(draw, "beta", lambda step: settings.beta * rise(step))
+def build(settings: Config, shape: Shape) -> Task:
+    """Make the training task of the settings."""
+    trained = model(settings, shape)
 
-    def evaluate(key: Key, params: Params, batch: Batch):
-        keys, images = sources.images(settings, key, batch)
-        metrics = ours.loss(keys, params, {**batch, "image": images})[1]
+    def evaluate(key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
+        metrics = loss(key, params, batch)[1]
         return metrics["distortion"] + metrics["rate"], metrics
 
-    optimizer, learning_rate = optimizers.adam(settings)
-    return Task(
-        init=ours.init,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        sample_batch=draw,
-        loss=sources.on_rows(settings, ours.loss, training=True),
-        evaluate=evaluate,
-        write_figures=_figures(settings, ours),
-        compare=_rate_distortion,
-        check=functools.partial(_check, settings),
-    )
+    task = images.task(settings, trained, _figures(settings, trained))
+    loss = task.evaluate
+    if settings.beta_warmup:
+        rise = optax.linear_schedule(0.0, 1.0, settings.beta_warmup)
+        batches = steps.with_schedule(task.sample_batch, "beta", lambda step: settings.beta * rise(step))
+        task = task._replace(sample_batch=batches)
+    return task._replace(evaluate=evaluate, compare=_plot_rate_distortion, check=functools.partial(_check, settings))
 
 
 def _check(settings: Config, dataset: data.Dataset) -> None:
     networks.check_labels(settings.num_classes, dataset)
     if settings.likelihood == "logistic":
-        networks.check_levels(settings, settings.levels, dataset)
+        networks.check_levels(settings.likelihood, settings.levels, dataset)
 
 
-def _figures(settings: Config, ours: vae.VAE):
+def _figures(settings: Config, trained: vae.VAE) -> images.Figures:
     key = jax.random.key(settings.seed)
     num = settings.num_samples
-    labels = jnp.arange(num) % settings.num_classes if settings.num_classes else None
-    draw = jax.jit(lambda params: ours.sample(key, params, num, labels))
-    encode = jax.jit(lambda params, batch: ours.encode(params, *_inputs(settings, key, batch)))
-    decoded = jax.jit(ours.decode)
-    decode = lambda params, z, labels: plots.to_uint8(decoded(params, z, labels), "the decoder")
+    drawn_labels = images.labels(settings.num_classes, num)
+    draw = jax.jit(lambda params: trained.sample(key, params, num, drawn_labels))
+    encode = jax.jit(lambda params, batch: trained.encode(params, *_inputs(settings, key, batch)))
+    decoded = jax.jit(trained.decode)
+    decode = lambda params, z, labels: sheets.to_uint8(decoded(params, z, labels), "the decoder")
 
     def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        sheet = plots.tile(plots.to_uint8(draw(params), f"the model at step {step}"), columns=round(num**0.5))
-        plots.save(folder / f"{step:07d}.png", sheet)
-        plots.save(folder / "latest.png", sheet)
-        rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
-        some = {name: array[:16] for name, array in rows.items()}
-        q, given = encode(params, some), some.get("label") if settings.num_classes else None
-        again = decode(params, q.mean, given)
-        both = np.concatenate([some["image"], again])
-        plots.save(folder / f"{step:07d}-reconstruction.png", plots.tile(both, len(again)), width=900)
-        if pairs := min(4, len(again) // 2):
+        sheets.save_samples(folder, step, draw(params))
+        rows = images.report_rows(dataset)
+        shown = images.first_rows(rows, 16)
+        q, labels = encode(params, shown), shown.get("label") if settings.num_classes else None
+        reconstructed = decode(params, q.mean, labels)
+        both = np.concatenate([shown["image"], reconstructed])
+        sheets.save(folder / f"{step:07d}-reconstruction.png", sheets.tile(both, len(reconstructed)), width=900)
+        if pairs := min(4, len(reconstructed) // 2):
             starts, ends = q.mean[0 : 2 * pairs : 2], q.mean[1 : 2 * pairs : 2]
             line = starts + jnp.linspace(0, 1, 10)[:, None, None] * (ends - starts)  # [10 pairs d]
-            theirs = None if given is None else jnp.tile(given[0 : 2 * pairs : 2], 10)
-            path = decode(params, line.reshape(-1, line.shape[-1]), theirs)
-            plots.save(folder / "interpolation.png", plots.strip(path.reshape(10, pairs, *path.shape[1:])))
+            line_labels = None if labels is None else jnp.tile(labels[0 : 2 * pairs : 2], 10)
+            path = decode(params, line.reshape(-1, line.shape[-1]), line_labels)
+            sheets.save(folder / "interpolation.png", sheets.strip(path.reshape(10, pairs, *path.shape[1:])))
         if settings.latent_dim == 2 and not settings.num_classes:
-            plots.save(folder / "manifold.png", _manifold(decode, params), width=900)
-            many = {
-                name: array[:5000] for name, array in (rows if len(rows["image"]) >= 1000 else dataset.train).items()
-            }
+            sheets.save(folder / "manifold.png", _manifold(decode, params), width=900)
+            many = images.first_rows(rows if len(rows["image"]) >= 1000 else dict(dataset.train), 5000)
             plots.scatter(folder / "latents.png", np.asarray(encode(params, many).mean), many.get("label"))
 
     return write_figures
 
 
-def _manifold(decode, params: Params) -> np.ndarray:
-    """Means at the quantiles 5 % to 95 % of both latents, 20 by 20, as the notes have it."""
-    places = ndtri(jnp.linspace(0.05, 0.95, 20))
-    x, y = jnp.meshgrid(places, places[::-1])
-    return plots.tile(decode(params, jnp.stack([x, y], -1).reshape(-1, 2), None), 20, paper=0)
+def _manifold(decode: Callable[..., np.ndarray], params: Params) -> np.ndarray:
+    """Decode the quantiles 5 % to 95 % of both latents, 20 by 20, as in the lecture notes."""
+    quantiles = ndtri(jnp.linspace(0.05, 0.95, 20))
+    x, y = jnp.meshgrid(quantiles, quantiles[::-1])
+    return sheets.tile(decode(params, jnp.stack([x, y], -1).reshape(-1, 2), None), 20, paper=0)
 
 
-def _inputs(settings: Config, key: Key, batch: Batch):
-    """Images and labels as the encoder takes them."""
+def _inputs(settings: Config, key: Key, batch: Batch) -> tuple[Images, jax.Array | None]:
+    """Bring rows to images and labels as the encoder takes them."""
     return sources.images(settings, key, batch)[1], batch["label"] if settings.num_classes else None
 
 
-def _rate_distortion(folder: pathlib.Path, ensemble: sweep.Ensemble, found: dict[str, np.ndarray]) -> None:
-    plots.compare(folder, ensemble, found)
-    if ensemble.name == "beta" and ensemble.values is not None:
-        with plots.figure(folder / "rate-distortion.png", size=(6.2, 4.6)) as ((panel,),):
-            panel.plot(found["rate"], found["distortion"], "o", alpha=0.5)
-            mean = lambda name: [found[name][ensemble.values == beta].mean() for beta in np.unique(ensemble.values)]
-            rates, distortions = mean("rate"), mean("distortion")
-            panel.plot(rates, distortions, lw=1.2)
-            for beta, *place in zip(np.unique(ensemble.values), rates, distortions, strict=True):
-                panel.annotate(f"β = {beta:g}", place, (7, 5), textcoords="offset points")
-            panel.margins(x=0.18)
-            panel.set(xlabel="rate D(q‖p), nats", ylabel="distortion E[-log p(x|z)], nats", title="Held-out images")
+def _plot_rate_distortion(folder: pathlib.Path, ensemble: sweep.Ensemble, metrics: dict[str, np.ndarray]) -> None:
+    plots.compare(folder, ensemble, metrics)
+    if ensemble.name != "beta" or ensemble.values is None:
+        return
+    betas = np.unique(ensemble.values)
+    rates, distortions = (
+        [metrics[name][ensemble.values == beta].mean() for beta in betas] for name in ("rate", "distortion")
+    )
+    with plots.figure(folder / "rate-distortion.png", size=(6.2, 4.6)) as ((panel,),):
+        panel.plot(metrics["rate"], metrics["distortion"], "o", alpha=0.5)
+        panel.plot(rates, distortions, lw=1.2)
+        for beta, *point in zip(betas, rates, distortions, strict=True):
+            panel.annotate(f"β = {beta:g}", point, (7, 5), textcoords="offset points")
+        panel.margins(x=0.18)
+        panel.set(xlabel="rate D(q‖p), nats", ylabel="distortion E[-log p(x|z)], nats", title="Held-out images")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Train as the command line says."""
-    loop.run("vae", config.parse(Config, "vae", argv), build)
+def sampler(options: SampleOptions, settings: Config, shape: Shape) -> Sampler:
+    """Make the sampler for ``train.sample``."""
+    return images.sampler(model(settings, shape), settings.num_classes)
 
+
+def score(options: ScoreOptions, settings: Config, shape: Shape) -> Score:
+    """Make the score for ``train.evaluate``: bounds by ``samples`` draws of z; log p(x) too for two latents."""
+    trained = model(settings, shape)
+
+    def values(params: Params, keys: Key, rows: Batch) -> dict[str, jax.Array]:
+        model_keys, originals = sources.images(settings, keys, rows)
+        batch = {**rows, "image": originals}
+        weights = trained.log_weights(model_keys, params, batch, options.samples)
+        bounds = {"elbo": variational.elbo(weights), "bound": variational.importance_weighted_bound(weights)}
+        return bounds | ({"exact": vae.log_evidence(trained, params, batch)} if settings.latent_dim == 2 else {})
+
+    return Score(trained.init, values, networks.describe_pixels(settings, settings.binarization))
+
+
+RECIPE = Recipe("vae", Config, model, build, sampler=sampler, score=score, score_options={"samples": ()})
+main = command.trainer(RECIPE)
 
 if __name__ == "__main__":
     process.main(main)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import jax
@@ -12,12 +11,13 @@ import numpy as np
 from genjax import data
 from genjax.models import vqvae
 from genjax.nn import convnet
-from genjax.training import parallel, steps
-from genjax.types import Batch, Key, Params
-from train.run import conditions, config, loop, networks, optimizers, plots, process, sources
+from genjax.types import Batch, Images, Key, Metrics, Params, Scalar
+from train.run import command, conditions, config, images, networks, plots, process, sheets
+from train.run.recipe import Recipe, Shape
 from train.run.task import Task
 
 COLUMNS = 16
+"""Images that are reconstructed for a report."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,27 +25,29 @@ class Config(config.ImageRun):
     """Train a vector-quantised variational autoencoder (van den Oord et al. 2017)."""
 
     codebook_size: int = 64
-    """Entries of the codebook."""
+    """Number K of entries of the codebook."""
     embedding_dim: int = 16
-    """Numbers in an entry."""
+    """Dimension D of an entry."""
     codebook_update: Literal["ema", "gradient"] = "ema"
-    """How entries move: as running means of what is nearest to them, or by their own gradient."""
+    """Update of the entries: as running means of the vectors nearest to them, or by their own gradient."""
     codebook_decay: float = 0.99
-    """Of the running means; ema only."""
+    """Decay of the running means; read with --codebook-update ema only."""
     dead_code_threshold: float = 0.03
-    """An entry used less than this part of its fair share begins anew beside a much used one; 0 never. ema only."""
+    """Part of its fair share of vectors below which an entry begins anew beside a much used one; 0 for never. Read
+    with --codebook-update ema only."""
     commitment_cost: float = 0.25
-    """Weight of the encoder's distance from the entries."""
+    """Weight β of the encoder's distance from the entries."""
     conv_channels: tuple[int, ...] = (32,)
     """Channels of the strided convolutions, each of which halves the image."""
     num_res_blocks: int = 2
-    """Residual blocks beside the codebook."""
+    """Number of residual blocks on each side of the codebook."""
     likelihood: Literal["gaussian", "logistic", "bernoulli"] = "gaussian"
-    """p(x|indices) of a pixel: a gaussian of a fixed standard deviation, a discretised logistic, or black and white."""
+    """Distribution p(x|indices) of a pixel: gaussian with a fixed standard deviation, discretised logistic, or black
+    and white."""
     levels: int = 256
-    """How many values a pixel can take; logistic only."""
+    """Number of values of a pixel; read with --likelihood logistic only."""
     std: float = 0.25
-    """Standard deviation of a pixel, where pixels reach from -1 to 1; gaussian only."""
+    """Standard deviation of a pixel in [-1, 1]; read with --likelihood gaussian only."""
 
     READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
         "levels": conditions.needs(likelihood="logistic"),
@@ -55,8 +57,8 @@ class Config(config.ImageRun):
     }
 
     def problems(self) -> list[str]:
-        """Everything wrong with the values."""
-        found = super().problems() + config.at_least(
+        """List everything wrong with the values."""
+        problems = super().problems() + config.at_least(
             self,
             {
                 "codebook_size": 1,
@@ -68,19 +70,19 @@ class Config(config.ImageRun):
             },
         )
         if not 0 < self.codebook_decay < 1:
-            found.append(f"codebook_decay: expected a number in (0, 1), such as 0.99; got {self.codebook_decay}")
+            problems.append(f"codebook_decay: expected a number in (0, 1), such as 0.99; got {self.codebook_decay}")
         if not 0 <= self.dead_code_threshold < 1:
-            found.append(
+            problems.append(
                 "dead_code_threshold: expected 0 (never) to below 1, a part of the fair share; "
                 f"got {self.dead_code_threshold}"
             )
         if not self.std > 0:
-            found.append(f"std: expected a positive standard deviation, got {self.std}")
-        return found
+            problems.append(f"std: expected a positive standard deviation, got {self.std}")
+        return problems
 
 
-def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
-    """The model that the settings describe, for images of a shape (h, w, c)."""
+def model(settings: Config, shape: Shape) -> vqvae.VQVAE:
+    """Make the model of the settings for images of a shape (h, w, c)."""
     networks.check_halvings("--conv-channels", len(settings.conv_channels), shape)
     likelihood = networks.likelihood(settings)
     if settings.codebook_update == "ema":
@@ -98,34 +100,26 @@ def model(settings: Config, shape: tuple[int, int, int]) -> vqvae.VQVAE:
     return vqvae.build(encoder, decoder, codebook, likelihood, shape, commitment=settings.commitment_cost)
 
 
-def build(settings: Config, shape: tuple[int, int, int]) -> Task:
-    """What the loop trains."""
-    ours = model(settings, shape)
-    adam, learning_rate = optimizers.adam(settings)
+def build(settings: Config, shape: Shape) -> Task:
+    """Make the training task of the settings."""
+    trained = model(settings, shape)
 
-    def loss(key: Key, params: Params, batch: Batch):
-        keys, images = sources.training_images(settings, key, batch)
-        return ours.loss(keys, params, {"image": images})
-
-    def evaluate(key: Key, params: Params, batch: Batch):
-        metrics = ours.loss(key, params, {"image": data.scale(batch["image"])})[1]
+    def evaluate(key: Key, params: Params, batch: Batch) -> tuple[Scalar, Metrics]:
+        metrics = loss(key, params, batch)[1]
         return metrics["distortion"], metrics
 
-    return Task(
-        init=ours.init,
-        optimizer=ours.optimizer(adam),
-        learning_rate=learning_rate,
-        sample_batch=steps.rows(settings.batch_size, axis_name=parallel.AXIS),
-        loss=loss,
+    task = images.task(settings, trained, _figures(settings, trained))
+    loss = task.evaluate
+    return task._replace(
+        optimizer=trained.optimizer(task.optimizer),
         evaluate=evaluate,
-        write_figures=_figures(settings, ours),
         check=functools.partial(_check, settings, shape),
     )
 
 
-def _check(settings: Config, shape: tuple[int, int, int], dataset: data.Dataset) -> None:
+def _check(settings: Config, shape: Shape, dataset: data.Dataset) -> None:
     if settings.likelihood == "logistic":
-        networks.check_levels(settings, settings.levels, dataset)
+        networks.check_levels(settings.likelihood, settings.levels, dataset)
     unit = 2 ** len(settings.conv_channels)
     vectors = len(dataset.train["image"]) * (shape[0] // unit) * (shape[1] // unit)
     if settings.codebook_size > vectors:
@@ -135,33 +129,28 @@ def _check(settings: Config, shape: tuple[int, int, int], dataset: data.Dataset)
         )
 
 
-def _figures(settings: Config, ours: vqvae.VQVAE):
+def _figures(settings: Config, trained: vqvae.VQVAE) -> images.Figures:
     @jax.jit
-    def reconstruct(params: Params, images):
-        indices = ours.encode(params, data.scale(images))
-        return indices, ours.decode(params, indices)
+    def reconstruct(params: Params, originals: jax.Array) -> tuple[jax.Array, Images]:
+        indices = trained.encode(params, data.scale(originals))
+        return indices, trained.decode(params, indices)
 
     def write_figures(folder: pathlib.Path, step: int, params: Params, dataset: data.Dataset) -> None:
-        rows = dataset.heldout if len(dataset.heldout["image"]) else dataset.train
-        originals = rows["image"][:COLUMNS]
+        originals = images.report_rows(dataset)["image"][:COLUMNS]
         indices, decoded = reconstruct(params, originals)
-        again = plots.to_uint8(decoded, f"the decoder at step {step}")
+        reconstructed = sheets.to_uint8(decoded, f"the decoder at step {step}")
         maps = plots.colours(np.asarray(indices), settings.codebook_size)
         scale = originals.shape[1] // maps.shape[1]
         maps = maps.repeat(scale, axis=1).repeat(scale, axis=2)
-        wide = lambda images: np.broadcast_to(images, (*images.shape[:-1], 3))
-        both = np.concatenate([wide(originals), maps, wide(again)])
-        sheet = plots.tile(both, len(originals))
-        plots.save(folder / f"{step:07d}.png", sheet, width=900)
-        plots.save(folder / "latest.png", sheet, width=900)
+        in_colour = lambda grey: np.broadcast_to(grey, (*grey.shape[:-1], 3))
+        rows = np.concatenate([in_colour(originals), maps, in_colour(reconstructed)])
+        sheets.save_report(folder, step, sheets.tile(rows, len(originals)), width=900)
 
     return write_figures
 
 
-def main(argv: Sequence[str]) -> None:
-    """Train as the command line says."""
-    loop.run("vqvae", config.parse(Config, "vqvae", argv), build)
-
+RECIPE = Recipe("vqvae", Config, model, build)
+main = command.trainer(RECIPE)
 
 if __name__ == "__main__":
     process.main(main)

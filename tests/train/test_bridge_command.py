@@ -14,6 +14,7 @@ from genjax.nn import diffusers_unet
 from train import bridge, ddpm, sample
 from train.checkpoint import store
 from train.run import config, diffusers_config, load
+from train.run.recipe import named
 
 KEY = jax.random.key(0)
 UNET = {
@@ -62,7 +63,7 @@ def read(source, workdir, *more):
 
 
 def params_of(workdir):
-    run = load.record(workdir, {"ddpm": ddpm})
+    run = load.record(workdir, named("ddpm"))
     return run, load.params(run, ddpm.model(run.settings, run.shape).init)
 
 

@@ -10,14 +10,10 @@ import numpy as np
 import pytest
 
 from genjax import data
-from train import actor_critic, ae, classifier, ddpm, edm, evaluate, gan, pixelcnn, pixelrnn, sample, vae, vdm, vqvae
-from train.run import conditions, config, likelihoods, load, loop, plots, sources, sweep
+from train import ae, evaluate, gan, judge, sample, vae
+from train.run import conditions, config, load, loop, plots, registry, sources, sweep
 
 SHAPE = (8, 8, 1)
-SCRIPTS = {
-    script.__name__.removeprefix("train."): script
-    for script in (actor_critic, ae, classifier, ddpm, edm, gan, pixelcnn, pixelrnn, vae, vdm, vqvae)
-}
 OF_LOOP = {field.name for field in dataclasses.fields(config.Run)} - {"lr", "warmup", "schedule", "grad_clip"}
 ELSEWHERE = {"config", "override_resume", "traceback"}
 """Read by ``config.parse``, by ``record`` where a run goes on, and by ``runtime.main``."""
@@ -82,14 +78,14 @@ def refused(settings):
 
 @pytest.mark.parametrize(("script", "changes"), RUNS)
 def test_what_a_run_does_not_read_is_refused_and_nothing_else(script, changes):
-    settings = dataclasses.replace(SCRIPTS[script].Config(), **changes)
+    recipe = registry.get(script)
+    settings = dataclasses.replace(recipe.config(), **changes)
     assert not settings.problems()
     them, seen = watched(settings)
-    source = actor_critic.SOURCE if script == "actor_critic" else sources.IMAGES
-    dataset = source.load(them)
-    task = SCRIPTS[script].build(them, dataset.train["image"].shape[1:])
+    dataset = recipe.source.load(them)
+    task = recipe.build(them, recipe.source.shape_of(dataset))
     task.check(dataset)
-    if script != "actor_critic":
+    if recipe.source.has_images:
         rows = {name: array[:2] for name, array in dataset.train.items()}
         jax.eval_shape(lambda: sources.training_images(them, jax.random.key(0), rows))
     idle = refused(settings)
@@ -134,15 +130,14 @@ def test_the_loop_reads_what_is_its_own(tmp_path, monkeypatch):
 def asked(script, **changes):
     """A run that left nothing but its settings."""
     tiny = {"ddpm": UNET, "vdm": UNET, "edm": UNET, "pixelcnn": {"levels": 17, "features": 2, "layers": 1}}
-    settings = dataclasses.replace(SCRIPTS[script].Config(), **{**tiny.get(script, {}), **changes})
-    return load.Record(pathlib.Path("runs/x"), script, settings, SHAPE, sweep.ensemble(settings), 0)
+    recipe = registry.get(script)
+    settings = dataclasses.replace(recipe.config(), **{**tiny.get(script, {}), **changes})
+    return load.Record(pathlib.Path("runs/x"), recipe, settings, SHAPE, sweep.ensemble(settings), 0)
 
 
-def idle(command, run):
-    view = type(
-        "View", (), {"num_classes": 0, "variance": "", **vars(run.settings), **vars(command), "script": run.script}
-    )
-    return set(conditions.without_effect(conditions.table(type(command)), view, names(command)))
+def idle(options, run):
+    readable = run.recipe.sampler_options if isinstance(options, sample.Sample) else run.recipe.score_options
+    return set(load.unread(options, run, readable, names(options)))
 
 
 @pytest.mark.parametrize(
@@ -160,10 +155,11 @@ def idle(command, run):
 def test_what_drawing_does_not_read_is_refused(run, changes):
     settings = sample.Sample("runs/x", **changes)
     them, seen = watched(settings)
-    draw, init = sample._sampler(them, run)
+    sampler = run.recipe.sampler(them, run.settings, run.shape)
     keys = jax.random.split(jax.random.key(0), 2)
-    jax.eval_shape(lambda keys: draw(keys, init(keys[0]), 2, 0), keys)
-    everywhere = {"workdir", "out", "num", "seed", "member", "checkpoint", "batch_size", "columns", "traceback"}
+    jax.eval_shape(lambda keys, first: sampler.draw(keys, sampler.init(keys[0]), 2, first), keys, 0)
+    everywhere = {"workdir", "out", "num", "seed", "member", "checkpoint", "recipe", "batch_size", "columns"}
+    everywhere |= {"traceback"}
     assert names(settings) - seen - everywhere - idle(settings, run) == set()
 
 
@@ -173,12 +169,11 @@ def test_what_drawing_does_not_read_is_refused(run, changes):
 def test_what_scoring_does_not_read_is_refused(script):
     run, settings = asked(script), evaluate.Evaluate("runs/x")
     them, seen = watched(settings)
-    model = SCRIPTS[script].model(run.settings, SHAPE)
-    score = likelihoods.OF[script](them, run.settings, model)
+    score = run.recipe.score(them, run.settings, run.shape)
     rows = {"image": np.zeros((2, *SHAPE), np.uint8), "label": np.zeros(2, np.int32)}
     keys = jax.random.split(jax.random.key(0), 2)
-    jax.eval_shape(lambda keys: score(model.init(keys[0]), keys, rows), keys)
-    everywhere = {"workdir", "num", "seed", "member", "checkpoint", "data_dir", "out", "traceback"}
+    jax.eval_shape(lambda keys: score.values(score.init(keys[0]), keys, rows), keys)
+    everywhere = {"workdir", "num", "seed", "member", "checkpoint", "recipe", "data_dir", "out", "traceback"}
     assert names(settings) - everywhere - seen == idle(settings, run) - everywhere
     assert "labels" not in idle(settings, asked("ddpm", num_classes=3))
 
@@ -214,7 +209,7 @@ def test_a_flag_is_refused_in_all_its_forms_and_at_its_default(argv):
 )
 def test_a_flag_without_effect_is_refused_with_what_would_read_it(script, argv, words):
     with pytest.raises(config.UsageError, match=words):
-        config.parse(SCRIPTS[script].Config, script, argv.split())
+        config.parse(registry.get(script).config, script, argv.split())
 
 
 def test_what_a_file_says_is_refused_unless_it_or_the_flags_make_it_read(tmp_path):
@@ -230,3 +225,12 @@ def test_what_a_file_says_is_refused_unless_it_or_the_flags_make_it_read(tmp_pat
     record = tmp_path / "config.json"
     record.write_text(json.dumps({"script": "vae", "config": dataclasses.asdict(vae.Config(std=0.3))}))
     assert config.parse(vae.Config, "vae", ["--config", str(record)]).std == 0.3
+
+
+@pytest.mark.parametrize("recipe", [registry.get(name) for name in registry.BUILT_IN])
+def test_a_recipe_reads_options_that_the_commands_have(recipe):
+    assert {*recipe.sampler_options} <= {*sample.Sample.BY_RECIPE} <= names(sample.Sample("runs/x"))
+    assert {*recipe.score_options} <= {*evaluate.Evaluate.BY_RECIPE} <= names(evaluate.Evaluate("runs/x"))
+    assert not judge.Judge.BY_RECIPE
+    assert bool(recipe.sampler_options) <= (recipe.sampler is not None)
+    assert bool(recipe.score_options) <= (recipe.score is not None)

@@ -216,7 +216,7 @@ def test_a_variational_model_draws_by_any_sampler_of_a_grid(variational, flags):
     ("flags", "message"),
     [
         ({"sampler": "pndm"}, "sampler: pndm wants a process of T steps; expected ancestral, ddim"),
-        ({"spacing": "karras"}, "--spacing: has no effect here; .* of a run of train.ddpm and with --steps"),
+        ({"spacing": "karras"}, "--spacing: has no effect here; .* of a run of train.ddpm"),
         ({"eta": 0.5}, "--eta: has no effect here; .* with --sampler ddim"),
         ({"guidance_scale": 2.0}, "--guidance-scale: has no effect here; .* of a run of train.ddpm"),
         ({"temperature": 0.5}, "--temperature: has no effect here; .* of a run of train.pixelcnn or train.pixelrnn"),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from train import classifier, gan, judge, panel, sample
-from train.run import config
+from train import classifier, gan, judge, sample
+from train.run import config, features
 
 TINY = "--every 100 --log-every 50 --steps-per-call 50".split()
 
@@ -27,8 +27,8 @@ def settings(runs, **more):
 
 
 def test_an_untrained_generator_is_far_from_the_floor_and_real_images_are_at_it(runs, monkeypatch):
-    who = judge.judges(settings(runs))
-    poor, floor = judge.judge(settings(runs), who), who.floor(197)
+    who = judge.feature_metrics(settings(runs))
+    poor, floor = judge.judge(settings(runs), who), who.reference(197)
     assert poor["num"] == 197 and sum(poor["drawn"]["shares"]) == pytest.approx(1, abs=1e-3)
     assert poor["drawn"]["frechet"] > 10 * floor["frechet"] and poor["drawn"]["coverage"] < 0.2
     assert floor["classes"] == 10 and floor["coverage"] > 0.9 and floor["precision"] > 0.9
@@ -65,8 +65,9 @@ def test_weights_of_inception_that_are_none_are_refused(runs, tmp_path):
 
 
 def test_other_eyes_need_no_classes(runs):
-    eyes = panel.Eyes("of pixels", "distance", lambda images: (images.reshape(len(images), -1) / 255.0, None), 0, None)
-    who = panel.panel(eyes, classifier.Config(), 5)
+    pixels = lambda images: (images.reshape(len(images), -1) / 255.0, None)
+    extractor = features.FeatureExtractor("of pixels", "distance", pixels, 0)
+    who = features.metrics(extractor, classifier.Config(), 5)
     found = judge.judge(settings(runs), who)
     assert found["features"] == "of pixels" and "classes" not in found["drawn"]
-    assert found["drawn"]["frechet"] > 5 * who.floor(197)["frechet"]
+    assert found["drawn"]["frechet"] > 5 * who.reference(197)["frechet"]

@@ -17,7 +17,7 @@ from PIL import Image
 from genjax import data
 from train import ae, ddpm, evaluate, sample
 from train.checkpoint import store
-from train.run import config, load, logging, loop, plots
+from train.run import config, load, logging, loop, plots, sheets
 from train.run import process as run_process
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -330,7 +330,7 @@ def test_pictures_that_fail_or_last_cost_no_checkpoint_and_keep_no_signal_waitin
 def test_pictures_that_are_not_finite_end_the_run_after_its_checkpoint(tmp_path):
     with pytest.raises(run_process.NonFinite, match="the decoder of this test: 25.0% of the numbers"):
         little_run(
-            tmp_path / "run", lambda step: plots.to_uint8(np.array([0, 1, np.nan, -1.0]), "the decoder of this test")
+            tmp_path / "run", lambda step: sheets.to_uint8(np.array([0, 1, np.nan, -1.0]), "the decoder of this test")
         )
     assert (tmp_path / "run/checkpoints/1").is_dir()
 

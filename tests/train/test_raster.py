@@ -13,6 +13,7 @@ from genjax import data
 from train import evaluate, pixelcnn, pixelrnn, sample, vqvae
 from train.checkpoint import store
 from train.run import codes, config, load
+from train.run.recipe import named
 
 TINY = "--steps 20 --every 20 --log-every 10 --steps-per-call 10 --batch-size 16 --num-samples 4 --head 8 --layers 2"
 TINY = (*TINY.split(), "--features", "4")
@@ -138,7 +139,7 @@ def test_codes_are_read_with_the_model_that_made_them_only(runs, tmp_path):
 
 def test_a_record_of_codes_that_cannot_be_told_apart_is_taken_at_its_word(runs, capsys):
     """Older records have the fingerprint of the maps, which differ by an index between versions."""
-    run = load.record(runs / "codes", {"pixelcnn": pixelcnn})
+    run = load.record(runs / "codes", named("pixelcnn"))
     about = run.described["data"] | {"fingerprint": "0" * 64}
     load.check_data(run._replace(described={"data": about}), "codes:1:2", "3")
     assert "taken to be of the same VQ-VAE" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from genjax.training import state, steps
 from train import ae, ddpm, pixelcnn, vae, vdm, vqvae
 from train.run import config, load, loop
 from train.run import sweep as run_sweep
+from train.run.recipe import named
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = {"steps": 30, "every": 15, "log_every": 5, "steps_per_call": 15, "batch_size": 16}
@@ -163,7 +164,7 @@ def test_a_member_is_scored_with_its_own_value_of_what_was_swept(tmp_path):
     settings = vae.Config(likelihood="gaussian", sweep="std=0.1,0.3", num_seeds=2)
     described = {"script": "vae", "data": {"train": [5, 8, 8, 1]}, "config": dataclasses.asdict(settings)}
     (tmp_path / "config.json").write_text(json.dumps(described))
-    found = [load.record(tmp_path, {"vae": vae}, member).settings.std for member in range(4)]
+    found = [load.record(tmp_path, named("vae"), member).settings.std for member in range(4)]
     assert np.allclose(found, [0.1, 0.1, 0.3, 0.3])
     with pytest.raises(config.UsageError, match="member 4: .* has 4, numbered from 0"):
-        load.record(tmp_path, {"vae": vae}, 4)
+        load.record(tmp_path, named("vae"), 4)

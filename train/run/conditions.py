@@ -29,12 +29,6 @@ def needs(**values: Any) -> Conditions:
     return tuple(Condition(_predicate(name, value), _words(name, value)) for name, value in values.items())
 
 
-def of_runs(*scripts: str) -> Conditions:
-    """Condition that the run at hand was trained by one of these scripts."""
-    words = " or ".join(f"train.{name}" for name in scripts)
-    return (Condition(lambda settings: settings.script in scripts, f"of a run of {words}"),)
-
-
 def table(schema: type) -> dict[str, Conditions]:
     """The conditions of a schema by setting, those of its base classes included."""
     tables = [vars(part).get("READ_WITH", {}) for part in reversed(schema.__mro__)]

@@ -6,6 +6,7 @@ nothing would read is refused: see ``conditions``.
 
 import argparse
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -36,13 +37,14 @@ C = TypeVar("C", bound=Run)
 S = TypeVar("S")
 
 
-def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
+def parse(schema: type[C], script: str, argv: Sequence[str] | None = None, configs: pathlib.Path | None = None) -> C:
     """Read the settings of a trainer from a command line and the file that it names.
 
     Args:
       schema: settings of the trainer.
       script: name of the command.
       argv: words after the command; by default those of this process.
+      configs: folder of the files that ``--config`` takes by name; None for ``train/configs/<script>``.
 
     Raises:
       UsageError: there is no such file, values are invalid, or nothing would read a setting; all of a kind at once.
@@ -51,7 +53,7 @@ def parse(schema: type[C], script: str, argv: Sequence[str] | None = None) -> C:
     argv = list(sys.argv[1:] if argv is None else argv)
     first = argparse.ArgumentParser(startup.program(script), add_help=False, allow_abbrev=False)
     first.add_argument("--config", default=schema.config)
-    base = read(schema, script, first.parse_known_args(argv)[0].config)
+    base = read(schema, script, first.parse_known_args(argv)[0].config, configs)
     settings, typed = _parse(schema, script, argv, base)
     messages = settings.problems()
     named = {line.partition(":")[0] for line in messages}

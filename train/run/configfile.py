@@ -19,18 +19,19 @@ FLAGS_ONLY = ("config", "restart", "override_resume", "traceback")
 C = TypeVar("C")
 
 
-def read(schema: type[C], script: str, name: str) -> C:
+def read(schema: type[C], script: str, name: str, configs: pathlib.Path | None = None) -> C:
     """Read the settings in a file; a setting that the file lacks has its default.
 
     Args:
       schema: settings of the trainer.
       script: name of the command.
       name: name of a shipped file, or path of a ``.toml`` or a ``config.json``.
+      configs: folder of the shipped files; None for ``train/configs/<script>``.
 
     Raises:
       UsageError: the file is missing or broken, or has unknown keys or values of another type.
     """
-    path = _find(script, name)
+    path = _find(name, configs or CONFIGS / script)
     values = _values(path, script, is_record(name))
     types = typing.get_type_hints(schema)
     hints = {field.name: types[field.name] for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
@@ -53,8 +54,7 @@ def is_record(name: str) -> bool:
     return name.lower().endswith(".json")
 
 
-def _find(script: str, name: str) -> pathlib.Path:
-    shipped = CONFIGS / script
+def _find(name: str, shipped: pathlib.Path) -> pathlib.Path:
     names = sorted(path.stem for path in shipped.glob("*.toml"))
     if name in names:
         return shipped / f"{name}.toml"

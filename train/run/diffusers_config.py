@@ -1,16 +1,15 @@
-"""What is understood of diffusers' configurations, field by field; everything else is refused by name.
+"""Configurations of diffusers, field by field; a field that has no counterpart here is refused by name.
 
-A pipeline's folder says how its network is sampled in ``scheduler/scheduler_config.json``. A field that is not read is
-a chain that draws something else, so a field counts as understood only where its value has a counterpart here, and the
-tests hold the tables and the images against diffusers' own.
+A pipeline's folder says how its network is sampled in ``scheduler/scheduler_config.json``. Ignoring a field there would
+mean another chain, so a field is accepted only where its value has a counterpart here. The tests compare the tables and
+the images with those of diffusers.
 """
 
 import math
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from train import ddpm
 from train.checkpoint import store
 from train.run import config, documents
 
@@ -24,7 +23,7 @@ DEFAULTS: Mapping[str, Any] = {
     "thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0, "timestep_spacing": "leading",
     "steps_offset": 0, "rescale_betas_zero_snr": False, "predict_epsilon": True, "tensor_format": "pt",
 }  # fmt: skip
-"""What a ``scheduler_config.json`` leaves out; the last two stand in old ones."""
+"""Values of the fields that a ``scheduler_config.json`` leaves out; the last two fields stand in old files."""
 
 _LARGEST = 1_000_000
 
@@ -60,93 +59,153 @@ UNDERSTOOD: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "predict_epsilon": (_one_of(True), "true; prediction_type says what else"),
     "tensor_format": (lambda value: True, ""),  # of old versions, which returned arrays of either kind
 }
-"""What a field may be, and in words."""
+"""Test of a field's value, and the expected value in words."""
+
+
+class ProcessSettings(Protocol):
+    """The settings of ``train.ddpm`` that describe the process."""
+
+    @property
+    def timesteps(self) -> int:
+        """Number T of steps."""
+
+    @property
+    def beta_schedule(self) -> str:
+        """Name of the schedule of β."""
+
+    @property
+    def beta_start(self) -> float:
+        """β of the linear schedule at time 0."""
+
+    @property
+    def beta_end(self) -> float:
+        """β of the linear schedule at time T - 1."""
+
+    @property
+    def rescale_zero_terminal_snr(self) -> bool:
+        """True to leave nothing of the image at time T - 1."""
+
+    @property
+    def prediction_type(self) -> str:
+        """Output of the network."""
+
+    @property
+    def variance(self) -> str:
+        """Variance of the reverse steps."""
+
+    @property
+    def x0_range(self) -> float:
+        """Bound of x̂_0; 0 for none."""
+
+    @property
+    def timestep_sampling(self) -> str:
+        """Times of a training step."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 for none."""
 
 
 def settings(described: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]:
-    """The settings of ``train.ddpm`` of a ``DDPMScheduler``.
+    """Convert a ``DDPMScheduler`` to settings of ``train.ddpm``.
 
     Args:
-      described: its scheduler_config.json.
-      path: of the file, for the message.
+      described: object in its scheduler_config.json.
+      path: path of the file, for the message.
 
     Raises:
-      UsageError: another class, or fields and values that have no counterpart here; all of them.
+      UsageError: it is another class, or has fields or values without a counterpart here; all are named.
     """
-    if (kind := described.get("_class_name")) != "DDPMScheduler":
-        raise config.UsageError(f"{path}: _class_name: expected 'DDPMScheduler', got {kind!r}; others are not covered")
-    said = {name: value for name, value in described.items() if not name.startswith("_")}
-    wrong = [
-        f"{name} {value!r}: not a field that is understood" for name, value in said.items() if name not in DEFAULTS
-    ]
-    found = {**DEFAULTS, **{name: value for name, value in said.items() if name in DEFAULTS}}
-    for name, (fits, expected) in UNDERSTOOD.items():
-        if not fits(found[name]):
-            wrong.append(f"{name}: expected {expected}, got {found[name]!r}")
-    if not wrong and found["beta_schedule"] == "linear" and found["beta_start"] > found["beta_end"]:
-        wrong.append(f"beta_start: expected at most beta_end {found['beta_end']}, got {found['beta_start']}")
-    if not wrong and found["rescale_betas_zero_snr"] and found["prediction_type"] == "epsilon":
-        wrong.append("rescale_betas_zero_snr: with prediction_type 'epsilon' the last step tells nothing of the image")
-    if wrong:
-        raise config.UsageError("\n  ".join([f"{path}: a process that is not covered:", *wrong]))
-    linear = {"beta_start": float(found["beta_start"]), "beta_end": float(found["beta_end"])}
+    values = _checked(described, path)
+    linear = {"beta_start": float(values["beta_start"]), "beta_end": float(values["beta_end"])}
     return {
-        "timesteps": found["num_train_timesteps"],
-        "beta_schedule": SCHEDULES[found["beta_schedule"]],
-        "prediction_type": PREDICTS[found["prediction_type"]],
-        "variance": VARIANCES[found["variance_type"]],
-        "rescale_zero_terminal_snr": found["rescale_betas_zero_snr"],
-        "x0_range": float(found["clip_sample_range"]) if found["clip_sample"] else 0.0,
-        **(linear if found["beta_schedule"] == "linear" else {}),
+        "timesteps": values["num_train_timesteps"],
+        "beta_schedule": SCHEDULES[values["beta_schedule"]],
+        "prediction_type": PREDICTS[values["prediction_type"]],
+        "variance": VARIANCES[values["variance_type"]],
+        "rescale_zero_terminal_snr": values["rescale_betas_zero_snr"],
+        "x0_range": float(values["clip_sample_range"]) if values["clip_sample"] else 0.0,
+        **(linear if values["beta_schedule"] == "linear" else {}),
     }
 
 
+def _checked(described: Mapping[str, Any], path: pathlib.Path) -> Mapping[str, Any]:
+    """Return the value of every field, and refuse values that have no counterpart here."""
+    if (kind := described.get("_class_name")) != "DDPMScheduler":
+        raise config.UsageError(f"{path}: _class_name: expected 'DDPMScheduler', got {kind!r}; others are not covered")
+    values = {name: described.get(name, default) for name, default in DEFAULTS.items()}
+    unknown = [name for name in described if not name.startswith("_") and name not in DEFAULTS]
+    wrong = [f"{name} {described[name]!r}: not a field that is understood" for name in unknown]
+    wrong += _misfits(values)
+    if wrong := wrong or _contradictions(values):
+        raise config.UsageError("\n  ".join([f"{path}: a process that is not covered:", *wrong]))
+    return values
+
+
+def _misfits(values: Mapping[str, Any]) -> list[str]:
+    """List values that have no counterpart here."""
+    return [
+        f"{name}: expected {expected}, got {values[name]!r}"
+        for name, (fits, expected) in UNDERSTOOD.items()
+        if not fits(values[name])
+    ]
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    """List fields that each may be so, but not together."""
+    if values["beta_schedule"] == "linear" and values["beta_start"] > values["beta_end"]:
+        return [f"beta_start: expected at most beta_end {values['beta_end']}, got {values['beta_start']}"]
+    if values["rescale_betas_zero_snr"] and values["prediction_type"] == "epsilon":
+        return ["rescale_betas_zero_snr: with prediction_type 'epsilon' the last step tells nothing of the image"]
+    return []
+
+
 def check_pipeline(described: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Refuse a pipeline that draws in another way than step by step through the process.
+    """Refuse a pipeline that does not draw step by step through the process.
 
     Raises:
-      UsageError: its class is another than ``DDPMPipeline``.
+      UsageError: its class is not ``DDPMPipeline``.
     """
     if (kind := described.get("_class_name")) != "DDPMPipeline":
         raise config.UsageError(f"{path}: _class_name: expected 'DDPMPipeline', got {kind!r}; others are not covered")
 
 
-def scheduler(told: ddpm.Config) -> dict[str, Any]:
-    """The scheduler_config.json of a run's process; the inverse of ``settings``.
+def scheduler(settings: ProcessSettings) -> dict[str, Any]:
+    """Convert settings of ``train.ddpm`` to a scheduler_config.json; the inverse of ``settings``.
 
     Raises:
-      UsageError: diffusers' ``DDPMScheduler`` has no such process; all the reasons.
+      UsageError: diffusers' ``DDPMScheduler`` has no such process; all reasons are named.
     """
     wrong = [
         f"{name} {value}"
         for name, value in (
-            ("beta_schedule", told.beta_schedule),
-            ("variance", told.variance),
-            ("timestep_sampling", told.timestep_sampling),
+            ("beta_schedule", settings.beta_schedule),
+            ("variance", settings.variance),
+            ("timestep_sampling", settings.timestep_sampling),
         )
         if value in ("sigmoid", "learned", "loss_aware")
     ]
-    wrong += [f"num_classes {told.num_classes}"] if told.num_classes else []
+    wrong += [f"num_classes {settings.num_classes}"] if settings.num_classes else []
     if wrong:
         raise config.UsageError(f"export: diffusers' DDPMScheduler has no counterpart of {', '.join(wrong)}")
-    back = lambda table, value: next(name for name, ours in table.items() if ours == value)
+    back = lambda table, value: next(name for name, own in table.items() if own == value)
     return {
         "_class_name": "DDPMScheduler",
-        "num_train_timesteps": told.timesteps,
-        "beta_start": told.beta_start,
-        "beta_end": told.beta_end,
-        "beta_schedule": back(SCHEDULES, told.beta_schedule),
-        "prediction_type": back(PREDICTS, told.prediction_type),
-        "variance_type": back(VARIANCES, told.variance),
-        "clip_sample": told.x0_range > 0,
-        "clip_sample_range": told.x0_range or 1.0,
-        "rescale_betas_zero_snr": told.rescale_zero_terminal_snr,
+        "num_train_timesteps": settings.timesteps,
+        "beta_start": settings.beta_start,
+        "beta_end": settings.beta_end,
+        "beta_schedule": back(SCHEDULES, settings.beta_schedule),
+        "prediction_type": back(PREDICTS, settings.prediction_type),
+        "variance_type": back(VARIANCES, settings.variance),
+        "clip_sample": settings.x0_range > 0,
+        "clip_sample_range": settings.x0_range or 1.0,
+        "rescale_betas_zero_snr": settings.rescale_zero_terminal_snr,
         "timestep_spacing": "trailing",
     }
 
 
 def json_object(path: pathlib.Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Read the object in a JSON file.
 
     Raises:
       CheckpointError: there is no such file, or it holds something else.

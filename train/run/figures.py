@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from train.checkpoint import manifest, store
-from train.run import claims, files, plots, process
+from train.run import claims, files, process, sheets
 
 POLL = 0.1
 """Seconds between two looks at the signal."""
@@ -60,7 +60,7 @@ class _Work:
                 except Exception as error:
                     if self.abandoned.is_set():
                         return
-                    prefix = "" if isinstance(error, plots.PictureError) else f"pictures of step {self.step}: "
+                    prefix = "" if isinstance(error, sheets.PictureError) else f"pictures of step {self.step}: "
                     store.warn(f"{prefix}{_reason(error)}; the run goes on without")
         if not self.abandoned.is_set():
             self.owned.add_figures(self.step)
@@ -72,6 +72,6 @@ class _Work:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, plots.PictureError):
+    if isinstance(error, sheets.PictureError):
         return str(error)
     return manifest.brief(error) + (f" ({error.filename})" if isinstance(error, OSError) and error.filename else "")

@@ -1,4 +1,4 @@
-"""The optimizer that the settings describe."""
+"""The optimizer of the settings: Adam with clipping, warm-up and a schedule."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +15,13 @@ def adam(
     b1: float = 0.9,
     step: Callable[[Any], Any] = lambda count: count,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Adam (Kingma & Ba 2015) behind gradient clipping, and its learning rate as a function of the steps done.
+    """Make Adam (Kingma & Ba 2015) behind gradient clipping, and its learning rate by the number of steps done.
 
     Args:
-      settings: what the rate does, and where gradients are clipped.
-      peak: the rate after warm-up, where it is not ``lr``.
-      b1: decay of the first moment.
-      step: of training, after so many updates, where there is not one update for each.
+      settings: settings of the learning rate and of the clipping.
+      peak: learning rate after warm-up; None for ``lr``.
+      b1: decay rate β₁ of the first moment.
+      step: number of training steps after a number of updates, for an optimizer that does not update once a step.
     """
     rate = _rate(settings, settings.lr if peak is None else peak)
     clip = optax.clip_by_global_norm(settings.grad_clip) if settings.grad_clip else optax.identity()
@@ -29,7 +29,7 @@ def adam(
 
 
 def _rate(settings: Run, peak: float) -> optax.Schedule:
-    """From 0 to the peak over the warm-up, then constant or a cosine to 0 at the last step."""
+    """Make a learning rate that rises from 0 to the peak, then is constant or a cosine to 0 at the last step."""
     rate = optax.constant_schedule(peak)
     if settings.schedule == "cosine":
         rate = optax.cosine_decay_schedule(peak, max(settings.steps - settings.warmup, 1))

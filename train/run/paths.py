@@ -6,7 +6,19 @@ from typing import Any, TypeVar
 
 from train.run.usage import UsageError
 
-NAMES = ("config", "workdir", "data_dir", "out", "terms", "classifier", "inception", "source", "export", "file")
+NAMES = (
+    "config",
+    "workdir",
+    "data_dir",
+    "out",
+    "terms",
+    "classifier",
+    "inception",
+    "source",
+    "export",
+    "file",
+    "recipe",
+)
 """Settings that name a place on disk; in ``data`` the place stands after the colon."""
 
 S = TypeVar("S")

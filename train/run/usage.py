@@ -7,15 +7,11 @@ import dis
 import math
 import pathlib
 import re
-import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import genjax
 from train.run import conditions, renamed
-
-if TYPE_CHECKING:
-    from train.run.load import Record
 
 
 class UsageError(Exception):
@@ -135,25 +131,6 @@ def refuse(table: dict[str, conditions.Conditions], settings: Any, given: Collec
     """
     if idle := conditions.without_effect(table, settings, sorted(given)):
         raise UsageError("\n".join(f"{prefix}{conditions.flag(name)}: {reason}" for name, reason in idle.items()))
-
-
-def refuse_idle(settings: Any, run: "Record", typed: Collection[str], data: str = "") -> None:
-    """Refuse settings of a command that the run at hand does not read: typed ones, and values other than the default.
-
-    Args:
-      settings: settings of a command that reads a run.
-      run: record of that run.
-      typed: names of the settings that were typed.
-      data: data set of the command, where it is not the run's.
-
-    Raises:
-      UsageError: there are such settings; the message says which runs read each.
-    """
-    of_run = {name: getattr(run.settings, name, None) for name in ("num_classes", "data", "variance")}
-    of_run |= {"data": data} if data else {}
-    view = types.SimpleNamespace(**{**of_run, **vars(settings), "script": run.script})
-    given = {*typed, *conditions.changed(settings, type(settings)(settings.workdir))}
-    refuse(conditions.table(type(settings)), view, given)
 
 
 @contextlib.contextmanager
