@@ -9,13 +9,21 @@ import pathlib
 import re
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import genjax
 from train.run import conditions, renamed
 
 if TYPE_CHECKING:
     from train.run.load import Record
+
+
+class OfRun(conditions.Settings, Protocol):
+    """Settings of a command that reads a run, and whose first field is the folder of that run."""
+
+    @property
+    def workdir(self) -> str:
+        """The folder of the run."""
 
 
 class UsageError(Exception):
@@ -94,7 +102,7 @@ def at_least(settings: object, lowest: Mapping[str, float]) -> list[str]:
     return messages
 
 
-def extremes(settings: Any) -> list[str]:
+def extremes(settings: conditions.Settings) -> list[str]:
     """Return an error message for each number or text that no program can take, whatever it is for."""
     messages = []
     for field in dataclasses.fields(settings):
@@ -121,7 +129,7 @@ def _elements(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def refuse(table: dict[str, conditions.Conditions], settings: Any, given: Collection[str], prefix: str = "") -> None:
+def refuse(table: dict[str, conditions.Conditions], settings: object, given: Collection[str], prefix: str = "") -> None:
     """Refuse settings that were given although nothing reads them.
 
     Args:
@@ -137,7 +145,7 @@ def refuse(table: dict[str, conditions.Conditions], settings: Any, given: Collec
         raise UsageError("\n".join(f"{prefix}{conditions.flag(name)}: {reason}" for name, reason in idle.items()))
 
 
-def refuse_idle(settings: Any, run: "Record", typed: Collection[str], data: str = "") -> None:
+def refuse_idle(settings: OfRun, run: "Record", typed: Collection[str], data: str = "") -> None:
     """Refuse settings of a command that the run at hand does not read: typed ones, and values other than the default.
 
     Args:
@@ -152,7 +160,8 @@ def refuse_idle(settings: Any, run: "Record", typed: Collection[str], data: str 
     of_run = {name: getattr(run.settings, name, None) for name in ("num_classes", "data", "variance")}
     of_run |= {"data": data} if data else {}
     view = types.SimpleNamespace(**{**of_run, **vars(settings), "script": run.script})
-    given = {*typed, *conditions.changed(settings, type(settings)(settings.workdir))}
+    defaults: Any = type(settings)
+    given = {*typed, *conditions.changed(settings, defaults(settings.workdir))}
     refuse(conditions.table(type(settings)), view, given)
 
 
