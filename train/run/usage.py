@@ -9,21 +9,13 @@ import pathlib
 import re
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import genjax
 from train.run import conditions, renamed
 
 if TYPE_CHECKING:
     from train.run.load import Record
-
-
-class OfRun(conditions.Settings, Protocol):
-    """Settings of a command that reads a run, and whose first field is the folder of that run."""
-
-    @property
-    def workdir(self) -> str:
-        """The folder of the run."""
 
 
 class UsageError(Exception):
@@ -145,7 +137,7 @@ def refuse(table: dict[str, conditions.Conditions], settings: object, given: Col
         raise UsageError("\n".join(f"{prefix}{conditions.flag(name)}: {reason}" for name, reason in idle.items()))
 
 
-def refuse_idle(settings: OfRun, run: "Record", typed: Collection[str], data: str = "") -> None:
+def refuse_idle(settings: Any, run: "Record", typed: Collection[str], data: str = "") -> None:
     """Refuse settings of a command that the run at hand does not read: typed ones, and values other than the default.
 
     Args:
@@ -160,8 +152,7 @@ def refuse_idle(settings: OfRun, run: "Record", typed: Collection[str], data: st
     of_run = {name: getattr(run.settings, name, None) for name in ("num_classes", "data", "variance")}
     of_run |= {"data": data} if data else {}
     view = types.SimpleNamespace(**{**of_run, **vars(settings), "script": run.script})
-    defaults: Any = type(settings)
-    given = {*typed, *conditions.changed(settings, defaults(settings.workdir))}
+    given = {*typed, *conditions.changed(settings, type(settings)(settings.workdir))}
     refuse(conditions.table(type(settings)), view, given)
 
 
