@@ -179,7 +179,7 @@ def check_words(folder: pathlib.Path, handler: str) -> None:
 
 
 @contextlib.contextmanager
-def kept(path: pathlib.Path) -> Iterator[None]:
+def as_checkpoint_error(path: pathlib.Path) -> Iterator[None]:
     """Turn an OSError into a CheckpointError that names the file, for files that a run cannot do without."""
     try:
         yield

@@ -5,7 +5,13 @@ A schema lists in ``READ_WITH`` the conditions of its settings. A setting that i
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+
+class Settings(Protocol):
+    """An instance of a flat dataclass of settings."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 class Condition(NamedTuple):
@@ -35,7 +41,7 @@ def table(schema: type) -> dict[str, Conditions]:
     return {name: conditions for table in tables for name, conditions in table.items()}
 
 
-def without_effect(table: dict[str, Conditions], settings: Any, given: Collection[str]) -> dict[str, str]:
+def without_effect(table: dict[str, Conditions], settings: object, given: Collection[str]) -> dict[str, str]:
     """Find the given settings that nothing reads: the reason by name.
 
     Args:
@@ -58,7 +64,7 @@ def typed(schema: type, argv: Sequence[str]) -> set[str]:
     return {word if word in names else word.removeprefix("no_") for word in words} & names
 
 
-def changed(settings: Any, base: Any) -> set[str]:
+def changed(settings: Settings, base: Settings) -> set[str]:
     """The names of the settings that differ from those of ``base``."""
     names = [field.name for field in dataclasses.fields(settings)]
     return {name for name in names if getattr(settings, name) != getattr(base, name)}

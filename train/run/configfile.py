@@ -16,7 +16,7 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 FLAGS_ONLY = ("config", "restart", "override_resume", "traceback")
 """Settings of one start: typed, and never read from a file."""
 
-C = TypeVar("C")
+C = TypeVar("C", bound=conditions.Settings)
 
 
 def read(schema: type[C], script: str, name: str, configs: pathlib.Path | None = None) -> C:

@@ -1,7 +1,7 @@
 """The forms of ``--data``: the settings that each reads, and the image shapes that are known beforehand."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from train.checkpoint import steps
 
@@ -33,6 +33,14 @@ SIZE, CHANNELS = 64, 3
 """Default size and channels of the pictures of a folder; default size also of the catalogue's sets not in SHAPES."""
 
 
+class WithData(Protocol):
+    """Settings that name a data set."""
+
+    @property
+    def data(self) -> str:
+        """The data set, in a form of ``--data``."""
+
+
 def kind(data: str) -> str:
     """The kind of a data set: the word before the colon of ``--data``."""
     return data.partition(":")[0]
@@ -43,7 +51,7 @@ def settings_of(data: str) -> frozenset[str]:
     return READS.get(data, READS.get(kind(data), frozenset()))
 
 
-def is_read(name: str, settings: Any) -> bool:
+def is_read(name: str, settings: WithData) -> bool:
     """True if the data set at hand reads a setting of images; True for an unknown kind of data, refused elsewhere."""
     if kind(settings.data) not in READS:
         return True

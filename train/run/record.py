@@ -158,7 +158,7 @@ def _write(
         "starts": [*(recorded["starts"] if recorded else []), now],
         "changes": [*(recorded["changes"] if recorded else []), *([change] if allowed or refused else [])],
     }
-    with manifest.kept(workdir / NAME):
+    with manifest.as_checkpoint_error(workdir / NAME):
         owned = claims.Claims(workdir, run_id)
         if primary():
             files.replace(workdir / NAME, json.dumps(content, indent=2) + "\n")
