@@ -1,12 +1,15 @@
 """CONTRIBUTING.md: its skeletons run, and its table names what there is."""
 
 import importlib
+import math
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from genjax import data
+from genjax import data, diffusion
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -23,7 +26,7 @@ def run(name):
 
 def test_every_skeleton_is_short():
     assert {name: len(code.splitlines()) for name, code in SKELETONS.items() if len(code.splitlines()) >= 60} == {}
-    assert SKELETONS.keys() == {"data"}
+    assert SKELETONS.keys() == {"sampler", "data"}
 
 
 def test_the_data_set_is_one_and_is_read_from_its_file(tmp_path, monkeypatch):
@@ -31,6 +34,16 @@ def test_the_data_set_is_one_and_is_read_from_its_file(tmp_path, monkeypatch):
     made = run("data")["checkerboards"]()
     assert data.summary(made) == "checkerboards: 360 to train, 40 held out, 2 classes"
     assert data.fingerprint(data.npz("checkerboards.npz")) == data.fingerprint(made)
+
+
+def test_the_sampler_is_of_second_order():
+    """Euler's method would halve its error as the steps double; this one divides it by four at least."""
+    midpoint, denoise = run("sampler")["midpoint"], lambda x, sigma: x * sigma[:, None] / (0.25 + sigma[:, None] ** 2)
+    with jax.enable_x64(True):
+        grids = [diffusion.karras(num, sigma_min=0.01, sigma_max=10.0) for num in (20, 40)]
+        ends = [midpoint(denoise, grid)(jax.random.key(0), jnp.full((1, 1), 20.0)) for grid in grids]
+        coarse, fine = (abs(float(end[0, 0]) - 20 * 0.5 / math.hypot(0.5, 10)) for end in ends)  # exact for N(0, 0.5²)
+    assert 3.5 < coarse / fine and fine < 1e-3
 
 
 @pytest.mark.parametrize(("formula", "source", "names"), ROWS, ids=[row[2].split("`")[1] for row in ROWS])
