@@ -13,7 +13,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -109,17 +109,21 @@ def build(shape: Shape, *, num_couplings: int, features: int, num_levels: int) -
         keys = jax.random.split(key, num_couplings)
         return [coupling.init(keys[i], jnp.zeros((1, *shape)))["params"] for i in range(num_couplings)]
 
+    def scale_and_shift(part: Params, x: Images) -> tuple[Images, Images]:
+        output: Any = coupling.apply({"params": part}, x)
+        return output
+
     def forward(params: Params, w: Images) -> tuple[Images, jax.Array]:
         log_det = jnp.zeros(w.shape[0], w.dtype)
         for part, m in zip(params, masks, strict=True):
-            s, t = coupling.apply({"params": part}, m * w)
+            s, t = scale_and_shift(part, m * w)
             w = m * w + (1 - m) * (w * jnp.exp(s) + t)
             log_det += ((1 - m) * s).sum((1, 2, 3))
         return w, log_det
 
     def inverse(params: Params, z: Images) -> Images:
         for part, m in zip(reversed(params), reversed(masks), strict=True):
-            s, t = coupling.apply({"params": part}, m * z)
+            s, t = scale_and_shift(part, m * z)
             z = m * z + (1 - m) * (z - t) * jnp.exp(-s)
         return z
 
