@@ -50,37 +50,37 @@ Band = tuple[dict[str, Any], list[jax.Array]]
 """Numbers, and rows of images."""
 
 
-def fill_in(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, settings: Editing) -> Band:
+def fill_in(denoise: diffusion.Denoise, grid: diffusion.Grid, originals: jax.Array, settings: Editing) -> Band:
     """Inpaint the lower halves; squared errors by the number of passes, and of the mean image."""
-    half = jnp.arange(truth.shape[1])[:, None, None] < truth.shape[1] // 2
-    hidden = lambda images: float(jnp.mean((images - truth)[:, truth.shape[1] // 2 :] ** 2))
-    rows, errors = [truth, jnp.where(half, truth, 0.0)], {}
-    start = jax.random.normal(jax.random.key(1), truth.shape)
+    half = jnp.arange(originals.shape[1])[:, None, None] < originals.shape[1] // 2
+    hidden = lambda images: float(jnp.mean((images - originals)[:, originals.shape[1] // 2 :] ** 2))
+    rows, errors = [originals, jnp.where(half, originals, 0.0)], {}
+    start = jax.random.normal(jax.random.key(1), originals.shape)
     for times in settings.resample:
-        sample = jax.jit(diffusion.repaint(denoise, grid, truth, half, resample=times))
+        sample = jax.jit(diffusion.repaint(denoise, grid, originals, half, resample=times))
         rows.append(sample(KEY, start))
         errors[f"walked {times} times"] = hidden(rows[-1])
-    return {**errors, "mean image": hidden(jnp.broadcast_to(truth.mean(0), truth.shape))}, rows
+    return {**errors, "mean image": hidden(jnp.broadcast_to(originals.mean(0), originals.shape))}, rows
 
 
-def redraw(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, settings: Editing) -> Band:
+def redraw(denoise: diffusion.Denoise, grid: diffusion.Grid, originals: jax.Array, settings: Editing) -> Band:
     """Redraw digits given in blocks of 2x2 pixels; squared distances to the digits, before and after."""
-    b, h, w, c = truth.shape
-    blocks = truth.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4), keepdims=True)
-    rough = jnp.broadcast_to(blocks, (b, h // 2, 2, w // 2, 2, c)).reshape(truth.shape)
-    rows, errors = [truth, rough], {"before": float(jnp.mean((rough - truth) ** 2))}
+    b, h, w, c = originals.shape
+    blocks = originals.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4), keepdims=True)
+    coarse = jnp.broadcast_to(blocks, (b, h // 2, 2, w // 2, 2, c)).reshape(originals.shape)
+    rows, errors = [originals, coarse], {"before": float(jnp.mean((coarse - originals) ** 2))}
     sampler = functools.partial(diffusion.ddim_on_grid, denoise, eta=1.0)
     for strength in settings.strengths:
-        rows.append(jax.jit(diffusion.sdedit(sampler, grid, strength))(KEY, rough))
-        errors[f"strength {strength:g}"] = float(jnp.mean((rows[-1] - truth) ** 2))
+        rows.append(jax.jit(diffusion.sdedit(sampler, grid, strength))(KEY, coarse))
+        errors[f"strength {strength:g}"] = float(jnp.mean((rows[-1] - originals) ** 2))
     return errors, rows
 
 
-def mix(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, settings: Editing) -> Band:
+def mix(denoise: diffusion.Denoise, grid: diffusion.Grid, originals: jax.Array, settings: Editing) -> Band:
     """Interpolate between pairs of digits; squared error of the ends."""
     there = jax.jit(diffusion.invert(denoise, grid, iterations=settings.iterations))
     back = jax.jit(diffusion.ddim_on_grid(denoise, grid, clip=False))
-    noise = there(KEY, truth)
+    noise = there(KEY, originals)
     pairs = settings.num // 3
     shares = np.linspace(0, 1, settings.num)
     rows = [
@@ -90,7 +90,7 @@ def mix(denoise: diffusion.Denoise, grid: diffusion.Grid, truth: jax.Array, sett
         )
         for i in range(pairs)
     ]
-    ends = {"on the same grid": float(jnp.mean((back(KEY, noise) - truth) ** 2))}
+    ends = {"on the same grid": float(jnp.mean((back(KEY, noise) - originals) ** 2))}
     return ends, rows
 
 
@@ -102,17 +102,17 @@ def main(argv: Sequence[str]) -> None:
     denoise = model.denoise(load.params(run, model.init))
     on = lambda spacing: diffusion.on_times(schedule, diffusion.timesteps(schedule.num_steps, settings.steps, spacing))
     grid, gentle = on("trailing"), on("leading")  # an inversion wants σ̄ to fall by no more than a few times a step
-    truth = data.scale(jnp.asarray(data.digits().heldout["image"]))
-    folder, found = quality.HERE / "results", {}
+    originals = data.scale(jnp.asarray(data.digits().heldout["image"]))
+    folder, result = quality.HERE / "results", {}
     for name, band, where in (("fill in", fill_in, grid), ("redraw", redraw, grid), ("mix", mix, gentle)):
-        found[name], rows = band(denoise, where, truth, settings)
+        result[name], rows = band(denoise, where, originals, settings)
         images = np.concatenate([np.asarray(data.to_uint8(row))[: settings.num] for row in rows])
         sheets.save(folder / f"editing-{name.replace(' ', '-')}.png", sheets.tile(images, settings.num))
-    (folder / "editing.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    quality.write_table("editing", table(found))
+    (folder / "editing.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    quality.write_table("editing", table(result))
 
 
-def table(found: dict[str, dict[str, float]]) -> str:
+def table(result: dict[str, dict[str, float]]) -> str:
     """Format the numbers as a Markdown table."""
     lines = ["| what | how | squared error |", "|---|---|---|"]
     titles = {
@@ -120,7 +120,7 @@ def table(found: dict[str, dict[str, float]]) -> str:
         "redraw": "digits in blocks of 2x2, redrawn",
         "mix": "digits, to noise and back",
     }
-    for name, numbers in found.items():
+    for name, numbers in result.items():
         lines += [f"| {titles[name]} | {how} | {value:.2g} |" for how, value in numbers.items()]
     return "\n".join(lines)
 

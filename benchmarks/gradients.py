@@ -20,7 +20,6 @@ import tyro
 
 from benchmarks import quality
 from genjax import data, diffusion, random
-from genjax.theory import markov
 from train import ddpm
 from train.run import load, process, sheets
 from train.run.recipe import named
@@ -91,7 +90,7 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
     end = jax.jit(
         lambda x: diffusion.heun(denoise, diffusion.karras(120, 0.02, 20.0), clip=False)(jax.random.key(0), x)
     )
-    target, truth = end(train), end(test)
+    train_end, test_end = end(train), end(test)
 
     def error(gaps: jax.Array, x: jax.Array, target: jax.Array) -> jax.Array:
         return jnp.mean((diffusion.ddim_on_grid(denoise, grid(gaps), clip=False)(jax.random.key(0), x) - target) ** 2)
@@ -100,18 +99,18 @@ def tune(images: jax.Array, settings: Gradients) -> dict[str, Any]:
     gaps = jnp.log(jnp.asarray(-np.diff(np.log(noise)), jnp.float32))
     adam = optax.adam(0.03)
 
-    def kernel(key: Any, state: Any, _: Any) -> tuple[Any, Any]:
+    def step(state: Any, _: None) -> tuple[Any, Any]:
         gaps, opt_state = state
-        value, gradient = jax.value_and_grad(error)(gaps, train, target)
+        value, gradient = jax.value_and_grad(error)(gaps, train, train_end)
         updates, opt_state = adam.update(gradient, opt_state)
         return (gaps + updates, opt_state), value
 
-    run = jax.jit(lambda s: markov.simulate(kernel, jax.random.key(0), s, length=settings.tuning))
+    run = jax.jit(lambda state: jax.lax.scan(step, state, length=settings.tuning))
     tuned = run((gaps, adam.init(gaps)))[0][0]
     return {
         "places": settings.places,
-        "karras": float(error(gaps, test, truth)),
-        "tuned": float(error(tuned, test, truth)),
+        "karras": float(error(gaps, test, test_end)),
+        "tuned": float(error(tuned, test, test_end)),
         "karras_noise": noise.tolist(),
         "tuned_noise": np.asarray(grid(tuned).sigma)[:-1].tolist(),
     }
@@ -123,29 +122,29 @@ def solve(run: load.Record, params: Any, images: np.ndarray, settings: Gradients
     schedule = ddpm.schedule(run.settings)
     grid = diffusion.on_times(schedule, diffusion.timesteps(schedule.num_steps, settings.chain, "trailing"))
     draw = lambda x: diffusion.ddim_on_grid(model.denoise(params), grid)(jax.random.key(0), x, segment=5)
-    truth = data.scale(jnp.asarray(images))
-    seen = jnp.zeros(run.shape).at[: run.shape[0] // 2].set(1)
+    originals = data.scale(jnp.asarray(images))
+    known = jnp.zeros(run.shape).at[: run.shape[0] // 2].set(1)
 
     def loss(x: jax.Array) -> jax.Array:
         """Sum of the misfit of the observed half and the negative log prior of x_T."""
-        misfit = jnp.sum(seen * (draw(x) - truth) ** 2, (1, 2, 3))
+        misfit = jnp.sum(known * (draw(x) - originals) ** 2, (1, 2, 3))
         return jnp.sum(misfit / 0.1 + 0.5 * jnp.sum(x**2, (1, 2, 3)))
 
     adam = optax.adam(optax.cosine_decay_schedule(0.1, settings.solving))
 
-    def kernel(key: Any, state: Any, _: Any) -> tuple[Any, Any]:
+    def step(state: Any, _: None) -> tuple[Any, Any]:
         x, opt_state = state
         updates, opt_state = adam.update(jax.grad(loss)(x), opt_state)
         return (x + updates, opt_state), None
 
     x = random.normal(random.example_keys(jax.random.key(settings.seed), len(images)), run.shape)
-    run_all = jax.jit(lambda x: markov.simulate(kernel, jax.random.key(0), (x, adam.init(x)), length=settings.solving))
-    found = draw(run_all(x)[0][0])
-    half = lambda image, mask: float(jnp.sum(mask * (image - truth) ** 2) / jnp.sum(mask) / len(images))
-    masked = jnp.where(seen > 0, truth, 0.0)
-    rows = np.concatenate([np.asarray(data.to_uint8(part)) for part in (truth, masked, found)])
-    numbers = {"images": len(images), "seen": half(found, seen), "hidden": half(found, 1 - seen)}
-    return numbers | {"mean_image": half(jnp.broadcast_to(truth.mean(0), truth.shape), 1 - seen)}, rows
+    run_all = jax.jit(lambda x: jax.lax.scan(step, (x, adam.init(x)), length=settings.solving))
+    result = draw(run_all(x)[0][0])
+    half = lambda image, mask: float(jnp.sum(mask * (image - originals) ** 2) / jnp.sum(mask) / len(images))
+    masked = jnp.where(known > 0, originals, 0.0)
+    rows = np.concatenate([np.asarray(data.to_uint8(part)) for part in (originals, masked, result)])
+    numbers = {"images": len(images), "seen": half(result, known), "hidden": half(result, 1 - known)}
+    return numbers | {"mean_image": half(jnp.broadcast_to(originals.mean(0), originals.shape), 1 - known)}, rows
 
 
 def main(argv: Sequence[str]) -> None:
@@ -154,21 +153,21 @@ def main(argv: Sequence[str]) -> None:
     run = load.record(pathlib.Path(settings.workdir).absolute(), named("ddpm"))
     params = load.params(run, ddpm.model(run.settings, run.shape).init)
     digits = data.digits()
-    found: dict[str, Any] = {"memory": memory(run, params, settings.lengths)}
-    found["grid"] = tune(data.scale(jnp.asarray(digits.train["image"][:500])), settings)
-    found["inverse"], rows = solve(run, params, digits.heldout["image"][:12], settings)
+    result: dict[str, Any] = {"memory": memory(run, params, settings.lengths)}
+    result["grid"] = tune(data.scale(jnp.asarray(digits.train["image"][:500])), settings)
+    result["inverse"], rows = solve(run, params, digits.heldout["image"][:12], settings)
     folder = quality.HERE / "results"
-    (folder / "gradients.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (folder / "gradients.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     sheets.save(folder / "inverse-problem.png", sheets.tile(rows, 12))
-    quality.write_table("gradients", table(found))
+    quality.write_table("gradients", table(result))
 
 
-def table(found: dict[str, Any]) -> str:
+def table(result: dict[str, Any]) -> str:
     """Format the numbers as Markdown tables."""
     lines = ["| T | memory of the gradient, MiB | in segments of √T |", "|---|---|---|"]
-    for row in found["memory"]:
+    for row in result["memory"]:
         lines.append(f"| {row['T']} | {row['whole'] / 2**20:.1f} | {row['segments'] / 2**20:.1f} |")
-    grid, inverse = found["grid"], found["inverse"]
+    grid, inverse = result["grid"], result["inverse"]
     lines += ["", f"| Euler, {grid['places']} steps | squared error of the end, other noise |", "|---|---|"]
     lines += [f"| Karras' spacing | {grid['karras']:.5f} |", f"| tuned by gradient | {grid['tuned']:.5f} |", ""]
     lines += ["| half of the digit | squared error |", "|---|---|", f"| seen | {inverse['seen']:.4f} |"]

@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
     metrics = features.metrics(extractor, classifier, k=5)
     num = settings.num or len(metrics.real.heldout["image"])
     path = quality.HERE / "results" / f"samplers-{settings.name}.json"
-    found = {"features": metrics.title, "num": num, "floor": judges.reference(num)}
+    result = {"features": metrics.title, "num": num, "floor": judges.reference(num)}
     rows: list[dict[str, Any]] = []
     for sampler, steps in itertools.product(settings.samplers, settings.steps):
         if steps > run.settings.timesteps:
@@ -66,47 +66,47 @@ def main(argv: Sequence[str]) -> None:
         cost = EVALUATIONS.get(sampler, lambda steps: steps)(steps)
         rows.append({"sampler": sampler, "steps": steps, "evaluations": cost, **metrics.numbers(drawn)})
         logging.log(f"{sampler:15} {steps:5} steps  {cost:5} evaluations  Fréchet {rows[-1]['frechet']:.2f}")
-        kept = _kept(path, found, rows)  # what is measured is kept, whatever comes after
-        path.write_text(json.dumps({**found, "rows": [*kept, *rows]}, indent=1) + "\n", encoding="utf-8")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    _figure(path.with_suffix(".png"), settings, found)
-    quality.write_table(f"samplers {settings.name}", table(found))
+        kept = _kept(path, result, rows)  # what is measured is kept, whatever comes after
+        path.write_text(json.dumps({**result, "rows": [*kept, *rows]}, indent=1) + "\n", encoding="utf-8")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    _figure(path.with_suffix(".png"), settings, result)
+    quality.write_table(f"samplers {settings.name}", table(result))
 
 
-def _kept(path: pathlib.Path, found: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _kept(path: pathlib.Path, result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of a comparable earlier result that were not measured again."""
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if {name: old.get(name) for name in found} != json.loads(json.dumps(found)):
+    if {name: old.get(name) for name in result} != json.loads(json.dumps(result)):
         return []
     again = {(row["sampler"], row["steps"]) for row in rows}
     return [row for row in old["rows"] if (row["sampler"], row["steps"]) not in again]
 
 
-def _samplers(found: dict[str, Any]) -> list[str]:
+def _samplers(result: dict[str, Any]) -> list[str]:
     """Samplers that have rows, in the default order."""
-    return sorted({row["sampler"] for row in found["rows"]}, key=Samplers.samplers.index)
+    return sorted({row["sampler"] for row in result["rows"]}, key=Samplers.samplers.index)
 
 
-def table(found: dict[str, Any]) -> str:
+def table(result: dict[str, Any]) -> str:
     """Format the Fréchet distances as a Markdown table, a row for each sampler."""
-    steps = sorted({row["steps"] for row in found["rows"]})
+    steps = sorted({row["steps"] for row in result["rows"]})
     lines = [f"| sampler | {' | '.join(f'{n} steps' for n in steps)} |", "|---" * (1 + len(steps)) + "|"]
-    for name in _samplers(found):
-        by_steps = {row["steps"]: row["frechet"] for row in found["rows"] if row["sampler"] == name}
+    for name in _samplers(result):
+        by_steps = {row["steps"]: row["frechet"] for row in result["rows"] if row["sampler"] == name}
         cells = [f"{by_steps[n]:.2f}" if n in by_steps else "" for n in steps]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    floor = " | ".join([f"{found['floor']['frechet']:.2f}"] * len(steps))
+    floor = " | ".join([f"{result['floor']['frechet']:.2f}"] * len(steps))
     return "\n".join([*lines, f"| real, held out | {floor} |"])
 
 
-def _figure(path: pathlib.Path, settings: Samplers, found: dict[str, Any]) -> None:
+def _figure(path: pathlib.Path, settings: Samplers, result: dict[str, Any]) -> None:
     series = {}
-    for name in _samplers(found):
-        rows = sorted((row for row in found["rows"] if row["sampler"] == name), key=lambda row: row["steps"])
+    for name in _samplers(result):
+        rows = sorted((row for row in result["rows"] if row["sampler"] == name), key=lambda row: row["steps"])
         series[name] = tuple(np.array([row[key] for row in rows]) for key in ("evaluations", "frechet"))
-    title = f"{settings.name}, {found['num']} images; dashes: real, held out"
+    title = f"{settings.name}, {result['num']} images; dashes: real, held out"
     labels = "network evaluations an image", "Fréchet distance of classifier features"
-    plots.against(path, series, labels, title, found["floor"]["frechet"])
+    plots.against(path, series, labels, title, result["floor"]["frechet"])
 
 
 if __name__ == "__main__":

@@ -109,11 +109,16 @@ APART = {
     "diffusion.grids.check": "the check itself",
     "diffusion.grids.check_start": "the check itself",
     "diffusion.grids.is_steep": "what solvers ask of a grid",
-    "diffusion.samplers.begin": "inside the samplers",
-    "diffusion.samplers.telling": "inside the samplers",
+    "diffusion.grids.places": "what solvers take of a grid",
+    "diffusion.samplers.prepare": "inside the samplers",
+    "diffusion.samplers.require_prediction": "inside the samplers",
     "diffusion.samplers.evaluate_denoiser": "inside the samplers",
     "diffusion.objectives.hybrid": "takes functions: tests/diffusion/test_objectives.py",
+    "models.ddpm.hide_labels": "inside the loss: tests/models/test_ddpm.py",
+    "models.edm.draw_sigma": "inside the loss: tests/models/test_edm.py",
+    "models.loss_aware.probabilities": "inside the loss: tests/models/test_ddpm.py",
     "models.loss_aware.optimizer": "takes functions: tests/models/test_ddpm.py",
+    "models.vdm_losses": "inside the loss: tests/models/test_vdm.py",
     "models.contracts": "asks about networks: the tests of every model",
     "models.gan_losses.penalty": "takes functions: tests/models/test_gan.py",
     "models.autoregressive.generate": "takes networks: tests/models/test_autoregressive.py",
@@ -521,7 +526,7 @@ def process_and_samplers() -> None:
         images=IMAGES,
         strength=0.5,
     )
-    add("diffusion.editing.slerp", editing.slerp, start=NOISE, end=IMAGES, share=0.3)
+    add("diffusion.editing.slerp", editing.slerp, start=NOISE, end=IMAGES, fraction=0.3)
     add(
         "diffusion.edm.precondition",
         lambda x, sigma, sigma_data: edm.precondition(steady, sigma_data)(x, sigma),

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "examples": STANDARD | {"flax", "optax", "genjax", "train"},
     "benchmarks": None,
 }
-ONLY = {"orbax": "train/checkpoint/store.py", "matplotlib": "train/run/plots.py"}
+ONLY = {"orbax": "train/checkpoint/arrays.py", "matplotlib": "train/run/plots.py"}
 
 EFFECTS = {"print", "open", "input", "exit", "breakpoint", "__import__"}
 CLOCKS = {"time", "datetime", "logging", "subprocess", "threading", "multiprocessing", "signal", "matplotlib", "random"}

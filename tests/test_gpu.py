@@ -53,10 +53,10 @@ def on(device, function, *arguments):
         return jax.tree.map(np.asarray, jax.jit(function)(*jax.device_put(arguments, device)))
 
 
-def distance(found, expected):
+def distance(output, expected):
     """The largest difference, as a share of the largest value, over a tree."""
     share = lambda a, b: np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-6)
-    return max(jax.tree.leaves(jax.tree.map(share, found, expected)))
+    return max(jax.tree.leaves(jax.tree.map(share, output, expected)))
 
 
 @pytest.mark.parametrize("operation", [convolution.conv, convolution.conv_transpose])
@@ -88,8 +88,8 @@ def test_the_chain_is_that_of_the_cpu(gpu, params):
         return diffusion.ddim(denoise, SCHEDULE, num_steps=10)(KEY, x)
 
     noise = np.random.default_rng(1).normal(size=(4, *SHAPE)).astype(np.float32)
-    ours, theirs = on(gpu, sample, params, noise), on(jax.devices("cpu")[0], sample, params, noise)
-    assert np.std(theirs) > 0.1 and np.max(np.abs(ours - theirs)) < 1e-3
+    on_gpu, on_cpu = on(gpu, sample, params, noise), on(jax.devices("cpu")[0], sample, params, noise)
+    assert np.std(on_cpu) > 0.1 and np.max(np.abs(on_gpu - on_cpu)) < 1e-3
 
 
 def test_image_i_depends_on_the_seed_and_i_only(gpu, params):
@@ -123,8 +123,8 @@ def test_steps_in_one_scan_over_devices_are_steps_one_by_one(gpu, params):
     one = jax.jit(steps.repeat(step(), steps.rows(32), 1))
     carry = jax.device_put(start(), gpu)
     for i in range(4):
-        carry, found = one(KEY, carry, jax.device_put(images, gpu))
-        assert np.isclose(found["loss"][0], metrics["loss"][i], rtol=1e-4)
+        carry, one_step = one(KEY, carry, jax.device_put(images, gpu))
+        assert np.isclose(one_step["loss"][0], metrics["loss"][i], rtol=1e-4)
     assert distance(jax.tree.map(np.asarray, end.params), jax.tree.map(np.asarray, carry.params)) < 1e-4
 
 

@@ -65,6 +65,14 @@ def test_bad_input_is_refused(call, message):
         call()
 
 
+def test_streams_are_apart_from_each_other_and_from_steps():
+    numbers = [int(name) for name in random.Stream]
+    assert len(set(numbers)) == len(numbers) == len(random.Stream.__members__)
+    assert all(2**31 < number < 2**32 for number in numbers)  # no run has as many steps
+    keys = [jax.random.key_data(random.stream(KEY, name)) for name in random.Stream]
+    assert len(np.unique(keys, axis=0)) == len(keys)
+
+
 def test_split_gives_independent_streams():
     a, b = random.split(random.example_keys(KEY, 5), 2)
     noise = np.concatenate([random.normal(keys, (3,)) for keys in (a, b)])

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-# A command begins with `python -m train.NAME` or `python -m train NAME`; who imports a module of ours is left alone.
+# A command begins with `python -m train.NAME` or `python -m train NAME`; other importers are left alone.
 if sys.argv[:1] == ["-m"] and any(f"{part}.".startswith(("train.", "-mtrain.")) for part in sys.orig_argv):
     from train.run import startup
 

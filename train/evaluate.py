@@ -196,7 +196,7 @@ TITLES = {
     "prior": "  of it prior", "steps": "  of it steps", "decoder": "  of it decoder", "flow": "probability flow",
     "log_prob": "log p(x)", "codes": "log p(indices)", "images": "log p(x|indices)", "both": "both parts",
 }  # fmt: skip
-"""Titles of the numbers, in the order in which they are printed."""
+"""Titles of the numbers, in the order in which they are printed; a number without one goes by its name."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -209,8 +209,9 @@ def main(argv: Sequence[str]) -> None:
             files.replace(out, json.dumps(row, indent=1, allow_nan=False) + "\n")
     labels = f"; labels: {row['labels']}" if "labels" in row else ""
     logging.log(f"{row['data']}, {row['split']}; pixels: {row['pixels']}{labels}")
-    for name in [name for name in TITLES if name in row]:
-        value, title = row[name], TITLES[name].format(samples=options.samples)
+    numbers = {name: value for name, value in row.items() if isinstance(value, dict) and "nats" in value}
+    for name in sorted(numbers, key=[*TITLES, *numbers].index):
+        value, title = numbers[name], TITLES.get(name, name).format(samples=options.samples)
         logging.log(
             f"{title:22} {value['nats']:10.3f} ± {value['standard_error']:.3f} nats"
             f"   {value['bits_per_dim']:.4f} bits per dim"

@@ -18,27 +18,27 @@ from train.run import claims, config, documents, files, logging, process
 
 @dataclasses.dataclass(frozen=True)
 class Huffman:
-    """Compress a file with a Huffman code of its bytes, or restore one; what is there is not overwritten."""
+    """Compress a file with a Huffman code of its bytes, or restore one; no file is overwritten without --force."""
 
     file: Annotated[str, tyro.conf.Positional]
-    """What to compress, or to restore."""
+    """File to compress or to restore."""
     out: str = ""
-    """Where to. Default: FILE.huff; to restore, FILE without it."""
+    """Output file. Default: FILE.huff; with --restore, FILE without .huff."""
     restore: bool = False
-    """Restore what was compressed."""
+    """Restore a compressed file."""
     force: bool = False
-    """Overwrite what is there."""
+    """Overwrite the output file if it exists."""
     traceback: bool = False
     """Show where in the code an error arose."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Compress or restore as the command line says."""
+    """Compress or restore a file, from the arguments of the command line."""
     settings, _ = config.command(Huffman, "huffman", argv)
     source = pathlib.Path(settings.file)
     started = time.monotonic()
     content = _content(source)
-    out = pathlib.Path(settings.out) if settings.out else _beside(source, settings.restore)
+    out = pathlib.Path(settings.out) if settings.out else _default_output(source, settings.restore)
     files.check_output(out)
     if claims.belongs_to_a_run(out):
         raise config.UsageError(f"--out {out}: belongs to a run; name another file")
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
         raise config.UsageError(f"--out {out}: is the file itself, {source}; name another")
     if os.path.lexists(out) and not settings.force:
         raise config.UsageError(f"{out} is there already; name another with --out, or overwrite it with --force")
-    result = _restored(source, content) if settings.restore else huffman.encode(content)
+    result = _restore(source, content) if settings.restore else huffman.encode(content)
     if not settings.restore and huffman.decode(result) != content:
         raise AssertionError(f"{out}: the code does not decode to the file; nothing is written")
     with documents.writing(out):
@@ -65,15 +65,15 @@ def _content(source: pathlib.Path) -> bytes:
         raise config.UsageError(f"{source}: {error.strerror}") from error
 
 
-def _restored(source: pathlib.Path, packed: bytes) -> bytes:
+def _restore(source: pathlib.Path, compressed: bytes) -> bytes:
     try:
-        return huffman.decode(packed)
+        return huffman.decode(compressed)
     except ValueError as error:
         raise data.DataError(f"{source}: {str(error).removeprefix('data: ')}") from error
 
 
 def _report(content: bytes, packed: int, seconds: float) -> None:
-    """What the code costs beside what it must."""
+    """Print the entropy, the length of the code and the size of the compressed file."""
     if not content:
         return logging.log(f"the file is empty: 0 -> {packed} bytes; it restores the file")
     counts = np.bincount(np.frombuffer(content, np.uint8), minlength=256)
@@ -87,7 +87,7 @@ def _report(content: bytes, packed: int, seconds: float) -> None:
     logging.log(f"{len(content)} -> {packed} bytes ({share}) in {seconds:.2f} s; it restores the file, byte for byte")
 
 
-def _beside(source: pathlib.Path, restore: bool) -> pathlib.Path:
+def _default_output(source: pathlib.Path, restore: bool) -> pathlib.Path:
     if not restore:
         return source.with_name(source.name + ".huff")
     if source.suffix != ".huff":

@@ -1,4 +1,4 @@
-"""Draw the figures of the theory, and its numbers: ``python -m train.theory --workdir runs/theory``."""
+"""Draw the figures of the theory and compute its numbers: ``python -m train.theory --workdir runs/theory``."""
 
 import dataclasses
 import itertools
@@ -34,18 +34,18 @@ OBSERVED = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Theory:
-    """Draw the figures of the theory and print the lecture notes' numbers beside ours."""
+    """Draw the figures of the theory, and print the numbers of the lecture notes beside computed ones."""
 
     workdir: str = "runs/theory"
     """Folder for the pictures and numbers.json."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of all random numbers."""
     traceback: bool = False
     """Show where in the code an error arose."""
 
 
 def numbers() -> list[tuple[str, str, float]]:
-    """Each number of the lecture notes: what it is, as printed there, as computed here."""
+    """Numbers of the lecture notes: description, value printed in the notes, value computed here."""
     info, half, unfair = information, np.array([0.5, 0.5]), np.array([0.2, 0.8])
     one_hot, dyadic = np.array([1.0, 0, 0, 0]), np.array([0.5, 0.25, 0.125, 0.125])
     code, after_one = huffman.code(LETTERS), markov.evolve(jnp.asarray(RESTAURANT), jnp.array([0.0, 1, 0]), 1)[-1]
@@ -67,9 +67,9 @@ def numbers() -> list[tuple[str, str, float]]:
         ("restaurant, from pizza after one day: hamburger", "0.3", after_one[0]),
         ("restaurant, from pizza after one day: hot dog", "0.7", after_one[2]),
     ]
-    for dish, share, ours in zip(DISHES, (25, 15, 31), markov.stationary(jnp.asarray(RESTAURANT)), strict=True):
-        rows.append((f"restaurant, in the long run: {dish}", f"{share}/71 = {share / 71:.4f}", ours))
-    return [(name, printed, float(ours)) for name, printed, ours in rows]
+    for dish, share, value in zip(DISHES, (25, 15, 31), markov.stationary(jnp.asarray(RESTAURANT)), strict=True):
+        rows.append((f"restaurant, in the long run: {dish}", f"{share}/71 = {share / 71:.4f}", value))
+    return [(name, printed, float(value)) for name, printed, value in rows]
 
 
 FIXED = {"F": "00", "C": "01", "R": "100", "S": "101"}
@@ -77,7 +77,7 @@ AMBIGUOUS = {"F": "0", "C": "1", "R": "01", "S": "10"}
 
 
 def coin(path: pathlib.Path, key: jax.Array) -> None:
-    """Self-information of an event, and entropy of a coin."""
+    """Plot the self-information of an event and the entropy of a coin."""
     p = np.linspace(1e-3, 1 - 1e-3, 999)
     with plots.figure(path, 1, 2) as ((left, right),):
         left.plot(p, information.self_information_bits(p))
@@ -91,7 +91,7 @@ def coin(path: pathlib.Path, key: jax.Array) -> None:
 
 
 def divergence(path: pathlib.Path, key: jax.Array) -> None:
-    """Cross-entropy and KL as q moves, for two p."""
+    """Plot cross-entropy and KL divergence against q, for two p."""
     x = np.linspace(0.01, 0.99, 491)
     q = np.stack([x, 1 - x], -1)
     with plots.figure(path, 1, 2, share="y") as axes:
@@ -102,13 +102,13 @@ def divergence(path: pathlib.Path, key: jax.Array) -> None:
             panel.axhline(float(information.entropy_bits(p[0])), color="#888888", ls="--", lw=1, label="entropy H(p)")
             panel.set(xlabel="q of heads", title=f"p = ({heads:g}, {1 - heads:g})", ylim=(0, 4))
         for heads in (0.2, 0.4):
-            point = float(information.cross_entropy_bits(np.array([0.5, 0.5]), np.array([heads, 1 - heads])))
-            _mark(axes[0, 0], heads, point, "%.2f")
+            value = float(information.cross_entropy_bits(np.array([0.5, 0.5]), np.array([heads, 1 - heads])))
+            _mark(axes[0, 0], heads, value, "%.2f")
         axes[0, 0].set_ylabel("bits")
 
 
 def coin_likelihood(path: pathlib.Path, key: jax.Array) -> None:
-    """The likelihood of 30 heads in 100, its maximum and interval; and how often such intervals cover."""
+    """Plot the likelihood of 30 heads in 100 with its maximum and interval, and the coverage of such intervals."""
     toss = lambda logit, x: jnp.where(x, jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit))
     interval = jax.jit(jax.vmap(lambda x: jnp.stack(likelihood.confidence_interval(likelihood.fit(toss, 0.0, x)))))
     lower, upper = jax.nn.sigmoid(interval(jnp.arange(100)[None] < 30)[0])
@@ -131,7 +131,7 @@ def coin_likelihood(path: pathlib.Path, key: jax.Array) -> None:
 
 
 def bound(path: pathlib.Path, key: jax.Array) -> None:
-    """ELBO climbing to log p(x), and the fitted q beside the posterior."""
+    """Plot the ELBO as it climbs to log p(x), and the fitted q beside the posterior."""
     log_joint = lambda z: exponential_normal.log_joint(z, OBSERVED).sum()
     evidence = float(exponential_normal.log_evidence(OBSERVED))
     z = jnp.linspace(0.005, 4, 800)
@@ -146,9 +146,9 @@ def bound(path: pathlib.Path, key: jax.Array) -> None:
                     log_joint, family, key, num_steps=300, num_samples=500, optimizer=optax.adam(0.03)
                 )
             )
-            end = run(key)
-            density = jax.vmap(lambda z, family=family, q=end.distribution: jnp.exp(family.log_prob(q, z[None])))(z)
-            left.plot(end.bound, lw=1.3, label=f"{name}: {float(end.bound[-50:].mean()):.3f}")
+            fit = run(key)
+            density = jax.vmap(lambda z, family=family, q=fit.distribution: jnp.exp(family.log_prob(q, z[None])))(z)
+            left.plot(fit.bound, lw=1.3, label=f"{name}: {float(fit.bound[-50:].mean()):.3f}")
             right.plot(z, density, lw=1.5, label=name)
         left.axhline(evidence, color="#444444", ls="--", lw=1, label=f"log p(x) = {evidence:.3f}")
         left.set(
@@ -163,24 +163,24 @@ def bound(path: pathlib.Path, key: jax.Array) -> None:
 
 
 def chain(path: pathlib.Path, key: jax.Array) -> None:
-    """The restaurant's chain on its way to its stationary law."""
+    """Plot the convergence of the restaurant's chain to its stationary distribution."""
     transition, steps = jnp.asarray(RESTAURANT), 12
-    law = markov.stationary(transition)
+    stationary = markov.stationary(transition)
     paths = markov.evolve(transition, jnp.eye(3, dtype=transition.dtype), steps)
     second = float(np.sort(np.abs(np.linalg.eigvals(RESTAURANT)))[-2])
     with plots.figure(path, 1, 2) as ((left, right),):
         for i, dish in enumerate(DISHES):
-            left.plot(paths[:, 1, i], marker="o", ms=3.5, label=f"{dish}: {float(law[i]):.3f}")
-            left.axhline(float(law[i]), color=plots.COLOURS[i], ls="--", lw=0.9)
+            left.plot(paths[:, 1, i], marker="o", ms=3.5, label=f"{dish}: {float(stationary[i]):.3f}")
+            left.axhline(float(stationary[i]), color=plots.COLOURS[i], ls="--", lw=0.9)
         left.set(xlabel="day", ylabel="probability", title="Starting with pizza")
         for i, dish in enumerate(DISHES):
-            right.plot(markov.total_variation(paths[:, i], law), marker="o", ms=3.5, label=f"from {dish}")
+            right.plot(markov.total_variation(paths[:, i], stationary), marker="o", ms=3.5, label=f"from {dish}")
         right.plot(second ** np.arange(len(paths)), color="#888888", ls="--", lw=1, label=f"$|λ_2|^t$, {second:.3f}")
-        right.set(xlabel="day", yscale="log", title="Total variation to the stationary law")
+        right.set(xlabel="day", yscale="log", title="Total variation to the stationary distribution")
 
 
 def code_lengths(path: pathlib.Path, key: jax.Array) -> None:
-    """Huffman's code words beside -log₂ p, and codes for blocks of symbols closing in on the entropy."""
+    """Plot Huffman's code lengths beside -log₂ p, and the rates of codes for blocks of symbols beside the entropy."""
     text = (pathlib.Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8").lower()
     counts = {letter: text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"}
     order = sorted((letter for letter in counts if counts[letter]), key=lambda letter: -counts[letter])
@@ -204,12 +204,13 @@ def code_lengths(path: pathlib.Path, key: jax.Array) -> None:
         )
 
 
-def _block_code(source: np.ndarray, n: int) -> tuple[dict, dict]:
+def _block_code(source: np.ndarray, n: int) -> tuple[dict[tuple[int, ...], str], dict[tuple[int, ...], float]]:
+    """Huffman's code of blocks of n symbols, and the probabilities of the blocks."""
     frequencies = {block: math.prod(source[i] for i in block) for block in itertools.product((0, 1), repeat=n)}
     return huffman.code(frequencies), frequencies
 
 
-def _mark(panel, x: float, y: float, text: str) -> None:
+def _mark(panel: Any, x: float, y: float, text: str) -> None:
     panel.plot([x], [y], "o", color="#444444", ms=5)
     panel.annotate(text % y, (x, y), (6, 6), textcoords="offset points")
 
@@ -224,17 +225,17 @@ FIGURES: dict[str, Callable[[pathlib.Path, jax.Array], None]] = {
 }
 
 
-def _ours(path: pathlib.Path) -> bool:
-    """Whether the numbers in a folder, which are written first, are those of a run of this command."""
+def _is_own(path: pathlib.Path) -> bool:
+    """Return True if a file of numbers, which is written first, is of this command."""
     try:
-        found = json.loads(files.content(path))
-        return bool(found) and all(row.keys() == {"what", "notes", "here"} for row in found)
+        rows = json.loads(files.content(path))
+        return bool(rows) and all(row.keys() == {"what", "notes", "here"} for row in rows)
     except (OSError, ValueError, RecursionError, TypeError, AttributeError):
         return False
 
 
 def main(argv: Sequence[str]) -> None:
-    """Write the pictures and the numbers, and print the latter."""
+    """Print and write the numbers, and draw the figures."""
     settings, _ = config.command(Theory, "theory", argv)
     folder = pathlib.Path(settings.workdir)
     try:
@@ -245,16 +246,18 @@ def main(argv: Sequence[str]) -> None:
     for name in names:
         files.check_output(folder / name, flag="--workdir")
     taken = [name for name in names if os.path.lexists(folder / name)]
-    if taken and not _ours(folder / "numbers.json"):
+    if taken and not _is_own(folder / "numbers.json"):
         raise config.UsageError(
             f"--workdir {folder}: holds {', '.join(taken)}, which this command did not write; name another folder"
         )
     table = numbers()
     width = max(len(name) for name, _, _ in table)
     logging.log(f"{'':{width}}  {'the notes':>14}  here")
-    for name, printed, ours in table:
-        logging.log(f"{name:{width}}  {printed:>14}  {ours:.6g}")
-    text = json.dumps([{"what": name, "notes": printed, "here": str(ours)} for name, printed, ours in table], indent=1)
+    for name, printed, value in table:
+        logging.log(f"{name:{width}}  {printed:>14}  {value:.6g}")
+    text = json.dumps(
+        [{"what": name, "notes": printed, "here": str(value)} for name, printed, value in table], indent=1
+    )
     with documents.writing(folder / "numbers.json"):
         files.replace(folder / "numbers.json", text + "\n")
     for i, (name, draw) in enumerate(FIGURES.items()):

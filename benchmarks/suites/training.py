@@ -77,10 +77,12 @@ def _case(
     def check(outputs: Any) -> dict[str, float]:
         ends = {name: workload.flat(out) for name, out in outputs.items() if name in (OURS, LOOP)}
         # Adam's first steps are of the size of the learning rate whatever the gradient: compare with that
-        found = {"parameters after the steps, " + LOOP: harness.close(ends[LOOP], ends[OURS], 1e-2, LOOP)}
+        differences = {"parameters after the steps, " + LOOP: harness.close(ends[LOOP], ends[OURS], 1e-2, LOOP)}
         if peer:
-            found["prediction of the same weights, PyTorch"] = _same_prediction(network, params, size, peer, device)
-        return found
+            differences["prediction of the same weights, PyTorch"] = _same_prediction(
+                network, params, size, peer, device
+            )
+        return differences
 
     variants = [Variant(OURS, lambda: at_once), Variant(LOOP, lambda: in_turn)]
     if peer:

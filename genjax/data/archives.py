@@ -72,8 +72,8 @@ def _layout(path: pathlib.Path, headers: dict[str, Header], key: str | None) -> 
         label = next((name for name in ("labels", "label", "y") if name in headers), "")
         return Layout(key or bytes_[0], label)
     held = ", ".join(f"{shown(name)}: {header}" for name, header in headers.items()) or "nothing"
-    wanted = f"an array {key!r}" if key else 'arrays named as "images", "x_train", ...; or choose one with key='
-    raise DataError(f"{path}: expected {wanted}; it holds {held}")
+    expected = f"an array {key!r}" if key else 'arrays named as "images", "x_train", ...; or choose one with key='
+    raise DataError(f"{path}: expected {expected}; it holds {held}")
 
 
 def shown(name: str) -> str:

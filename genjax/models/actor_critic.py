@@ -129,7 +129,7 @@ def build(
       axis_name: mapped axis of the devices. If set, each device acts in its share of the copies.
 
     Raises:
-      ValueError: the networks' outputs do not fit, or a number that cannot be.
+      ValueError: the networks' outputs do not fit, or a number is out of range.
     """
     setup = _Setup(
         policy, value, env, num_envs, num_steps, discount, gae_lambda, ent_coef, vf_coef, clip_eps, normalise, start,
@@ -169,7 +169,7 @@ class _Setup(NamedTuple):
 
 
 def _check(setup: _Setup) -> None:
-    """Refuse numbers that cannot be, and networks that do not fit the environment."""
+    """Refuse numbers out of range, and networks that do not fit the environment."""
     checks.count("num_envs", setup.num_envs)
     checks.count("num_steps", setup.num_steps)
     checks.within("discount", setup.discount, 0, 1)
@@ -259,9 +259,9 @@ def _rollouts(setup: _Setup, stream: Key, state: Any) -> tuple[Transition, Any]:
             "create(params, optimizer, model.carry(key))"
         )
     keys = random.example_keys(stream, share, first)
-    mine = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, share), state.carry)
+    states = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, share), state.carry)
     done = state.step.astype(jnp.uint32) * setup.num_steps
-    carry, transitions = rollouts.continued(setup.env, act, keys, mine, done, setup.num_steps)
+    carry, transitions = rollouts.continued(setup.env, act, keys, states, done, setup.num_steps)
     if setup.axis_name is not None:
         carry = jax.tree.map(lambda x: jax.lax.all_gather(x, setup.axis_name, tiled=True), carry)
     return transitions, carry

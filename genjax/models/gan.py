@@ -117,7 +117,7 @@ class _Setup(NamedTuple):
 
 
 def _check(setup: _Setup, n_critic: int) -> None:
-    """Refuse numbers that cannot be, and networks that do not fit each other or the images."""
+    """Refuse numbers out of range, and networks that do not fit each other or the images."""
     checks.count("latent_dim", setup.latent_dim)
     checks.counts("shape", setup.shape, length=3)
     checks.nonnegative("gp_weight", setup.gp_weight)

@@ -175,7 +175,7 @@ def check_arguments(
         raise ValueError(f"channels: expected {colours}, as many as colours, got {channels}; or take colours=1")
 
 
-def embed(pixels: Shaped[Array, "*place c"], num_levels: int) -> Float[Array, "*place i"]:
+def embed(pixels: Shaped[Array, "*batch c"], num_levels: int) -> Float[Array, "*batch i"]:
     """Levels of pixels in [-1, 1], one-hot: channel l c + j is level l of channel j. For 0 levels, the pixels."""
     checks.floating("images", pixels, checks.SCALE)
     if not num_levels:

@@ -223,7 +223,7 @@ def halved(size: tuple[int, ...], times: int) -> tuple[int, int]:
     if any(n % unit for n in size):
         near = tuple(max(1, round(n / unit)) * unit for n in size)
         raise ValueError(
-            f"channels: {times} of them halve the image {times} times, and {size} does not go by {unit}; "
+            f"channels: {times} of them halve the image {times} times, and {size} is not divisible by {unit}; "
             f"use fewer channels, or images of {near}"
         )
     return size[0] // unit, size[1] // unit

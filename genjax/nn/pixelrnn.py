@@ -227,7 +227,7 @@ class PixelRNN(nn.Module):
         """Return the outputs of every pixel; labels are not used."""
         return self._body(self.first(self.embed(images)), lambda name, layer, x: layer(x))
 
-    def embed(self, pixels: Shaped[Array, "*place c"]) -> Float[Array, "*place i"]:
+    def embed(self, pixels: Shaped[Array, "*batch c"]) -> Float[Array, "*batch i"]:
         """Return the inputs of the first layer."""
         return causal.embed(pixels, self.num_levels)
 

@@ -56,7 +56,7 @@ class Denoiser(Protocol):
     """
 
     def __call__(self, x_t: Images, t: Shaped[Array, " b"], *, keys: Key | None = None) -> Images:
-        """Return the prediction, of the shape of x_t: the noise, the image or v, as the model was told.
+        """Return the prediction, of the shape of x_t: the noise, the image or v, by the settings of the model.
 
         Args:
           x_t: noisy images, scaled as the model scales them.

@@ -21,6 +21,8 @@ from genjax.types import Images, Key, Pixels
 
 __all__ = ["SimpleUNet", "UNet"]
 
+Features = Float[Array, "b h w features"]
+
 _UNIFORM = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 _ZERO = nn.initializers.zeros_init()
 
@@ -118,7 +120,7 @@ class UNet(nn.Module):
         attend = functools.partial(_Attention, norm, self.dtype, self.head_channels)
         time = self._embed(t, labels)
 
-        def block(h: Images, level: int, name: str, attended: tuple[int, ...] | None) -> Images:
+        def block(h: Images, level: int, name: str, attended: tuple[int, ...] | None) -> Features:
             h = residual(self.channels * self.channel_mults[level], name=name)(h, time, keys)
             here = h.shape[1] in attention_heights if attended is None else level in attended
             return attend(name=f"{name}_attention")(h) if here else h

@@ -1,4 +1,4 @@
-"""What codes are made of: symbols, how frequent each is, and words of 0 and 1. Each is checked here."""
+"""Alphabets of codes: checks of symbols, of their frequencies, and of code words of 0 and 1."""
 
 import decimal
 import numbers
@@ -10,13 +10,13 @@ import numpy as np
 
 
 def frequency(symbol: Any, value: Any) -> Fraction | int:
-    """The number exactly.
+    """Convert a frequency to an exact number.
 
     >>> frequency("a", 0.5)
     Fraction(1, 2)
 
     Raises:
-      ValueError: it is no real number, negative or not finite.
+      ValueError: ``value`` is no real number, negative or not finite.
     """
     if not isinstance(value, numbers.Rational):
         try:
@@ -31,24 +31,24 @@ def frequency(symbol: Any, value: Any) -> Fraction | int:
 
 
 def ordered(symbols: list[Any]) -> list[Any]:
-    """The symbols in their order.
+    """Sort symbols.
 
     Raises:
-      ValueError: they cannot be sorted, as of different kinds, or not-a-number.
+      ValueError: the symbols have no order, for example NaN, or text beside numbers.
     """
     try:
         if any(symbol != symbol for symbol in symbols):
-            raise TypeError("NaN has no place in an order")
+            raise TypeError("NaN has no order")
         return sorted(symbols)
     except TypeError as error:
-        raise ValueError(f"frequencies: expected symbols of one kind, that can be sorted: {error}") from error
+        raise ValueError(f"frequencies: expected symbols of one kind that can be sorted: {error}") from error
 
 
 def words(code: Mapping[Any, Any]) -> list[str]:
-    """The words of a code.
+    """Check the words of a code and return them.
 
     Raises:
-      ValueError: one holds something else than 0 and 1.
+      ValueError: a word holds anything but 0 and 1.
     """
     for symbol, word in code.items():
         if not isinstance(word, str) or set(word) - {"0", "1"}:

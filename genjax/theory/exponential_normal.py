@@ -1,10 +1,10 @@
-"""A latent-variable model that can be solved: z ~ Exp(1), x|z ~ N(z, 1).
+"""A latent-variable model with a closed-form posterior: z ~ Exp(1), x|z ~ N(z, 1).
 
-The lecture notes' example of variational inference. Completing the square in z,
+The example of variational inference in the lecture notes. Completing the square in z gives
 
     p(x, z) = e^{-z} N(x; z, 1) = e^{1/2 - x} N(z; x - 1, 1)  for z ≥ 0,
 
-so the posterior is N(x - 1, 1) cut off at zero, and p(x) = e^{1/2 - x} Φ(x - 1).
+so the posterior is N(x - 1, 1) truncated below at 0, and p(x) = e^{1/2 - x} Φ(x - 1).
 """
 
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def log_evidence(x: Numbers) -> Float[Array, "..."]:
 
 
 def posterior(x: Numbers) -> TruncatedNormal:
-    """p(z|x): N(x - 1, 1) cut off below at zero.
+    """p(z|x): N(x - 1, 1) truncated below at 0.
 
     >>> [round(float(p), 4) for p in (posterior(jnp.zeros(1)).mean[0], posterior(jnp.zeros(1)).variance[0])]
     [0.5251, 0.1991]

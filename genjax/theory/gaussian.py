@@ -1,7 +1,8 @@
 """Gaussian distributions, diagonal and full (Bishop 2006, §2.3; Petersen & Pedersen 2012, §8).
 
-A Gaussian is a ``NamedTuple`` of arrays, so it can come out of a network, sit in the state of a chain, or be a batch.
-The last axis holds the dimensions of one draw; the axes before it are a batch. All functions take both kinds.
+A Gaussian is a ``NamedTuple`` of arrays: a network may return it, a chain may have it in its state, and it may be a
+batch. The last axis holds the dimensions of one draw; the axes before it are a batch. Functions of ``Gaussian`` take
+diagonal and full ones.
 """
 
 import math
@@ -22,7 +23,7 @@ LOG_TAU = tails.LOG_TAU
 class DiagGaussian(NamedTuple):
     """N(μ, diag σ²).
 
-    Fields:
+    Attributes:
       mean: μ [... d].
       log_std: log σ [... d]; finite densities and gradients for -44 < log σ < 44 in float32.
     """
@@ -34,7 +35,7 @@ class DiagGaussian(NamedTuple):
 class FullGaussian(NamedTuple):
     """N(μ, L Lᵀ).
 
-    Fields:
+    Attributes:
       mean: μ [... d].
       scale_tril: L [... d d], lower triangular with a positive diagonal: the Cholesky factor of the covariance.
     """
@@ -52,18 +53,18 @@ Gaussian = DiagGaussian | FullGaussian
 
 
 def full(p: Gaussian) -> FullGaussian:
-    """The same Gaussian with its full covariance."""
+    """Convert a Gaussian to one with a full covariance."""
     if isinstance(p, FullGaussian):
         return p
     diagonal = jnp.eye(p.mean.shape[-1], dtype=bool)
-    return FullGaussian(p.mean, jnp.where(diagonal, jnp.exp(p.log_std)[..., None], 0))  # also of infinite deviations
+    return FullGaussian(p.mean, jnp.where(diagonal, jnp.exp(p.log_std)[..., None], 0))  # where: 0 · ∞ is NaN
 
 
 def from_covariance(mean: Float[Array, "... d"], covariance: Float[Array, "... d d"]) -> FullGaussian:
     """N(μ, Σ).
 
     Raises:
-      ValueError: Σ is finite and not positive definite; its factor is NaN inside ``jit``.
+      ValueError: Σ is finite and not positive definite; inside ``jit`` its factor is NaN.
     """
     factor = lapack.cholesky(covariance)
     if checks.is_concrete(factor) and np.isnan(factor).any() and np.isfinite(np.asarray(covariance)).all():
@@ -72,10 +73,10 @@ def from_covariance(mean: Float[Array, "... d"], covariance: Float[Array, "... d
 
 
 def sample(key: Key, p: Gaussian) -> Float[Array, "... d"]:
-    """One draw for each Gaussian of the batch: z = μ + σ ⊙ ε or μ + L ε, ε ~ N(0, I) (Kingma & Welling 2014, §2.4).
+    """Draw once from each Gaussian of a batch: z = μ + σ ⊙ ε or μ + L ε, ε ~ N(0, I) (Kingma & Welling 2014, §2.4).
 
     Args:
-      key: one key; or an array of keys, one for each Gaussian along the leading axis (see ``genjax.random``).
+      key: random key; or an array of keys, one for each Gaussian along the leading axis (see ``genjax.random``).
       p: the distribution; the draw is differentiable in its parameters.
     """
     if p.mean.ndim == 1:
@@ -86,10 +87,10 @@ def sample(key: Key, p: Gaussian) -> Float[Array, "... d"]:
 
 
 def transport(p: Gaussian, noise: Float[Array, "... d"]) -> Float[Array, "... d"]:
-    """Standard normal ε to a draw of p: μ + σ ⊙ ε, or μ + L ε."""
+    """Map standard normal ε to a draw of p: μ + σ ⊙ ε, or μ + L ε."""
     if isinstance(p, DiagGaussian):
         return p.mean + jnp.exp(p.log_std) * noise
-    return p.mean + _times(p.scale_tril, noise)
+    return p.mean + _matvec(p.scale_tril, noise)
 
 
 def log_prob(p: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "..."]:
@@ -110,23 +111,23 @@ def entropy(p: Gaussian) -> Float[Array, "..."]:
 def kl(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """D(p‖q), nats.
 
-    Full: ½ (tr(Σ_q⁻¹ Σ_p) - d + (μ_q - μ_p)ᵀ Σ_q⁻¹ (μ_q - μ_p) + log |Σ_q| / |Σ_p|). Diagonal, as the notes have it:
+    Full: ½ (tr(Σ_q⁻¹ Σ_p) - d + (μ_q - μ_p)ᵀ Σ_q⁻¹ (μ_q - μ_p) + log |Σ_q| / |Σ_p|). Diagonal, as in the lecture notes:
     Σ_i log(σ_q / σ_p) + (σ_p² + (μ_p - μ_q)²) / 2σ_q² - ½, computed as ½ Σ_i (e^s - 1 - s + ((μ_p - μ_q) / σ_q)²) with
-    s = 2 log(σ_p / σ_q), which keeps its digits where p and q almost agree.
+    s = 2 log(σ_p / σ_q), which keeps its digits where p and q are almost equal.
 
     >>> p, q = DiagGaussian(jnp.ones(1), jnp.zeros(1)), DiagGaussian(jnp.zeros(1), jnp.zeros(1))
     >>> float(kl(p, q))
     0.5
     """
     if isinstance(p, DiagGaussian) and isinstance(q, DiagGaussian):
-        shift = (p.mean - q.mean) * jnp.exp(-q.log_std)
-        return 0.5 * jnp.sum(expm1_minus_x(2 * (p.log_std - q.log_std)) + shift**2, -1)
+        whitened = (p.mean - q.mean) * jnp.exp(-q.log_std)
+        return 0.5 * jnp.sum(expm1_minus_x(2 * (p.log_std - q.log_std)) + whitened**2, -1)
     p, q = full(p), full(q)
-    shift = _whiten(q, p.mean - q.mean)
+    whitened = _whiten(q, p.mean - q.mean)
     ratio = lapack.solve_lower(q.scale_tril, p.scale_tril)
     s = 2 * jnp.log(_diagonal(ratio))
     off_diagonal = jnp.sum(jnp.tril(ratio, -1) ** 2, (-2, -1))
-    return 0.5 * (jnp.sum(expm1_minus_x(s) + shift**2, -1) + off_diagonal)
+    return 0.5 * (jnp.sum(expm1_minus_x(s) + whitened**2, -1) + off_diagonal)
 
 
 def kl_standard(p: Gaussian) -> Float[Array, "..."]:
@@ -153,7 +154,7 @@ def product(p: Gaussian, q: Gaussian) -> tuple[Gaussian, Float[Array, "..."]]:
     total = from_covariance(q.mean, p.covariance + q.covariance)
     half = lapack.solve_lower(total.scale_tril, p.covariance)
     gain = lapack.solve_lower(total.scale_tril, half, transposed=True).mT  # Σ_p (Σ_p + Σ_q)⁻¹
-    mean = p.mean + _times(gain, q.mean - p.mean)
+    mean = p.mean + _matvec(gain, q.mean - p.mean)
     kept = jnp.eye(mean.shape[-1], dtype=mean.dtype) - gain
     covariance = kept @ p.covariance @ kept.mT + gain @ q.covariance @ gain.mT  # Joseph's form stays positive
     return from_covariance(mean, covariance), log_prob(total, p.mean)
@@ -163,7 +164,7 @@ def marginal(p: FullGaussian, index: ArrayLike) -> FullGaussian:
     """The distribution of x[index], ``index`` [a] (Bishop 2006, eq. 2.98).
 
     Raises:
-      ValueError: an index outside [0, d), or twice the same.
+      ValueError: an index is outside [0, d), or occurs twice.
     """
     index = _dimensions(index, p)
     covariance = p.covariance[..., index[:, None], index]
@@ -183,7 +184,7 @@ def condition(p: FullGaussian, index: ArrayLike, value: ArrayLike) -> FullGaussi
     (1.2, 0.64)
 
     Raises:
-      ValueError: an index outside [0, d), or twice the same; or another number of values.
+      ValueError: an index is outside [0, d), or occurs twice; or the number of values differs from that of indices.
     """
     index = _dimensions(index, p)
     if jnp.shape(value)[-1:] != index.shape:
@@ -193,29 +194,26 @@ def condition(p: FullGaussian, index: ArrayLike, value: ArrayLike) -> FullGaussi
     d = p.mean.shape[-1]
     rest = jnp.delete(jnp.arange(d), index, assume_unique_indices=True)
     order = jnp.concatenate([index, rest])
-    known = index.shape[0]
+    b = index.shape[0]
     joint = from_covariance(p.mean[..., order], p.covariance[..., order[:, None], order])
-    top, side, low = (
-        joint.scale_tril[..., :known, :known],
-        joint.scale_tril[..., known:, :known],
-        joint.scale_tril[..., known:, known:],
-    )
-    whitened = lapack.solve_lower(top, jnp.asarray(value - joint.mean[..., :known])[..., None])[..., 0]
-    return FullGaussian(joint.mean[..., known:] + _times(side, whitened), low)
+    tril = joint.scale_tril
+    whitened = lapack.solve_lower(tril[..., :b, :b], jnp.asarray(value - joint.mean[..., :b])[..., None])[..., 0]
+    return FullGaussian(joint.mean[..., b:] + _matvec(tril[..., b:, :b], whitened), tril[..., b:, b:])
 
 
 @jax.custom_jvp
 def expm1_minus_x(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """eˣ - 1 - x ≥ 0, to full precision near 0: twice the Gaussian KL per dimension, with x the log ratio of variances.
+    """eˣ - 1 - x ≥ 0, to full precision near 0.
 
-    ``expm1(x) - x`` loses all digits below |x| = 1e-7 in float32, the usual ``1 + x - exp(x)`` below 1e-4.
+    Twice the Gaussian KL per dimension, with x the log ratio of the variances. In float32 ``expm1(x) - x`` loses all
+    digits below |x| = 1e-7, and the usual ``1 + x - exp(x)`` below 1e-4.
     """
-    near = jnp.abs(x) < 0.5
-    small = jnp.where(near, x, 0)
+    is_small = jnp.abs(x) < 0.5
+    small = jnp.where(is_small, x, 0)
     series = jnp.ones_like(small)
     for n in range(14, 2, -1):  # x²/2 (1 + x/3 (1 + x/4 (1 + ...))), to 1e-17
         series = 1 + small / n * series
-    return jnp.where(near, small**2 / 2 * series, jnp.expm1(x) - jnp.minimum(x, 1e4))
+    return jnp.where(is_small, small**2 / 2 * series, jnp.expm1(x) - jnp.minimum(x, 1e4))
 
 
 expm1_minus_x.defjvps(lambda tangent, _, x: jnp.expm1(x) * tangent)
@@ -223,20 +221,20 @@ expm1_minus_x.defjvps(lambda tangent, _, x: jnp.expm1(x) * tangent)
 
 @jax.custom_jvp
 def log_cdf(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """log Φ(x), of the standard normal, with a right gradient φ/Φ however far into the lower tail.
+    """log Φ(x) of the standard normal, with an exact gradient φ/Φ however far in the lower tail.
 
-    ``jax.scipy.special.log_ndtr`` has the value there, but at -1e4 its gradient is a third of the truth in float32.
+    In float32 the gradient of ``jax.scipy.special.log_ndtr`` at -1e4 is a third of the exact one.
 
     >>> round(float(jax.grad(log_cdf)(jnp.array(-1e4))))
     10000
     """
-    tail = x < -tails.FAR
-    z, body = jnp.where(tail, -x, tails.FAR), jnp.where(tail, 0, x)
-    lesser = jax.scipy.special.ndtr(-jnp.abs(body))
+    in_tail = x < -tails.FAR
+    z, body = jnp.where(in_tail, -x, tails.FAR), jnp.where(in_tail, 0, x)
+    smaller_side = jax.scipy.special.ndtr(-jnp.abs(body))
     return jnp.where(
-        tail,
+        in_tail,
         -(0.5 * z) * z - 0.5 * LOG_TAU - jnp.log(tails.hazard(z)),
-        jnp.where(body > 0, jnp.log1p(-lesser), jnp.log(lesser)),
+        jnp.where(body > 0, jnp.log1p(-smaller_side), jnp.log(smaller_side)),
     )
 
 
@@ -244,7 +242,7 @@ log_cdf.defjvps(lambda tangent, _, x: inverse_mills_ratio(x) * tangent)
 
 
 def inverse_mills_ratio(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """φ(x) / Φ(x), the slope of log Φ: how far the mean of N(0, 1) moves when it is cut off below at -x."""
+    """φ(x) / Φ(x), the derivative of log Φ: the mean of N(0, 1) truncated below at -x."""
     return tails.hazard(-x)
 
 
@@ -252,29 +250,31 @@ def inverse_mills_ratio(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def inverse_log_cdf(log_p: Float[Array, "..."]) -> Float[Array, "..."]:
     """The x with log Φ(x) = ``log_p`` ≤ 0: quantiles that stay exact where Φ itself underflows.
 
-    Newton's method on log Φ, which is concave, so every step from below stays below; the start is log Φ's own tail.
+    Newton's method on log Φ, which is concave, so every step from below stays below. In the tail it starts from the
+    asymptotic form of log Φ.
 
     Raises:
-      ValueError: ``log_p`` is above 0, or no number.
+      ValueError: ``log_p`` is above 0 or NaN.
     """
     checks.within("log_p", log_p, high=0)
     log_p = jnp.asarray(log_p)
-    upper, end = log_p > -math.log(2), jnp.isneginf(log_p)
-    low = jnp.where(upper | end, -1, log_p)
-    middle = jax.scipy.special.ndtri(jnp.exp(jnp.where(low > -10, low, -10)))
-    upper_x = -jax.scipy.special.ndtri(-jnp.expm1(jnp.where(upper, log_p, -1)))
-    root = jnp.sqrt(jnp.maximum(-low, 1)) * math.sqrt(2)
-    x = jnp.where(low > -10, middle, -jnp.sqrt(jnp.maximum(-low - jnp.log(root * 2.5066), 0.5)) * math.sqrt(2))
+    is_upper, is_zero = log_p > -math.log(2), jnp.isneginf(log_p)
+    lower = jnp.where(is_upper | is_zero, -1, log_p)
+    body = jax.scipy.special.ndtri(jnp.exp(jnp.where(lower > -10, lower, -10)))
+    upper = -jax.scipy.special.ndtri(-jnp.expm1(jnp.where(is_upper, log_p, -1)))
+    root = jnp.sqrt(jnp.maximum(-lower, 1)) * math.sqrt(2)
+    tail = -jnp.sqrt(jnp.maximum(-lower - jnp.log(root * 2.5066), 0.5)) * math.sqrt(2)
+    x = jnp.where(lower > -10, body, tail)
     for _ in range(4):
-        x = x - (log_cdf(x) - low) / inverse_mills_ratio(x)
-    return jnp.where(upper, upper_x, jnp.where(end, -jnp.inf, x))
+        x = x - (log_cdf(x) - lower) / inverse_mills_ratio(x)
+    return jnp.where(is_upper, upper, jnp.where(is_zero, -jnp.inf, x))
 
 
 inverse_log_cdf.defjvps(lambda tangent, x, _: tangent / inverse_mills_ratio(x))
 
 
 def _dimensions(index: ArrayLike, p: FullGaussian) -> Int[Array, " a"]:
-    """Some of the dimensions of p, as an array."""
+    """Check indices of dimensions of p and return them as an array."""
     checks.integers("index", index, 0, p.mean.shape[-1])
     if jnp.ndim(index) != 1 or (checks.is_concrete(index) and len(np.unique(index)) < len(np.asarray(index))):
         raise ValueError(f"index: expected a list of dimensions, each once; got {index}")
@@ -295,5 +295,5 @@ def _diagonal(matrix: Float[Array, "... d d"]) -> Float[Array, "... d"]:
     return jnp.diagonal(matrix, axis1=-2, axis2=-1)
 
 
-def _times(matrix: Float[Array, "... a d"], vector: Float[Array, "... d"]) -> Float[Array, "... a"]:
+def _matvec(matrix: Float[Array, "... a d"], vector: Float[Array, "... d"]) -> Float[Array, "... a"]:
     return jnp.einsum("...ad,...d->...a", matrix, vector)

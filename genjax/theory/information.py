@@ -1,15 +1,14 @@
-"""Information theory (Shannon 1948; Cover & Thomas 2006, ch. 2): how many nats, or bits, a distribution needs.
+"""Information theory (Shannon 1948; Cover & Thomas 2006, ch. 2): entropies and divergences in nats and bits.
 
 Distributions are arrays of probabilities over ``axis`` (one, or several for a joint distribution); the other axes are
-a batch. Everything is in nats, and in bits where the name ends so. 0 · log 0 = 0, and subnormal numbers are 0 to XLA.
-Outside ``jit`` a ``ValueError`` says which row is no distribution.
+a batch. Values are in nats, or in bits where the name ends in ``_bits``. 0 · log 0 = 0; XLA takes subnormal numbers for
+0. Outside ``jit`` a ``ValueError`` names the row that is no distribution.
 
-Each is a sum of terms of one sign, so none is negative, and small values are right to rounding: what is nearly certain
-costs log1p of the others' probability, and divergences are sums of ``series.kl_div``.
+Every value is a sum of terms of one sign, so no value is negative, and small values are exact to rounding. The
+surprisal of an almost certain outcome is log1p of the probability of the others; divergences sum ``series.kl_div``.
 
-Gradients are those of the formulas, and finite everywhere: where the true slope is infinite (the entropy's at p = 0) or
-the value itself is (KL where q misses mass) the term in question contributes no slope. To optimise up to that edge use
-the forms from logits.
+Gradients are those of the formulas, and finite everywhere: a term whose slope is infinite (entropy at p = 0), or whose
+value is (KL where q is 0 and p is not), has gradient 0. To optimise up to the boundary use the functions of logits.
 """
 
 import math
@@ -23,17 +22,17 @@ from genjax.theory import series, simplex
 from genjax.theory.simplex import Axis, Numbers
 
 Values = Float[Array, "..."]
-"""One number for each row of the batch."""
+"""A number for each row of the batch."""
 
 
 def bits(nats: Numbers) -> Values:
-    """Nats to bits: divided by log 2."""
+    """Convert nats to bits: divide by log 2."""
     checks.real("nats", nats)
     return jnp.asarray(nats) / math.log(2)
 
 
 def bits_per_dim(nats: Numbers, num_dims: int) -> Values:
-    """Nats of a whole example to bits for each of its ``num_dims`` dimensions (of an image: h · w · c).
+    """Convert nats of an example to bits per dimension; an image has h · w · c dimensions.
 
     Raises:
       ValueError: ``num_dims`` < 1.
@@ -44,19 +43,19 @@ def bits_per_dim(nats: Numbers, num_dims: int) -> Values:
 
 
 def self_information(p: Numbers) -> Values:
-    """I(x) = -log p(x), of each probability; +∞ at 0 (Cover & Thomas 2006, §2.1).
+    """I(x) = -log p(x) of each probability; +∞ at 0 (Cover & Thomas 2006, §2.1).
 
     >>> [round(float(i), 2) for i in self_information_bits(jnp.array([0.2, 0.8]))]
     [2.32, 0.32]
 
     Raises:
-      ValueError: a number outside [0, 1].
+      ValueError: a number is outside [0, 1].
     """
     simplex.check_probability("p", p)
     table = simplex.as_floating(p)
     simplex.check_underflow("p", p, table.dtype)
-    plain = 0 - jnp.log(jnp.where(table > 0, table, 1))
-    return jnp.where(table > 1, 0, jnp.where(table > 0, plain, jnp.inf))  # above 1 by rounding
+    nats = 0 - jnp.log(jnp.where(table > 0, table, 1))
+    return jnp.where(table > 1, 0, jnp.where(table > 0, nats, jnp.inf))  # above 1 by rounding
 
 
 def entropy(p: Numbers, axis: Axis = -1) -> Values:
@@ -72,7 +71,7 @@ def entropy(p: Numbers, axis: Axis = -1) -> Values:
 
 
 def cross_entropy(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
-    """H(p, q) = -Σ p log q: what symbols of p cost in a code made for q; +∞ where q misses mass of p.
+    """H(p, q) = -Σ p log q: mean length of a code for q on symbols of p; +∞ where q is 0 and p is not.
 
     >>> coin = jnp.array([0.5, 0.5])
     >>> [round(float(cross_entropy_bits(coin, jnp.array(q))), 2) for q in ([0.2, 0.8], [0.4, 0.6])]
@@ -91,10 +90,10 @@ def cross_entropy(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
 
 
 def kl(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
-    """D(p‖q) = Σ p log(p / q) ≥ 0, the Kullback–Leibler divergence; +∞ where q misses mass of p.
+    """D(p‖q) = Σ p log(p / q) ≥ 0, the Kullback–Leibler divergence; +∞ where q is 0 and p is not.
 
-    Cover & Thomas 2006, eq. 2.26. It is H(p, q) - H(p), so for a fixed p both have the same gradient in q. The terms
-    that are added up are p log(p / q) - p + q, none of which is negative; Σ p = Σ q, to rounding.
+    Cover & Thomas 2006, eq. 2.26. D(p‖q) = H(p, q) - H(p), so for a fixed p both have the same gradient in q. The sum
+    is over p log(p / q) - p + q, which is never negative; Σ p = Σ q, to rounding.
 
     >>> round(float(kl_bits(jnp.array([0.5, 0.5]), jnp.array([0.2, 0.8]))), 2)
     0.32
@@ -124,7 +123,7 @@ def jensen_shannon(p: Numbers, q: Numbers, axis: Axis = -1) -> Values:
 def conditional_entropy(joint: Numbers) -> Values:
     """H(Y|X) = -Σ p(x, y) log p(y|x), of a table over the last two axes (x, y) (Cover & Thomas 2006, eq. 2.10).
 
-    >>> float(conditional_entropy_bits(jnp.array([[0.25, 0.25], [0.5, 0.0]])))  # half the time a fair coin
+    >>> float(conditional_entropy_bits(jnp.array([[0.25, 0.25], [0.5, 0.0]])))  # a fair coin half the time
     0.5
 
     Raises:
@@ -146,7 +145,7 @@ def mutual_information(joint: Numbers) -> Values:
     Raises:
       ValueError: ``joint`` is no distribution over its last two axes.
     """
-    return _shared(simplex.distribution("joint", joint, (-2, -1))[..., None])
+    return _conditional_mutual_information(simplex.distribution("joint", joint, (-2, -1))[..., None])
 
 
 def conditional_mutual_information(joint: Numbers) -> Values:
@@ -161,7 +160,7 @@ def conditional_mutual_information(joint: Numbers) -> Values:
     Raises:
       ValueError: ``joint`` is no distribution over its last three axes.
     """
-    return _shared(simplex.distribution("joint", joint, (-3, -2, -1)))
+    return _conditional_mutual_information(simplex.distribution("joint", joint, (-3, -2, -1)))
 
 
 def self_information_bits(p: Numbers) -> Values:
@@ -200,10 +199,10 @@ def mutual_information_bits(joint: Numbers) -> Values:
 
 
 def entropy_from_logits(logits: Numbers) -> Values:
-    """H(softmax(l)) over the last axis, smooth to the extremes; a logit of -∞ is an outcome that cannot be.
+    """H(softmax(l)) over the last axis, smooth to the extremes; a logit of -∞ is an impossible outcome.
 
     Raises:
-      ValueError: a logit is NaN or +∞, or all of a row are -∞.
+      ValueError: a logit is NaN or +∞, or all logits of a row are -∞.
     """
     simplex.check_logits("logits", logits)
     logits = simplex.as_floating(logits)
@@ -211,7 +210,7 @@ def entropy_from_logits(logits: Numbers) -> Values:
 
 
 def cross_entropy_from_logits(p: Numbers, logits: Numbers) -> Values:
-    """H(p, softmax(l)) = -Σ p log softmax(l) over the last axis: classification's loss, without log(0).
+    """H(p, softmax(l)) = -Σ p log softmax(l) over the last axis: the loss of classification, without log 0.
 
     Raises:
       ValueError: ``p`` is no distribution over the last axis; logits as in ``entropy_from_logits``.
@@ -234,49 +233,49 @@ def kl_from_logits(p_logits: Numbers, q_logits: Numbers) -> Values:
 
 
 def binary_cross_entropy(y: Numbers, logits: Numbers) -> Values:
-    """-y log σ(l) - (1 - y) log σ(-l), of each element: a Bernoulli's negative log-likelihood where y is 0 or 1.
+    """-y log σ(l) - (1 - y) log σ(-l) of each element: the negative log-likelihood of a Bernoulli for y of 0 or 1.
 
-    Value and gradient, which is σ(l) - y, are finite for all finite logits. For y in between it is the cross-entropy of
-    two Bernoulli distributions, and no likelihood of y.
+    Value and gradient, which is σ(l) - y, are finite for all finite logits. For other y the value is the cross-entropy
+    of two Bernoulli distributions, and no likelihood of y.
 
     Raises:
-      ValueError: y outside [0, 1], or a logit is NaN.
+      ValueError: ``y`` is outside [0, 1], or a logit is NaN.
     """
     checks.within("y", y, 0, 1)
     checks.within("logits", logits)
     y, logits = simplex.as_floating(y), simplex.as_floating(logits)
-    cost = lambda share, log_q: jnp.where(share == 0, 0, -share) * jnp.where(share == 0, 0, log_q)
-    return cost(y, jax.nn.log_sigmoid(logits)) + cost(1 - y, jax.nn.log_sigmoid(-logits))
+    term = lambda p, log_q: jnp.where(p == 0, 0, -p) * jnp.where(p == 0, 0, log_q)
+    return term(y, jax.nn.log_sigmoid(logits)) + term(1 - y, jax.nn.log_sigmoid(-logits))
 
 
 @jax.jit
 def _cross_entropy(p: Values, logits: Values) -> Values:
     q, log_q = jax.nn.softmax(logits), jax.nn.log_softmax(logits)
-    sure = q > series.SURE
-    others = jnp.sum(jnp.where(sure, 0, q), -1, keepdims=True)
-    surprisal = jnp.where(sure, 0 - jnp.log1p(-jnp.where(sure, others, 0)), 0 - log_q)
+    likely = q > series.LIKELY
+    others = jnp.sum(jnp.where(likely, 0, q), -1, keepdims=True)
+    surprisal = jnp.where(likely, 0 - jnp.log1p(-jnp.where(likely, others, 0)), 0 - log_q)
     return series.with_gradient_of(jnp.sum(series.weighted(p, surprisal), -1), 0 - jnp.sum(_p_times_log(p, log_q), -1))
 
 
 @jax.jit
 def _kl(a: Values, b: Values) -> Values:
     p, log_p, log_q = jax.nn.softmax(a), jax.nn.log_softmax(a), jax.nn.log_softmax(b)
-    # log(q / p) from the logits' difference, less its mean first: what is added to all logits does not count
+    # log(q / p) from the difference of the logits, centred first: a constant added to all logits has no effect
     both = ~(jnp.isneginf(a) | jnp.isneginf(b))
     difference = jnp.where(both, b - jnp.where(both, a, 0), 0)
     mean = jnp.sum(p * difference, -1, keepdims=True)
-    weighed = jnp.where(both, log_p + (difference - mean), b - jax.nn.logsumexp(a, -1, keepdims=True) - mean)
-    log_ratio = difference - mean - jax.nn.logsumexp(weighed, -1, keepdims=True)
-    close = jnp.abs(log_ratio) < 0.5
-    tilted = p * series.expm1_minus_x(jnp.where(close, log_ratio, 0))
-    possible = jnp.where(close, tilted, jnp.maximum(jnp.exp(log_q) - p - p * log_ratio, 0))
-    value = jnp.where(both, possible, jnp.where(p > 0, jnp.inf, jnp.exp(log_q)))
+    log_tilted = jnp.where(both, log_p + (difference - mean), b - jax.nn.logsumexp(a, -1, keepdims=True) - mean)
+    log_ratio = difference - mean - jax.nn.logsumexp(log_tilted, -1, keepdims=True)
+    is_close = jnp.abs(log_ratio) < 0.5
+    close = p * series.expm1_minus_x(jnp.where(is_close, log_ratio, 0))
+    finite = jnp.where(is_close, close, jnp.maximum(jnp.exp(log_q) - p - p * log_ratio, 0))
+    value = jnp.where(both, finite, jnp.where(p > 0, jnp.inf, jnp.exp(log_q)))
     return series.with_gradient_of(jnp.sum(value, -1), jnp.sum(_p_times_log(p, log_p) - _p_times_log(p, log_q), -1))
 
 
 @jax.jit
-def _shared(joint: Values) -> Values:
-    """I(X; Y|Z) = Σ p(x, z) D(p(y|x, z)‖p(y|z)), which is exactly 0 or more, term by term."""
+def _conditional_mutual_information(joint: Values) -> Values:
+    """I(X; Y|Z) = Σ p(x, z) D(p(y|x, z)‖p(y|z)), in which every term is ≥ 0 exactly."""
     xz, yz, z = (joint.sum(axis, keepdims=True) for axis in (-2, -3, (-3, -2)))
     value = xz * series.kl_div(series.safe_divide(joint, xz), series.safe_divide(yz, z))
     numerator, denominator = _p_log_q(joint, joint) + _p_log_q(joint, z), _p_log_q(joint, xz) + _p_log_q(joint, yz)
@@ -284,11 +283,11 @@ def _shared(joint: Values) -> Values:
 
 
 def _p_log_q(p: Values, q: Values) -> Values:
-    """p log q for slopes: no slope where q is 0."""
+    """p log q for gradients: gradient 0 where q is 0."""
     return jnp.where(q > 0, p * jnp.log(jnp.where(q > 0, q, 1)), 0)
 
 
 def _p_times_log(p: Values, log_q: Values) -> Values:
-    """p · log_q for slopes: no slope where log_q is -∞."""
+    """p · log_q for gradients: gradient 0 where log_q is -∞."""
     impossible = jnp.isneginf(log_q)
     return jnp.where(impossible, 0, p * jnp.where(impossible, 0, log_q))

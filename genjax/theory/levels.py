@@ -1,4 +1,4 @@
-"""Pixels at levels that stand evenly in [-1, 1], and the logistic distribution over their bins."""
+"""Pixels at evenly spaced levels in [-1, 1], and the logistic distribution over the bins of the levels."""
 
 import math
 from typing import Any
@@ -12,10 +12,10 @@ from genjax import checks
 
 
 def to_level(images: Any, num_levels: int) -> Int[Array, "*shape"]:
-    """The nearest of the levels 0, ..., num_levels - 1 that stand evenly in [-1, 1].
+    """Index of the nearest level, 0, ..., num_levels - 1; the levels are evenly spaced in [-1, 1].
 
     Raises:
-      ValueError: fewer than 2 levels; or the images are no floating-point numbers, or not finite.
+      ValueError: ``num_levels`` is below 2; or the images are no floating-point numbers, or not finite.
     """
     check_num_levels(num_levels)
     checks.floats("images", images)
@@ -23,10 +23,10 @@ def to_level(images: Any, num_levels: int) -> Int[Array, "*shape"]:
 
 
 def from_level(level: Any, num_levels: int) -> Float[Array, "*shape"]:
-    """Where a level stands in [-1, 1].
+    """Pixel value of a level, in [-1, 1].
 
     Raises:
-      ValueError: fewer than 2 levels, or a level outside [0, num_levels).
+      ValueError: ``num_levels`` is below 2, or a level is outside [0, num_levels).
     """
     check_num_levels(num_levels)
     checks.integers("level", level, 0, num_levels)
@@ -34,10 +34,10 @@ def from_level(level: Any, num_levels: int) -> Float[Array, "*shape"]:
 
 
 def check_levels(images: Any, num_levels: int) -> None:
-    """Refuse images, outside ``jit``, whose pixels are not among the levels; of bytes, as near as bytes come.
+    """Refuse images whose pixels are not at the levels, to the rounding of bytes; outside ``jit`` only.
 
     Raises:
-      ValueError: how many are not.
+      ValueError: some pixels are elsewhere; the message has their number.
     """
     if not num_levels or not checks.is_concrete(images):
         return
@@ -47,17 +47,17 @@ def check_levels(images: Any, num_levels: int) -> None:
     if wrong := int(np.sum(~near)):
         raise ValueError(
             f"images: expected pixels at {num_levels} levels between -1 and 1, evenly spaced; {wrong} of {exact.size} "
-            "are elsewhere: bring them to the levels, or take a likelihood with those of the images"
+            "are elsewhere: round them to the levels, or use a likelihood with the levels of the images"
         )
 
 
 def logistic_bin(
     x: Float[Array, "..."], mean: Float[Array, "..."], log_scale: Float[Array, "..."], half: float
 ) -> Float[Array, "..."]:
-    """log of the logistic's mass in (x - half, x + half); of the open side where x is -1 or 1.
+    """log of the logistic probability of (x - half, x + half); the outer side is open where x is -1 or 1.
 
     Raises:
-      ValueError: ``half`` is not positive, or ``mean`` and ``log_scale`` are not of floating point.
+      ValueError: ``half`` is not positive, or ``mean`` or ``log_scale`` is no floating-point array.
     """
     checks.positive("half", half)
     checks.floating("mean", mean)
@@ -71,31 +71,31 @@ def logistic_bin(
 
 
 def _log_one_minus_exp(log_x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """log(1 - e^{-x}) of log x, to full precision at both ends (Mächler 2012): for small x it is log x."""
-    near = log_x < math.log(math.log(2))
-    small, large = jnp.exp(jnp.where(near, jnp.maximum(log_x, -30), -1)), exp(jnp.where(near, 0, log_x))
-    return jnp.where(near, log_x + jnp.log(-jnp.expm1(-small) / small), jnp.log1p(-jnp.exp(-large)))
+    """log(1 - e^{-x}) from log x, to full precision at both ends (Mächler 2012): for small x it is log x."""
+    is_small = log_x < math.log(math.log(2))
+    small, large = jnp.exp(jnp.where(is_small, jnp.maximum(log_x, -30), -1)), exp(jnp.where(is_small, 0, log_x))
+    return jnp.where(is_small, log_x + jnp.log(-jnp.expm1(-small) / small), jnp.log1p(-jnp.exp(-large)))
 
 
 def exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """eˣ, kept away from 0 and from infinity: times 0 it is 0, and it may be divided by."""
+    """eˣ with x clipped to [-60, 60]: never 0 and never infinite."""
     return jnp.exp(jnp.clip(x, -60, 60))
 
 
 def mean_level(mean: Float[Array, "..."], log_scale: Float[Array, "..."], num_levels: int) -> Float[Array, "..."]:
-    """The mean over the levels of a discretised logistic."""
+    """Mean of a discretised logistic over the levels."""
     inverse, unit = exp(-log_scale) / 2, 2 / (num_levels - 1)
     add = lambda i, total: total + jnp.tanh((mean - (i + 0.5) * unit + 1) * inverse)
     return jax.lax.fori_loop(0, num_levels - 1, add, jnp.zeros_like(mean)) / (num_levels - 1)
 
 
 def nearest(x: Float[Array, "*shape"], num_levels: int) -> Float[Array, "*shape"]:
-    """Pixels at the nearest level."""
+    """Round pixels to the nearest level."""
     unit = 2 / (num_levels - 1)
     return jnp.clip(jnp.round((x + 1) / unit) * unit - 1, -1, 1)
 
 
 def check_num_levels(num_levels: int) -> None:
-    """Refuse fewer than 2 levels."""
+    """Refuse numbers of levels below 2."""
     if num_levels < 2:
         raise ValueError(f"num_levels: expected at least 2, got {num_levels}")

@@ -1,9 +1,10 @@
-"""Maximum likelihood: closed forms, and by gradient for any model (Fisher 1922; Wasserman 2004, ch. 9).
+"""Maximum likelihood: closed forms, and Newton's method for any model (Fisher 1922; Wasserman 2004, ch. 9).
 
-θ̂ = argmax_θ Σ_i log p(x_i; θ). Its standard errors are the square roots of the diagonal of the inverse of the observed
+θ̂ = argmax_θ Σ_i log p(x_i; θ). The standard errors are the square roots of the diagonal of the inverse observed
 information, -∇² Σ_i log p(x_i; θ̂) (Efron & Hinkley 1978).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from genjax.theory.simplex import Numbers
 from genjax.types import Params, Scalar
 
 LogLikelihood = Callable[[Params, Any], Float[Array, "..."]]
-"""``(params, data) -> log p(x_i; params)`` of all observations, or their sum; nats."""
+"""``(params, data) -> log p(x_i; params)`` of all observations, or the sum over them; nats."""
 
 
 def bernoulli(successes: Numbers, trials: Numbers) -> Float[Array, "..."]:
@@ -39,9 +40,9 @@ def bernoulli(successes: Numbers, trials: Numbers) -> Float[Array, "..."]:
         return simplex.as_floating(successes) / simplex.as_floating(trials)
     s, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
     if not np.all((s >= 0) & (s <= n) & (n > 0) & (n < np.inf)):
-        found = f"{np.asarray(successes)} of {np.asarray(trials)}"
-        raise ValueError(f"successes, trials: expected 0 <= successes <= trials and a trial, got {found}")
-    return _device(s / n, successes, trials)
+        got = f"{np.asarray(successes)} of {np.asarray(trials)}"
+        raise ValueError(f"successes, trials: expected 0 <= successes <= trials and a trial, got {got}")
+    return _to_device(s / n, successes, trials)
 
 
 def categorical(counts: Numbers) -> Float[Array, "... k"]:
@@ -51,18 +52,18 @@ def categorical(counts: Numbers) -> Float[Array, "... k"]:
     [0.5, 0.25, 0.25]
 
     Raises:
-      ValueError: a negative count, or none at all.
+      ValueError: a count is negative, or a row has no observation.
     """
     if not np.ndim(counts):
-        raise ValueError("counts: expected one of each outcome along the last axis, got a single number")
+        raise ValueError("counts: expected a count of each outcome along the last axis, got a single number")
     _check_not_negative("counts", counts)
-    known = checks.is_concrete(counts)
-    table = np.asarray(counts, np.float64) if known else simplex.as_floating(counts)
+    is_concrete = checks.is_concrete(counts)
+    table = np.asarray(counts, np.float64) if is_concrete else simplex.as_floating(counts)
     largest = table.max(-1, keepdims=True, initial=0)
-    if known and not np.all(largest > 0):
+    if is_concrete and not np.all(largest > 0):
         raise ValueError("counts: expected at least one observation in each row")
-    parts = table / largest  # which cannot overflow when added up
-    return _device(parts / parts.sum(-1, keepdims=True), counts)
+    scaled = table / largest  # the sum cannot overflow
+    return _to_device(scaled / scaled.sum(-1, keepdims=True), counts)
 
 
 def gaussian(x: Numbers) -> DiagGaussian:
@@ -72,20 +73,20 @@ def gaussian(x: Numbers) -> DiagGaussian:
     (2.0, 0.0)
 
     Raises:
-      ValueError: no observations, a number that is not finite, or all equal in some dimension, where σ̂ is 0.
+      ValueError: there are no observations, a number is not finite, or all are equal in a dimension, so σ̂ is 0.
     """
     table = _observations(x)
     if checks.is_concrete(x) and not np.all(np.ptp(table, 0) > 0):
         raise ValueError(f"x: expected different observations in each dimension; of {len(table)}, all are equal in one")
     log = np.log if checks.is_concrete(x) else jnp.log
-    return DiagGaussian(_device(table.mean(0), x), _device(log(table.std(0)), x))
+    return DiagGaussian(_to_device(table.mean(0), x), _to_device(log(table.std(0)), x))
 
 
 def full_gaussian(x: Numbers) -> FullGaussian:
-    """μ̂ = mean, Σ̂ = 1/n Σ_i (x_i - μ̂)(x_i - μ̂)ᵀ, of x [n d].
+    """μ̂ = mean, Σ̂ = 1/n Σ_i (x_i - μ̂)(x_i - μ̂)ᵀ of x [n d].
 
     Raises:
-      ValueError: no more observations than dimensions, or they lie in a plane, so that Σ̂ is singular.
+      ValueError: there are no more observations than dimensions, or they lie in a plane, so Σ̂ is singular.
     """
     if np.ndim(x) != 2:
         raise ValueError(f"x: expected observations [n d], got the shape {np.shape(x)}")
@@ -94,52 +95,52 @@ def full_gaussian(x: Numbers) -> FullGaussian:
     if n <= d:
         raise ValueError(f"x: expected more observations than the {d} dimensions, got {n}")
     centred = table - table.mean(0)
-    covariance = _device(centred.T @ centred / n, x)
+    covariance = _to_device(centred.T @ centred / n, x)
     if checks.is_concrete(x):
         scale = np.where((deviation := table.std(0)) > 0, deviation, 1)
-        least = np.linalg.eigvalsh((centred / scale).T @ (centred / scale) / n)[0]
-        if not least > 16 * d * jnp.finfo(covariance.dtype).eps:
-            raise ValueError(f"x: expected observations that fill the {d} dimensions; their covariance is singular")
+        smallest = np.linalg.eigvalsh((centred / scale).T @ (centred / scale) / n)[0]
+        if not smallest > 16 * d * jnp.finfo(covariance.dtype).eps:
+            raise ValueError(f"x: expected observations that span {d} dimensions; their covariance is singular")
         if not np.all(np.diagonal(covariance) >= jnp.finfo(covariance.dtype).tiny):
-            raise ValueError(f"x: expected variances that {covariance.dtype} can hold; bring x to another unit")
-    return from_covariance(_device(table.mean(0), x), covariance)
+            raise ValueError(f"x: expected variances in the range of {covariance.dtype}; change the unit of x")
+    return from_covariance(_to_device(table.mean(0), x), covariance)
 
 
 def exponential(x: Numbers) -> Float[Array, "..."]:
-    """The rate λ̂ = 1 / mean, over the leading axis.
+    """Rate λ̂ = 1 / mean of an exponential distribution, over the leading axis.
 
     Raises:
-      ValueError: a negative observation, none at all, or all of them 0.
+      ValueError: an observation is negative, there are none, or all are 0.
     """
     _check_not_negative("x", x)
     mean = _observations(x).mean(0)
     if checks.is_concrete(x) and not np.all(mean > 0):
         raise ValueError("x: expected an observation above 0; where all are 0 the likelihood has no maximum")
-    return _device(1 / mean, x)
+    return _to_device(1 / mean, x)
 
 
 def poisson(x: Numbers) -> Float[Array, "..."]:
-    """The rate λ̂ = mean, over the leading axis.
+    """Rate λ̂ = mean of a Poisson distribution, over the leading axis.
 
     Raises:
-      ValueError: a negative observation, or none at all.
+      ValueError: an observation is negative, or there are none.
     """
     _check_not_negative("x", x)
-    return _device(_observations(x).mean(0), x)
+    return _to_device(_observations(x).mean(0), x)
 
 
 class Fit(NamedTuple):
-    """A maximum of a likelihood.
+    """A maximum-likelihood fit.
 
-    Fields:
+    Attributes:
       params: θ̂.
       log_likelihood: Σ_i log p(x_i; θ̂), nats.
-      information: the observed Fisher information [p p], in the order of ``jax.flatten_util.ravel_pytree(params)``.
-      standard_error: of each parameter, a tree like ``params``; NaN where the information is not positive definite.
-        Without a maximum it means nothing.
-      converged: whether θ̂ is a maximum, to the tolerance or the precision: the gradient has vanished against the
-        information, which is positive definite and stays as it is where the gradient points. False where the likelihood
-        rises for ever, or knows nothing of a parameter.
+      information: observed Fisher information [p p], in the order of ``jax.flatten_util.ravel_pytree(params)``.
+      standard_error: standard error of each parameter, a tree like ``params``; NaN where the information is not
+        positive definite. Meaningless unless ``converged``.
+      converged: True where θ̂ is a maximum, to tolerance or precision: the gradient is negligible against the
+        information, and the information is positive definite and hardly changes along the gradient. False where the
+        likelihood rises for ever, or does not depend on a parameter.
     """
 
     params: Params
@@ -161,19 +162,19 @@ def fit(
 
     >>> tosses = jnp.arange(100) < 30
     >>> toss = lambda logit, x: jnp.where(x, jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit))
-    >>> end = fit(toss, 0.0, tosses)
-    >>> round(float(jax.nn.sigmoid(end.params)), 4), round(float(end.standard_error), 4)
+    >>> result = fit(toss, 0.0, tosses)
+    >>> round(float(jax.nn.sigmoid(result.params)), 4), round(float(result.standard_error), 4)
     (0.3, 0.2182)
-    >>> bool(end.converged), bool(fit(toss, 0.0, tosses | True).converged)  # of heads alone there is no maximum
+    >>> bool(result.converged), bool(fit(toss, 0.0, tosses | True).converged)  # heads alone: no maximum
     (True, False)
 
     Args:
-      log_likelihood: of the observations; twice differentiable.
-      init: where to start, a tree of unconstrained numbers: fit the logarithm of what must be positive.
+      log_likelihood: log-likelihood of the observations, twice differentiable.
+      init: initial parameters, a tree of unconstrained numbers: fit the logarithm of a positive parameter.
       data: the second argument of ``log_likelihood``.
-      num_steps: at most so many.
-      tolerance: stops where the next step would be so many standard errors of a single observation, √(gᵀ I⁻¹ g / n);
-        by default, and for ``converged`` at least, the 2/3 power of the precision (2e-5 in float32).
+      num_steps: maximum number of Newton steps.
+      tolerance: length of the next step, in standard errors of a single observation, √(gᵀ I⁻¹ g / n), at which to
+        stop. Default, and minimum for ``converged``: the 2/3 power of the precision (2e-5 in float32).
 
     Raises:
       ValueError: the log-likelihood at ``init`` is not finite, there is no parameter or no observation, or an option is
@@ -184,14 +185,14 @@ def fit(
     if tolerance is not None:
         checks.within("tolerance", tolerance, 0, 1)
     start, unravel = ravel_pytree(_floats(init))
-    each = lambda flat: log_likelihood(unravel(flat), data)
-    size = jax.eval_shape(each, start).size if start.size else 0
+    terms = lambda flat: log_likelihood(unravel(flat), data)
+    size = jax.eval_shape(terms, start).size if start.size else 0
     if not size:
         raise ValueError(f"init, data: expected parameters and observations, got {start.size} and {size}")
-    total = lambda flat: jnp.sum(each(flat)).astype(flat.dtype)
-    first = total(start)
-    if checks.is_concrete(first) and not np.isfinite(first):
-        raise ValueError(f"init: the log-likelihood there is {float(first)}; start where the data are possible")
+    total = lambda flat: jnp.sum(terms(flat)).astype(flat.dtype)
+    initial = total(start)
+    if checks.is_concrete(initial) and not np.isfinite(initial):
+        raise ValueError(f"init: the log-likelihood is {float(initial)} there; start where the data are possible")
     precision = float(jnp.finfo(start.dtype).eps) ** (2 / 3)
     limit = precision if tolerance is None else tolerance
     flat = maximum.newton(total, start, size, num_steps=num_steps, limit=limit)
@@ -204,7 +205,7 @@ def information(log_likelihood: LogLikelihood, params: Params, data: Any) -> Flo
     """The observed Fisher information -∇² Σ_i log p(x_i; θ), in the order of ``ravel_pytree(params)``.
 
     Raises:
-      ValueError: parameters or data that are not finite.
+      ValueError: a parameter or the data are not finite.
     """
     for leaf in jax.tree.leaves((params, data)):
         checks.finite("params, data", leaf)
@@ -212,36 +213,34 @@ def information(log_likelihood: LogLikelihood, params: Params, data: Any) -> Flo
     return -jax.hessian(lambda flat: jnp.sum(log_likelihood(unravel(flat), data)))(flat)
 
 
-def confidence_interval(end: Fit, level: float | int = 0.95) -> tuple[Params, Params]:
-    """Wald's confidence interval θ̂ ∓ z se, for each parameter (Wasserman 2004, thm. 9.19): lower and upper ends.
+def confidence_interval(fit: Fit, level: float | int = 0.95) -> tuple[Params, Params]:
+    """Lower and upper end of Wald's confidence interval θ̂ ∓ z se of each parameter (Wasserman 2004, thm. 9.19).
 
-    From -∞ to ∞ where the fit found no maximum: then nothing is known.
+    The interval is (-∞, ∞) where the fit has not converged.
 
     Raises:
-      ValueError: ``level`` outside (0, 1).
+      ValueError: ``level`` is outside (0, 1).
     """
     if not 0 < level < 1:
         raise ValueError(f"level: expected a probability in (0, 1), such as 0.95; got {level}")
-    tail = (1 - level) / 2  # which keeps the digits that (1 + level) / 2 would lose
+    tail = (1 - level) / 2  # keeps the digits that (1 + level) / 2 would lose
     z = float(-scipy.special.ndtri(tail)) if level > 0.5 else float(scipy.special.erfinv(level)) * 2**0.5
 
-    def end_of(sign: int, x: Any, se: Any) -> Float[Array, "..."]:
-        found = jnp.asarray(end.converged)
-        found = found.reshape(found.shape + (1,) * (np.ndim(x) - found.ndim))  # of a batch of fits, one for each
-        return jnp.where(found & jnp.isfinite(se), x + sign * z * jnp.asarray(se), sign * jnp.inf)
+    def end(sign: int, x: Any, error: Any) -> Float[Array, "..."]:
+        converged = jnp.asarray(fit.converged)
+        converged = converged.reshape(converged.shape + (1,) * (np.ndim(x) - converged.ndim))  # a batch of fits
+        return jnp.where(converged & jnp.isfinite(error), x + sign * z * jnp.asarray(error), sign * jnp.inf)
 
-    lower, upper = (
-        jax.tree.map(lambda x, se, sign=sign: end_of(sign, x, se), end.params, end.standard_error) for sign in (-1, 1)
-    )
+    lower, upper = (jax.tree.map(functools.partial(end, sign), fit.params, fit.standard_error) for sign in (-1, 1))
     return lower, upper
 
 
 class RatioTest(NamedTuple):
-    """A likelihood-ratio test.
+    """Result of a likelihood-ratio test.
 
-    Fields:
+    Attributes:
       statistic: 2 (log L(full) - log L(restricted)) ≥ 0.
-      p_value: the chance of a statistic at least so large where the restriction holds.
+      p_value: probability of a statistic at least this large where the restriction holds.
     """
 
     statistic: Scalar
@@ -252,13 +251,13 @@ def ratio_test(restricted: Numbers, full: Numbers, num_restrictions: int) -> Rat
     """Compare nested models: 2 (log L₁ - log L₀) is χ² with as many degrees of freedom as restrictions (Wilks 1938).
 
     Args:
-      restricted: the largest log-likelihood of the smaller model, nats: ``Fit.log_likelihood``.
-      full: that of the larger one.
-      num_restrictions: how many parameters fewer the smaller one has.
+      restricted: maximum log-likelihood of the smaller model, nats: ``Fit.log_likelihood``.
+      full: maximum log-likelihood of the larger model, nats.
+      num_restrictions: difference of the numbers of parameters.
 
     Raises:
-      ValueError: ``num_restrictions`` < 1, a log-likelihood that is not finite, or the larger model's is the smaller,
-        by more than rounding: the two are exchanged, or a fit did not find the maximum.
+      ValueError: ``num_restrictions`` < 1; a log-likelihood is not finite; or ``full`` is below ``restricted`` by more
+        than rounding: the two are exchanged, or a fit has not converged.
     """
     if num_restrictions < 1:
         raise ValueError(f"num_restrictions: expected at least 1, got {num_restrictions}")
@@ -267,29 +266,29 @@ def ratio_test(restricted: Numbers, full: Numbers, num_restrictions: int) -> Rat
     if not checks.is_concrete(restricted, full):
         statistic = jnp.maximum(2 * (jnp.asarray(full) - jnp.asarray(restricted)), 0.0)
         return RatioTest(statistic, chi2.sf(statistic, num_restrictions))
-    smaller, larger = np.asarray(restricted, np.float64), np.asarray(full, np.float64)  # all digits, then subtract
+    smaller, larger = np.asarray(restricted, np.float64), np.asarray(full, np.float64)  # subtract exactly
     if np.any(larger - smaller < -1e-5 * np.maximum(np.abs(smaller), 1)):
         raise ValueError(f"full: expected at least the log-likelihood {smaller} of the restricted model, got {larger}")
-    twice = np.maximum(2 * (larger - smaller), 0)
-    p_value = scipy.stats.chi2.sf(twice, num_restrictions)
-    return RatioTest(_device(twice, restricted, full), _device(p_value, restricted, full))
+    exact = np.maximum(2 * (larger - smaller), 0)
+    p_value = scipy.stats.chi2.sf(exact, num_restrictions)
+    return RatioTest(_to_device(exact, restricted, full), _to_device(p_value, restricted, full))
 
 
 def _floats(params: Params) -> Params:
-    """Parameters as floating-point numbers, float32 at least."""
-    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return jax.tree.map(lambda x: wide(simplex.as_floating(x)), params)
+    """Parameters in floating point, float32 or wider."""
+    widen = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jax.tree.map(lambda x: widen(simplex.as_floating(x)), params)
 
 
 def _observations(x: Numbers) -> Any:
-    """Along the leading axis, at least one: in float64 where they are known."""
+    """Check observations along the leading axis, at least one; float64 outside ``jit``."""
     checks.min_rows("x", x)
     checks.finite("x", x)
     return np.asarray(x, np.float64) if checks.is_concrete(x) else simplex.as_floating(x)
 
 
-def _device(value: Any, *like: Numbers) -> Float[Array, "..."]:
-    """As JAX would have it of these arguments, were they floating-point numbers."""
+def _to_device(value: Any, *like: Numbers) -> Float[Array, "..."]:
+    """The value in the dtype that JAX would give a result of the arguments ``like`` in floating point."""
     floats = [x.dtype for x in like if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.asarray(value, jnp.result_type(*map(jax.dtypes.canonicalize_dtype, floats or [float])))
 

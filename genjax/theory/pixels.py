@@ -1,10 +1,10 @@
-"""Distributions of pixels given the outputs of a network: what turns an image into nats.
+"""Likelihoods of images: distributions of pixels given the outputs of a network.
 
-A likelihood says how many outputs it wants for each channel of the image, and with them gives log p(image), the mean
-image, and draws. Images are in [-1, 1] as everywhere; log-probabilities are sums over an image.
+A likelihood fixes the number of outputs for each channel of an image. From the outputs it computes log p(image), the
+mean image, and draws. Images are in [-1, 1]; log-probabilities are sums over an image.
 
-The squared error is one of these: -log N(x; μ, σ²) = (x - μ)² / 2σ² + log σ + ½ log 2π, so minimising the mean squared
-error over h·w·c pixels is maximum likelihood of a Gaussian of fixed σ, and σ² = MSE is its best value.
+The squared error is a likelihood: -log N(x; μ, σ²) = (x - μ)² / 2σ² + log σ + ½ log 2π, so minimising the mean squared
+error over h·w·c pixels is maximum likelihood of a Gaussian of fixed σ, and the best σ² is the mean squared error.
 """
 
 import itertools
@@ -25,24 +25,23 @@ from genjax.theory.levels import from_level, logistic_bin, to_level
 from genjax.types import Images, Key
 
 Outputs = Any
-"""Of a network, for each pixel, [b h w m]: m = ``num_outputs(c)`` for the c channels of the image. Or what ``temper``
-makes of them."""
+"""Outputs of a network for each pixel [b h w m], m = ``num_outputs(c)`` for c channels; or the result of ``temper``."""
 
 
 class Likelihood(NamedTuple):
     """A distribution of images given the outputs of a network.
 
-    Fields:
-      num_outputs: ``(c) -> m``: outputs wanted for each pixel of c channels.
+    Attributes:
+      num_outputs: ``(c) -> m``, the number of outputs for each pixel of c channels.
       log_prob: ``(outputs, images) -> [b]``, nats; a density for continuous pixels, a probability for discrete ones.
-      mean: ``(outputs) -> images``, the mean of the law over its levels. Of a pixel whose channels depend on each
-        other, each channel's mean is taken with those before it at their means.
-      sample: ``(key, outputs) -> images``; a key, or one for each image (see ``genjax.random``).
-      num_levels: how many values a pixel can take: 2, 256, ...; 0 where it is continuous, and for those only
-        differences of nats mean something.
-      temper: ``(outputs, temperature) -> outputs`` of the distribution raised to the power 1 / temperature, or for
-        logistics with its scales times the temperature; towards 0 it draws what is likeliest. Must be positive.
-      joint: whether the channels of a pixel depend on each other; if not, output i is of channel i mod c.
+      mean: ``(outputs) -> images``, the mean of the distribution over the levels. If ``joint``, the mean of a channel
+        is taken given the means of the channels before it.
+      sample: ``(key, outputs) -> images``, with one key, or one key for each image (see ``genjax.random``).
+      num_levels: number of values of a pixel: 2, 256, ...; 0 for continuous pixels, for which only differences of nats
+        have a meaning.
+      temper: ``(outputs, temperature) -> outputs`` of the distribution raised to the power 1 / temperature; for
+        logistics, the scales are multiplied by the temperature. Must be positive; towards 0 draws become modes.
+      joint: True where the channels of a pixel depend on each other; otherwise output i is of channel i mod c.
     """
 
     num_outputs: Callable[[int], int]
@@ -55,9 +54,9 @@ class Likelihood(NamedTuple):
 
 
 def bernoulli() -> Likelihood:
-    """Pixels -1 and 1, with one logit l each: p(1) = σ(l).
+    """Binary pixels -1 and 1, with one logit l each: p(1) = σ(l).
 
-    For grey pixels ``log_prob`` is minus the cross-entropy of the notes' VAE, which is no likelihood of the image.
+    For grey pixels ``log_prob`` is minus the cross-entropy of the lecture notes' VAE, which is no likelihood.
     """
 
     def log_prob(logits: Outputs, images: Any) -> Float[Array, " b"]:
@@ -70,8 +69,8 @@ def bernoulli() -> Likelihood:
 
     def temper(logits: Outputs, temperature: Any) -> Outputs:
         temperature = _positive(temperature)
-        most = jnp.finfo(logits.dtype).max
-        return jnp.clip(logits / temperature, -most, most)
+        largest = jnp.finfo(logits.dtype).max
+        return jnp.clip(logits / temperature, -largest, largest)
 
     return Likelihood(lambda c: c, log_prob, lambda logits: jnp.tanh(logits / 2), sample, 2, temper)
 
@@ -79,7 +78,8 @@ def bernoulli() -> Likelihood:
 def gaussian(std: Any) -> Likelihood:
     """Continuous pixels N(μ, σ²) of a fixed σ, in the units of [-1, 1]: the squared error as a likelihood.
 
-    ``temper`` makes the ``DiagGaussian`` of deviation σ √temperature, which the other functions take for outputs.
+    ``temper`` returns a ``DiagGaussian`` of standard deviation σ √temperature, which the other functions take as
+    outputs.
 
     Raises:
       ValueError: ``std`` is not positive and finite.
@@ -110,12 +110,12 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
     """A logistic distribution, integrated over the bin of each level (Kingma et al. 2016; Salimans et al. 2017).
 
     p(x) = σ((x + δ - μ) / s) - σ((x - δ - μ) / s), δ = 1 / (levels - 1); the outermost bins reach to ±∞. Two outputs
-    for each channel: all the μ, then all the log s. In log space, σ(a) - σ(b) = σ(a) σ(-b) (1 - e^{b - a}) has no
-    cancellation and needs no clamp. Pixels are taken to the nearest level. The mean over the levels is that of
+    for each channel: all μ, then all log s. In log space, σ(a) - σ(b) = σ(a) σ(-b) (1 - e^{b - a}) does not cancel and
+    needs no clamp. Pixels are rounded to the nearest level. The mean over the levels is the mean of
     tanh((μ - e) / 2s) over the edges e between bins.
 
     Raises:
-      ValueError: fewer than 2 levels.
+      ValueError: ``num_levels`` is below 2.
     """
     levels.check_num_levels(num_levels)
     half = 1 / (num_levels - 1)
@@ -127,8 +127,8 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
 
     def sample(key: Key, outputs: Outputs) -> Images:
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
-        draw = lambda key: jax.random.logistic(key, mean.shape[1:], mean.dtype)
-        noise = jax.vmap(draw)(random.example_keys(key, mean.shape[0]))
+        logistic = lambda key: jax.random.logistic(key, mean.shape[1:], mean.dtype)
+        noise = jax.vmap(logistic)(random.example_keys(key, mean.shape[0]))
         return levels.nearest(mean + levels.exp(log_scale) * noise, num_levels)
 
     def mean(outputs: Outputs) -> Images:
@@ -144,12 +144,12 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
 
 
 def categorical(num_levels: int = 256) -> Likelihood:
-    """Any distribution over the levels, with a logit for each (van den Oord et al. 2016a, §3.5).
+    """Any distribution over the levels, with a logit for each level (van den Oord et al. 2016a, §3.5).
 
     The outputs are the logits of level 0 of all channels, then of level 1, and so on.
 
     Raises:
-      ValueError: fewer than 2 levels.
+      ValueError: ``num_levels`` is below 2.
     """
     levels.check_num_levels(num_levels)
     logits = lambda outputs: outputs.reshape(*outputs.shape[:-1], num_levels, -1)
@@ -157,33 +157,32 @@ def categorical(num_levels: int = 256) -> Likelihood:
     def log_prob(outputs: Outputs, images: Any) -> Float[Array, " b"]:
         _check(images, outputs, lambda c: num_levels * c)
         level = to_level(images, num_levels)
-        all_levels = jax.nn.log_softmax(logits(outputs), -2)
-        return _per_image(jnp.take_along_axis(all_levels, level[..., None, :], -2)[..., 0, :])
+        log_p = jax.nn.log_softmax(logits(outputs), -2)
+        return _per_image(jnp.take_along_axis(log_p, level[..., None, :], -2)[..., 0, :])
 
     def mean(outputs: Outputs) -> Images:
-        places = jnp.linspace(-1, 1, num_levels, dtype=outputs.dtype)
-        return jnp.einsum("...kc,k->...c", jax.nn.softmax(logits(outputs), -2), places)
+        values = jnp.linspace(-1, 1, num_levels, dtype=outputs.dtype)
+        return jnp.einsum("...kc,k->...c", jax.nn.softmax(logits(outputs), -2), values)
 
     def sample(key: Key, outputs: Outputs) -> Images:
-        draw = lambda key, one: jax.random.categorical(key, one, -2)
+        draw = lambda key, logits: jax.random.categorical(key, logits, -2)
         level = jax.vmap(draw)(random.example_keys(key, outputs.shape[0]), logits(outputs))
         return from_level(level, num_levels).astype(outputs.dtype)
 
     def temper(outputs: Outputs, temperature: Any) -> Outputs:
-        each = logits(outputs)
-        return _temper_logits(each, temperature, -2).reshape(outputs.shape)
+        return _temper_logits(logits(outputs), temperature, -2).reshape(outputs.shape)
 
     return Likelihood(lambda c: num_levels * c, log_prob, mean, sample, num_levels, temper)
 
 
 def mixture_of_logistics(num_components: int = 10, num_levels: int = 256) -> Likelihood:
-    """Discretised logistics, mixed, with channels that depend on those before (PixelCNN++, Salimans et al. 2017, §2).
+    """A mixture of discretised logistics; a channel depends on those before (PixelCNN++, Salimans et al. 2017, §2).
 
-    p(x) = Σ_k π_k Π_j bin(x_j; μ_kj + Σ_{i<j} a_kji x_i, s_kj), with the bins of ``discretized_logistic`` and all of it
-    in log space. Outputs, K of each: logits of π, then μ, log s and the atanh of a (for c channels c, c, c(c-1)/2).
+    p(x) = Σ_k π_k Π_j bin(x_j; μ_kj + Σ_{i<j} a_kji x_i, s_kj), with the bins of ``discretized_logistic``, computed in
+    log space. Outputs, K of each: logits of π, then μ, log s and the atanh of a (for c channels c, c, c(c-1)/2).
 
     Raises:
-      ValueError: no component, or fewer than 2 levels.
+      ValueError: ``num_components`` is below 1, or ``num_levels`` below 2.
     """
     levels.check_num_levels(num_levels)
     if num_components < 1:
@@ -191,7 +190,7 @@ def mixture_of_logistics(num_components: int = 10, num_levels: int = 256) -> Lik
     half = 1 / (num_levels - 1)
     num_outputs = lambda c: num_components * (1 + 2 * c + c * (c - 1) // 2)
 
-    def split(outputs: Outputs, c: int):
+    def split(outputs: Outputs, c: int) -> tuple[Array, Array, Array, Array]:
         """Logits [... k], means [... c k], log-scales [... c k], coefficients [... c c k] below the diagonal."""
         logits, rest = outputs[..., :num_components], outputs[..., num_components:]
         mean, log_scale, flat = jnp.split(rest.reshape(*rest.shape[:-1], -1, num_components), (c, 2 * c), -2)
@@ -206,16 +205,17 @@ def mixture_of_logistics(num_components: int = 10, num_levels: int = 256) -> Lik
         images = levels.nearest(images, num_levels)
         logits, mean, log_scale, lower = split(outputs, images.shape[-1])
         mean = mean + jnp.einsum("...jik,...i->...jk", lower, images)
-        each = jnp.sum(logistic_bin(images[..., None], mean, log_scale, half), -2)
-        return jnp.sum(jax.nn.logsumexp(jax.nn.log_softmax(logits) + each, -1), (-2, -1))
+        log_p = jnp.sum(logistic_bin(images[..., None], mean, log_scale, half), -2)
+        return jnp.sum(jax.nn.logsumexp(jax.nn.log_softmax(logits) + log_p, -1), (-2, -1))
 
     def sample(key: Key, outputs: Outputs) -> Images:
-        def draw(key: Key, one):
-            which, noise = jax.random.split(key)
-            logits, *rest = one
-            chosen = jax.nn.one_hot(jax.random.categorical(which, logits), num_components, dtype=logits.dtype)
-            mean, log_scale, lower = (jnp.einsum("hw...k,hwk->hw...", part, chosen) for part in rest)
-            noise = levels.exp(log_scale) * jax.random.logistic(noise, mean.shape, mean.dtype)
+        def draw(key: Key, parts: tuple[Array, Array, Array, Array]) -> Float[Array, "h w c"]:
+            component_key, noise_key = jax.random.split(key)
+            logits, *rest = parts
+            component = jax.random.categorical(component_key, logits)
+            one_hot = jax.nn.one_hot(component, num_components, dtype=logits.dtype)
+            mean, log_scale, lower = (jnp.einsum("hw...k,hwk->hw...", part, one_hot) for part in rest)
+            noise = levels.exp(log_scale) * jax.random.logistic(noise_key, mean.shape, mean.dtype)
             x = jnp.zeros_like(mean)
             for j in range(mean.shape[-1]):
                 shifted = mean[..., j] + jnp.sum(lower[..., j, :] * x, -1)
@@ -226,37 +226,37 @@ def mixture_of_logistics(num_components: int = 10, num_levels: int = 256) -> Lik
 
     def mean(outputs: Outputs) -> Images:
         logits, mean, log_scale, lower = split(outputs, c := channels(outputs))
-        found: list[jax.Array] = []
+        means: list[Array] = []
         for j in range(c):
-            shifted = mean[..., j, :] + sum(lower[..., j, i, :] * before for i, before in enumerate(found))
-            found.append(levels.mean_level(shifted, log_scale[..., j, :], num_levels))
-        return jnp.sum(jnp.stack(found, -2) * jax.nn.softmax(logits)[..., None, :], -1)
+            shifted = mean[..., j, :] + sum(lower[..., j, i, :] * previous for i, previous in enumerate(means))
+            means.append(levels.mean_level(shifted, log_scale[..., j, :], num_levels))
+        return jnp.sum(jnp.stack(means, -2) * jax.nn.softmax(logits)[..., None, :], -1)
 
     def temper(outputs: Outputs, temperature: Any) -> Outputs:
         temperature, c = _positive(temperature), channels(outputs)
         ends = (num_components, num_components * (1 + c), num_components * (1 + 2 * c))
         logits, mean, log_scale, rest = jnp.split(outputs, ends, -1)
-        cold = _temper_logits(logits, temperature, -1)
-        return jnp.concatenate([cold, mean, log_scale + jnp.log(temperature), rest], -1)
+        tempered = _temper_logits(logits, temperature, -1)
+        return jnp.concatenate([tempered, mean, log_scale + jnp.log(temperature), rest], -1)
 
     return Likelihood(num_outputs, log_prob, mean, sample, num_levels, temper, joint=True)
 
 
 def bits_per_dim(nats: Float[Array, "..."], shape: tuple[int, int, int]) -> Float[Array, "..."]:
-    """Nats of an image of shape (h, w, c) to bits for each of its h·w·c numbers."""
+    """Convert nats of an image of shape (h, w, c) to bits for each of its h·w·c numbers."""
     return information.bits_per_dim(nats, math.prod(shape))
 
 
 def _temper_logits(logits: Float[Array, "..."], temperature: Any, axis: int) -> Float[Array, "..."]:
-    """Logits over the temperature, the largest at 0, none at -∞."""
+    """Logits divided by the temperature, shifted so that the largest is 0, all finite."""
     temperature = _positive(temperature)
-    below = logits - jnp.max(logits, axis, keepdims=True)
-    return jnp.maximum(below / temperature, jnp.finfo(logits.dtype).min)
+    shifted = logits - jnp.max(logits, axis, keepdims=True)
+    return jnp.maximum(shifted / temperature, jnp.finfo(logits.dtype).min)
 
 
 def _positive(temperature: Any) -> Any:
     checks.positive("temperature", temperature)
-    return jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)  # less counts as 0 on most machines
+    return jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)  # smaller numbers count as 0 on most machines
 
 
 def _per_image(values: Images) -> Float[Array, " b"]:
@@ -266,10 +266,9 @@ def _per_image(values: Images) -> Float[Array, " b"]:
 def _check(images: Any, outputs: Any, num_outputs: Callable[[int], int]) -> None:
     checks.floating("images", images, "genjax.data.scale makes them of bytes")
     checks.floating("outputs", outputs)
-    if jnp.ndim(images) != 4 or outputs.shape != (wanted := (*images.shape[:3], num_outputs(images.shape[3]))):
-        got = f"{images.shape} and outputs {outputs.shape}"
-        wish = f" of outputs {wanted}" if jnp.ndim(images) == 4 else ""
-        raise ValueError(f"images: expected [b h w c]{wish}; got {got}")
+    if jnp.ndim(images) != 4 or outputs.shape != (expected := (*images.shape[:3], num_outputs(images.shape[3]))):
+        of_outputs = f" of outputs {expected}" if jnp.ndim(images) == 4 else ""
+        raise ValueError(f"images: expected [b h w c]{of_outputs}; got {images.shape} and outputs {outputs.shape}")
     if not checks.is_concrete(images):
         return
     low, high = np.min(np.asarray(images), initial=0), np.max(np.asarray(images), initial=0)

@@ -1,4 +1,4 @@
-"""Probability tables: arrays that are not negative and sum to one. Checked outside ``jit``, where values are known."""
+"""Checks of probability tables: non-negative arrays that sum to one. Values are checked outside ``jit`` only."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,26 +10,26 @@ from jaxtyping import Array, ArrayLike, Float
 from genjax import checks
 
 Axis = int | tuple[int, ...]
-"""The axis, or axes, that a distribution lives on."""
+"""The axis or axes of the outcomes of a distribution."""
 
 Numbers = ArrayLike | Sequence[Any]
-"""What can be read as an array of numbers: arrays, single numbers, lists and lists of lists."""
+"""Arrays, single numbers, lists and lists of lists of numbers."""
 
 
 def check(name: str, p: Any, axis: Axis = -1) -> None:
-    """Refuse what is no distribution over ``axis``; where the values are not known yet, only types and axes are seen.
+    """Refuse what is no distribution over ``axis``; inside ``jit`` only dtype and shape are checked.
 
     >>> check("transition", [[0.5, 0.5], [0.7, 0.4]])
     Traceback (most recent call last):
     ValueError: transition: row 1 sums to 1.1, 0.1 too much; divide each row by its sum
 
     Args:
-      name: of the argument, for the message.
-      p: probabilities; the sum may be off by rounding, which is 1e-4 in float32 and 1e-9 in float64.
-      axis: what sums to one.
+      name: the argument, for the message.
+      p: probabilities; the tolerance of the sum is 1e-4 in float32 and 1e-9 in float64.
+      axis: axis or axes that sum to one.
 
     Raises:
-      ValueError: says which row (which index of the other axes), and by how much.
+      ValueError: a row is no distribution; the message has its index and the error of the sum.
     """
     checks.real(name, p)
     axes, shape = axis if isinstance(axis, tuple) else (axis,), np.shape(p)
@@ -56,31 +56,35 @@ def check(name: str, p: Any, axis: Axis = -1) -> None:
 
 
 def check_probability(name: str, p: Any) -> None:
-    """Refuse numbers outside [0, 1], rounding apart; does nothing where the values are not known yet.
+    """Refuse numbers outside [0, 1], up to rounding; inside ``jit`` values are not checked.
 
     Raises:
-      ValueError: says which number, and where.
+      ValueError: a number is outside; the message has the number and its index.
     """
     checks.real(name, p)
     if not checks.is_concrete(p):
         return
     table = np.asarray(p)
-    good = (table >= 0) & (table.astype(np.float64) <= 1 + sum_tolerance(table.dtype))
-    if not np.all(good):
-        where = np.unravel_index(np.argmin(good), table.shape)
+    is_valid = (table >= 0) & (table.astype(np.float64) <= 1 + sum_tolerance(table.dtype))
+    if not np.all(is_valid):
+        where = np.unravel_index(np.argmin(is_valid), table.shape)
         at = checks.at_index(where)
         raise ValueError(f"{name}: expected probabilities in [0, 1], got {float(table[where]):g}{at}")
 
 
 def distribution(name: str, p: Any, axis: Axis = -1) -> Float[Array, "..."]:
-    """What ``check`` accepts, as an array of floating-point numbers, float32 at least."""
+    """Check a distribution and return it as a floating-point array, float32 or wider."""
     check(name, p, axis)
     array = as_floating(p)
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def pair(axis: Axis, p: Any, q: Any) -> tuple[tuple[int, ...], Float[Array, "..."], Float[Array, "..."]]:
-    """The axes counted from the end, and both tables; refused where -log q would be +∞ for want of small numbers."""
+    """Check two distributions; return the axes counted from the end, and both as arrays.
+
+    Raises:
+      ValueError: as ``check``, ``same_outcomes`` and ``check_underflow`` of q.
+    """
     tables = distribution("p", p, axis), distribution("q", q, axis)
     axes = same_outcomes(axis, p=p, q=q)
     check_underflow("q", q, tables[1].dtype, p)
@@ -88,10 +92,10 @@ def pair(axis: Axis, p: Any, q: Any) -> tuple[tuple[int, ...], Float[Array, "...
 
 
 def same_outcomes(axis: Axis, **tables: Any) -> tuple[int, ...]:
-    """The axes counted from the end.
+    """Check that tables have the same outcomes, and return the axes counted from the end.
 
     Raises:
-      ValueError: the tables do not have the same sizes there, or their other axes do not broadcast.
+      ValueError: the tables have different sizes on ``axis``, or their other axes do not broadcast.
     """
     shapes = {name: np.shape(p) for name, p in tables.items()}
     axes = [tuple(a % len(s) - len(s) for a in (axis if isinstance(axis, tuple) else (axis,))) for s in shapes.values()]
@@ -106,17 +110,17 @@ def same_outcomes(axis: Axis, **tables: Any) -> tuple[int, ...]:
 
 
 def check_underflow(name: str, q: Any, dtype: Any, p: Any = 1.0) -> None:
-    """Refuse what ``dtype`` takes for 0, so that it would cost +∞, where p is not 0."""
+    """Refuse positive probabilities q that ``dtype`` takes for 0 where p is not 0: -log q would be +∞."""
     if checks.is_concrete(p, q):
-        given, least = np.asarray(q, np.float64), float(jnp.finfo(dtype).tiny)
-        lost = (given > 0) & (given < least) & (np.asarray(p, np.float64) >= least)
-        if np.any(lost):
-            found, fix = np.min(np.broadcast_to(given, lost.shape)[lost]), "enable float64, or pass 0 where it is meant"
-            raise ValueError(f"{name}: {found:g} is taken for 0 by {dtype}; {fix}")
+        exact, smallest = np.asarray(q, np.float64), float(jnp.finfo(dtype).tiny)
+        is_lost = (exact > 0) & (exact < smallest) & (np.asarray(p, np.float64) >= smallest)
+        if np.any(is_lost):
+            value, fix = np.min(np.broadcast_to(exact, is_lost.shape)[is_lost]), "enable float64, or pass 0 for none"
+            raise ValueError(f"{name}: {value:g} is taken for 0 by {dtype}; {fix}")
 
 
 def check_logits(name: str, logits: Any) -> None:
-    """Refuse logits that no distribution has: NaN, +∞, or a row of -∞.
+    """Refuse logits without a distribution: NaN, +∞, or a row of -∞.
 
     >>> check_logits("logits", [0.0, float("inf")])
     Traceback (most recent call last):
@@ -126,21 +130,21 @@ def check_logits(name: str, logits: Any) -> None:
     if not np.ndim(logits) or not np.shape(logits)[-1]:
         raise ValueError(f"{name}: expected outcomes along the last axis, got the shape {np.shape(logits)}")
     if checks.is_concrete(logits):
-        top = np.max(np.asarray(logits, np.float64), -1)  # NaN if one is
-        if not np.all(good := np.isfinite(top)):
-            found = np.atleast_1d(top)[~np.atleast_1d(good)][0]
+        largest = np.max(np.asarray(logits, np.float64), -1)  # NaN if one is
+        if not np.all(is_valid := np.isfinite(largest)):
+            value = np.atleast_1d(largest)[~np.atleast_1d(is_valid)][0]
             expected = "numbers below +∞, one of each row finite"
-            raise ValueError(f"{name}: expected {expected}, got a row whose largest is {found}")
+            raise ValueError(f"{name}: expected {expected}, got a row whose largest is {value}")
 
 
 def as_floating(x: Any) -> Float[Array, "..."]:
-    """As an array of floating-point numbers: whole numbers and truth values become such."""
+    """Convert to a floating-point array; integers and truth values get JAX's default float."""
     array = jnp.asarray(x)
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def sum_tolerance(dtype: Any) -> float:
-    """How far a sum of probabilities of this type may be from 1."""
+    """Tolerance of a sum of probabilities of a dtype."""
     if not jnp.issubdtype(dtype, jnp.floating) or dtype == np.float64:
         return 1e-9
     return 1e-4 if dtype == np.float32 else 1e-2

@@ -1,4 +1,4 @@
-"""Tables of transition probabilities, taken apart: what ``markov`` is made of."""
+"""Tables of transition probabilities: checks and operations for ``markov``."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def check(transition: Any) -> None:
 
 
 def host_table(transition: Any) -> Float[np.ndarray, "s s"]:
-    """In float64, with rows that sum to 1; refused inside ``jit``."""
+    """The table in float64, with rows that sum to 1; refused inside ``jit``."""
     if not checks.is_concrete(transition):
         raise ValueError("transition: expected known values, got a tracer; call this outside jit, grad and vmap")
     check(transition)
@@ -34,25 +34,28 @@ def check_distribution(name: str, p: Any, transition: Any) -> None:
 
 
 def period(linked: Bool[np.ndarray, "s s"]) -> int:
-    """gcd of depth(i) + 1 - depth(j) over the links of a class, with depth the distance from a state (Denardo 1977)."""
+    """Greatest common divisor of depth(i) + 1 - depth(j) over the links of a class (Denardo 1977).
+
+    depth(i) is the distance of state i from the first state.
+    """
     depth = csgraph.shortest_path(csr_array(linked), unweighted=True, indices=0).astype(int)
     i, j = np.nonzero(linked)
     return int(np.gcd.reduce(depth[i] + 1 - depth[j]))
 
 
 def reachable(table: Float[Array, "s s"]) -> Bool[Array, "s s"]:
-    """Whether j can be reached from i, in ``jit`` too."""
+    """Matrix that is True where j can be reached from i; works under ``jit``."""
     reach = (table > 0) | jnp.eye(len(table), dtype=bool)
     for _ in range(len(table).bit_length()):
         reach = matmul(reach.astype(table.dtype), reach.astype(table.dtype)) > 0
     return reach
 
 
-def normalise_rows(table):
-    """Each row divided by its sum."""
+def normalise_rows(table: Any) -> Any:
+    """Divide each row by its sum."""
     return table / table.sum(1, keepdims=True)
 
 
 def matmul(a: Float[Array, "... s"], b: Float[Array, "s s"]) -> Float[Array, "... s"]:
-    """a b, without the rounding of the factors that accelerators would do."""
+    """a b in full precision: accelerators would round the factors."""
     return jnp.matmul(a, b, precision="highest")

@@ -1,7 +1,7 @@
-"""Variational inference: a distribution q(z) fitted to a density known up to its constant (Blei et al. 2017).
+"""Variational inference: fit a distribution q(z) to a density known up to a constant (Blei et al. 2017).
 
-Everything starts from the log weights log w = log p(x, z) - log q(z) at draws of q: their mean is the evidence lower
-bound, the log of the mean of K weights is tighter, and for q = p(z|x) all weights are p(x).
+All bounds come from the log weights log w = log p(x, z) - log q(z) at draws of q. The mean of log w is the evidence
+lower bound; the log of the mean of K weights is tighter; for q = p(z|x) every weight is p(x).
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from genjax.theory.families import Distribution, Family
 from genjax.types import Key, Params, Scalar
 
 LogJoint = Callable[[Float[Array, " d"]], Scalar]
-"""``z -> log p(x, z)``, nats, for one draw z [d]; or any log-density up to a constant."""
+"""``z -> log p(x, z)``, nats, for one draw z [d]; any log-density up to a constant."""
 
 LogWeights = Float[Array, "k ..."]
 """log p(x, z_i) - log q(z_i) of K draws of q, and a batch."""
@@ -31,7 +31,7 @@ def elbo(log_weights: LogWeights) -> Float[Array, "..."]:
 
 
 def importance_weighted_bound(log_weights: LogWeights) -> Float[Array, "..."]:
-    """log 1/K Σ_i w_i; its expectation rises with K from the ELBO to log p(x) (Burda et al. 2016, eq. 8); nats.
+    """log 1/K Σ_i w_i, nats; its expectation rises with K from the ELBO to log p(x) (Burda et al. 2016, eq. 8).
 
     >>> weights = jnp.log(jnp.array([1.0, 3.0]))
     >>> round(float(jnp.exp(importance_weighted_bound(weights))), 4), round(float(jnp.exp(elbo(weights))), 4)
@@ -54,11 +54,11 @@ def log_weights(
 
 
 class GradientEstimate(NamedTuple):
-    """What a step of ascent needs.
+    """Estimates of a bound and of its gradient.
 
-    Fields:
-      bound: the estimate of the bound, nats.
-      gradient: of the bound, a tree like the parameters.
+    Attributes:
+      bound: estimate of the bound, nats.
+      gradient: gradient of the bound, a tree like the parameters.
     """
 
     bound: Scalar
@@ -73,7 +73,7 @@ def reparameterised(
     num_samples: int,
     bound: Callable[[LogWeights], Float[Array, "..."]] = elbo,
 ) -> GradientEstimate:
-    """∇ through the draws z = g(ε, params) (Kingma & Welling 2014, §2.3; Rezende et al. 2014). Unbiased."""
+    """Unbiased gradient through the draws z = g(ε, params) (Kingma & Welling 2014, §2.3; Rezende et al. 2014)."""
     value = lambda params: bound(log_weights(key, log_joint, family, params, num_samples))
     return GradientEstimate(*jax.value_and_grad(value)(params))
 
@@ -81,7 +81,7 @@ def reparameterised(
 def sticking_the_landing(
     key: Key, log_joint: LogJoint, family: Family, params: Params, num_samples: int
 ) -> GradientEstimate:
-    """∇ through the draws alone, leaving out E[∇ log q] = 0: without variance at q = p(z|x) (Roeder et al. 2017)."""
+    """Gradient through the draws alone, without E[∇ log q] = 0: no variance at q = p(z|x) (Roeder et al. 2017)."""
 
     def value(params: Params) -> Scalar:
         q = family.distribution(params)
@@ -91,19 +91,19 @@ def sticking_the_landing(
 
 
 def score_function(key: Key, log_joint: LogJoint, family: Family, params: Params, num_samples: int) -> GradientEstimate:
-    """E[(log w - b) ∇ log q(z)], which never differentiates log p: for densities with jumps (Williams 1992).
+    """E[(log w - b) ∇ log q(z)]: no derivative of log p, so densities with jumps are allowed (Williams 1992).
 
-    The baseline b of a draw is the mean log w of the others, which keeps it unbiased (Mnih & Rezende 2016, eq. 6).
+    The baseline b of a draw is the mean log w of the other draws: no bias (Mnih & Rezende 2016, eq. 6).
 
     Raises:
-      ValueError: fewer than two draws.
+      ValueError: ``num_samples`` is below 2.
     """
     if num_samples < 2:
         raise ValueError(f"num_samples: expected at least 2, as each draw's baseline is the others; got {num_samples}")
-    still = jax.lax.stop_gradient(family.distribution(params))
+    constant = jax.lax.stop_gradient(family.distribution(params))
 
     def log_q(params: Params) -> tuple[Float[Array, " k"], Float[Array, "k d"]]:
-        draws, values = _draws(key, family, still, family.distribution(params), num_samples)
+        draws, values = _draws(key, family, constant, family.distribution(params), num_samples)
         return values, draws
 
     log_q_values, pullback, draws = jax.vjp(log_q, params, has_aux=True)
@@ -113,12 +113,12 @@ def score_function(key: Key, log_joint: LogJoint, family: Family, params: Params
 
 
 class Fit(NamedTuple):
-    """The outcome of ``fit``.
+    """Result of ``fit``.
 
-    Fields:
-      params: unconstrained parameters at the end.
-      distribution: q, as the family makes it of them.
-      bound: the bound's estimate at each step [t], nats.
+    Attributes:
+      params: unconstrained parameters after the last step.
+      distribution: q, the distribution of ``params``.
+      bound: estimate of the bound at each step [t], nats.
     """
 
     params: Params
@@ -140,22 +140,22 @@ def fit(
 
     >>> from genjax.theory import exponential_normal, families
     >>> log_joint = lambda z: exponential_normal.log_joint(z, 1.0).sum()
-    >>> end = fit(log_joint, families.truncated_normal(1), jax.random.key(0), gradient=sticking_the_landing)
-    >>> [round(float(x), 2) for x in (end.bound[-1], exponential_normal.log_evidence(1.0))]  # met: q is the posterior
+    >>> result = fit(log_joint, families.truncated_normal(1), jax.random.key(0), gradient=sticking_the_landing)
+    >>> [round(float(x), 2) for x in (result.bound[-1], exponential_normal.log_evidence(1.0))]  # q is the posterior
     [-1.19, -1.19]
 
     Args:
-      log_joint: what to fit to.
-      family: what to fit.
-      key: for the draws.
-      num_steps: of the optimizer.
-      num_samples: draws of q per step.
-      gradient: ``reparameterised``, ``sticking_the_landing``, ``score_function``, or your own.
-      optimizer: from optax; by default Adam, whose rate falls from 0.1 to 0 along a cosine.
+      log_joint: log-density to fit to.
+      family: family of q.
+      key: random key for the draws.
+      num_steps: number of optimizer steps.
+      num_samples: number of draws of q per step.
+      gradient: ``reparameterised``, ``sticking_the_landing``, ``score_function``, or another estimator.
+      optimizer: optax optimizer; None for Adam with a cosine schedule from 0.1 to 0.
 
     Raises:
-      ValueError: ``log_joint`` does not make one number of a vector of the family's length; ``num_steps`` or
-        ``num_samples`` is below 1; or, outside ``jit``, the fit does not end in finite numbers.
+      ValueError: ``log_joint`` returns no single number for a vector of the family's length; ``num_steps`` or
+        ``num_samples`` is below 1; or, outside ``jit``, the result is not finite.
     """
     for name, count in (("num_steps", num_steps), ("num_samples", num_samples)):
         checks.within(name, count, 1)
@@ -164,7 +164,7 @@ def fit(
     if out.shape:
         raise ValueError(f"log_joint: expected one number for one draw, got shape {out.shape}; sum over the dimensions")
 
-    def step(key: Key, state, _):
+    def step(key: Key, state: tuple[Params, Any], _: Any) -> tuple[tuple[Params, Any], Scalar]:
         params, opt_state = state
         estimate = gradient(key, log_joint, family, params, num_samples)
         descent = jax.tree.map(jnp.negative, estimate.gradient)
@@ -186,15 +186,15 @@ def fit(
 def _draws(
     key: Key, family: Family, drawn_from: Distribution, q: Distribution, num_samples: int
 ) -> tuple[Float[Array, "k d"], Float[Array, " k"]]:
-    """Draws of one distribution, and log q of each."""
+    """Draws of ``drawn_from``, and log q of each draw."""
 
-    def one(key: Key) -> tuple[Float[Array, " d"], Scalar]:
+    def draw(key: Key) -> tuple[Float[Array, " d"], Scalar]:
         if family.sample_and_log_prob is not None:
             return family.sample_and_log_prob(key, drawn_from, q)
         z = family.sample(key, drawn_from)
         return z, family.log_prob(q, z)
 
-    return jax.vmap(one)(random.example_keys(key, num_samples))
+    return jax.vmap(draw)(random.example_keys(key, num_samples))
 
 
 def _log_weights(

@@ -57,8 +57,8 @@ def expected_terms(schedule, variance, denoise=None):
     def one(t):
         times = jnp.broadcast_to(t, (25,))
         x_t = diffusion.diffuse(schedule, x0, times, noise)
-        guess = diffusion.from_noise(schedule, guess_noise(x_t, times), x_t, times)
-        nats = likelihood.vlb_term(schedule, guess, x0, x_t, times, variance=variance, num_levels=0)
+        prediction = diffusion.from_noise(schedule, guess_noise(x_t, times), x_t, times)
+        nats = likelihood.vlb_term(schedule, prediction, x0, x_t, times, variance=variance, num_levels=0)
         return jnp.sum(weight * nats)
 
     prior = float(jnp.sum(weight * likelihood.prior(schedule, x0)))
@@ -112,12 +112,12 @@ def test_the_steps_cost_what_the_noisy_image_tells(snr, nats):
 def test_the_bound_of_images_is_the_sum_of_its_terms_and_each_image_its_own():
     schedule, images = diffusion.linear_schedule(20), jnp.round(jax.random.uniform(KEY, (4, 2, 2, 1)) * 255) / 127.5 - 1
     run = jax.jit(lambda key, images: likelihood.vlb(exact(schedule), schedule, key, images))
-    found = run(KEY, images)
-    assert found.steps.shape == found.squared_error.shape == (4, 20) and found.steps.min() > 0
+    result = run(KEY, images)
+    assert result.steps.shape == result.squared_error.shape == (4, 20) and result.steps.min() > 0
     part = likelihood.vlb(exact(schedule), schedule, random.example_keys(KEY, 2, 1), images[1:3])
-    assert np.allclose(part.total, found.total[1:3], rtol=1e-12)
-    prices = 0.5 * -np.diff(schedule.snr) * found.squared_error[:, 1:]
-    assert np.allclose(found.steps[:, 1:], prices, rtol=1e-6)
+    assert np.allclose(part.total, result.total[1:3], rtol=1e-12)
+    prices = 0.5 * -np.diff(schedule.snr) * result.squared_error[:, 1:]
+    assert np.allclose(result.steps[:, 1:], prices, rtol=1e-6)
     scans = str(jax.make_jaxpr(lambda: likelihood.vlb(exact(schedule), schedule, KEY, images))()).count(" scan[")
     assert scans == 1
 
@@ -125,10 +125,10 @@ def test_the_bound_of_images_is_the_sum_of_its_terms_and_each_image_its_own():
 @pytest.mark.parametrize("far", [5.0, -5.0])
 def test_the_bound_clips_where_samplers_do(far):
     schedule, images = diffusion.linear_schedule(5), jnp.round(jax.random.uniform(KEY, (2, 2, 2, 1)) * 255) / 127.5 - 1
-    says = lambda x, t: diffusion.from_x0(schedule, jnp.full_like(x, far), x, t)
+    scaled = lambda x, t: diffusion.from_x0(schedule, jnp.full_like(x, far), x, t)
     for clip, x0 in ((True, np.sign(far)), (False, far)):
-        found = likelihood.vlb(says, schedule, KEY, images, clip=clip).squared_error
-        assert np.allclose(found, jnp.sum((images - x0) ** 2, (1, 2, 3))[:, None], rtol=1e-12)
+        result = likelihood.vlb(scaled, schedule, KEY, images, clip=clip).squared_error
+        assert np.allclose(result, jnp.sum((images - x0) ** 2, (1, 2, 3))[:, None], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 0.3), (0.97, 0.01), (-1.4, 0.002), (0.5, 1e-4), (0.2, 20.0)])
@@ -161,12 +161,12 @@ def test_the_flow_gives_the_density_of_gaussian_data():
     x, errors = np.array([[[[-0.5], [0.1]]], [[[0.9], [1.7]]]]), []
     for num_steps in (100, 200, 400):
         schedule = diffusion.linear_schedule(num_steps, 0.1 / num_steps, 20 / num_steps)
-        found = jax.jit(lambda x, s=schedule: likelihood.ode_log_likelihood(exact(s), s, KEY, x))(jnp.asarray(x))
+        result = jax.jit(lambda x, s=schedule: likelihood.ode_log_likelihood(exact(s), s, KEY, x))(jnp.asarray(x))
         spread = np.hypot(STD, schedule.sqrt_one_minus_alpha_bar[0] / schedule.sqrt_alpha_bar[0])
         end = np.hypot(STD * schedule.sqrt_alpha_bar[-1], schedule.sqrt_one_minus_alpha_bar[-1])
         x_last = MEAN * schedule.sqrt_alpha_bar[-1] + end * (x - MEAN) / spread
         missed = stats.norm.logpdf(x_last) - stats.norm.logpdf(x_last, MEAN * schedule.sqrt_alpha_bar[-1], end)
-        errors.append(found - (stats.norm.logpdf(x, MEAN, spread) + missed).sum((1, 2, 3)))
+        errors.append(result - (stats.norm.logpdf(x, MEAN, spread) + missed).sum((1, 2, 3)))
     assert np.abs(errors[-1]).max() < 2e-3
     assert np.all(np.abs(np.divide(errors[0], errors[1])) > 3) and np.all(np.abs(np.divide(errors[1], errors[2])) > 3)
 
@@ -187,8 +187,8 @@ def test_the_best_sub_schedule_is_that_of_brute_force():
 
     for num in (2, 3, 5, 9):
         chains = [(8, *sorted(inner, reverse=True), 0) for inner in itertools.combinations(range(1, 8), num - 2)]
-        found = likelihood.optimal_timesteps(schedule, errors, num)
-        assert len(found) == num and np.isclose(cost(found), min(map(cost, chains)))
+        result = likelihood.optimal_timesteps(schedule, errors, num)
+        assert len(result) == num and np.isclose(cost(result), min(map(cost, chains)))
     assert cost(likelihood.optimal_timesteps(schedule, errors, 5)) < cost((8, 6, 4, 2, 0))
 
 

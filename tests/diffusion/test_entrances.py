@@ -20,12 +20,12 @@ BYTES, NAN = jnp.ones((2, 2, 2, 1), jnp.uint8), jnp.full((2, 2, 2, 1), jnp.nan)
 nan, inf = math.nan, math.inf
 
 
-def says(x, t):
+def scaled(x, t):
     return 0.1 * x
 
 
 def fill(images, known, **more):
-    return diffusion.repaint(says, GRID, images, known, **more)
+    return diffusion.repaint(scaled, GRID, images, known, **more)
 
 
 IMAGES = {  # every entrance that takes images or noise
@@ -37,18 +37,18 @@ IMAGES = {  # every entrance that takes images or noise
     "repaint": lambda x: fill(x, jnp.array(True)),
     "slerp": lambda x: diffusion.slerp(x, X, 0.5),
     "slerp end": lambda x: diffusion.slerp(X, x, 0.5),
-    "vlb": lambda x: likelihood.vlb(says, SCHEDULE, KEY, x),
+    "vlb": lambda x: likelihood.vlb(scaled, SCHEDULE, KEY, x),
     "prior": lambda x: likelihood.prior(SCHEDULE, x),
-    "ode_log_likelihood": lambda x: likelihood.ode_log_likelihood(says, SCHEDULE, KEY, x),
+    "ode_log_likelihood": lambda x: likelihood.ode_log_likelihood(scaled, SCHEDULE, KEY, x),
     "dequantise": lambda x: likelihood.dequantise(KEY, x),
-    "ancestral": lambda x: diffusion.ancestral(says, SCHEDULE)(KEY, x),
-    "ddim_on_grid": lambda x: diffusion.ddim_on_grid(says, GRID)(KEY, x),
-    "heun": lambda x: diffusion.heun(says, GRID)(KEY, x),
-    "dpm_solver": lambda x: diffusion.dpm_solver(says, GRID)(KEY, x),
-    "dpm_solver_sde": lambda x: diffusion.dpm_solver_sde(says, GRID)(KEY, x),
-    "pndm": lambda x: diffusion.pndm(says, SCHEDULE, num_steps=4)(KEY, x),
-    "invert": lambda x: diffusion.invert(says, GRID)(KEY, x),
-    "sdedit": lambda x: diffusion.sdedit(lambda grid: diffusion.ddim_on_grid(says, grid), GRID, 0.5)(KEY, x),
+    "ancestral": lambda x: diffusion.ancestral(scaled, SCHEDULE)(KEY, x),
+    "ddim_on_grid": lambda x: diffusion.ddim_on_grid(scaled, GRID)(KEY, x),
+    "heun": lambda x: diffusion.heun(scaled, GRID)(KEY, x),
+    "dpm_solver": lambda x: diffusion.dpm_solver(scaled, GRID)(KEY, x),
+    "dpm_solver_sde": lambda x: diffusion.dpm_solver_sde(scaled, GRID)(KEY, x),
+    "pndm": lambda x: diffusion.pndm(scaled, SCHEDULE, num_steps=4)(KEY, x),
+    "invert": lambda x: diffusion.invert(scaled, GRID)(KEY, x),
+    "sdedit": lambda x: diffusion.sdedit(lambda grid: diffusion.ddim_on_grid(scaled, grid), GRID, 0.5)(KEY, x),
 }
 
 
@@ -78,8 +78,8 @@ REFUSED = {  # message: calls
         lambda: diffusion.from_noise(ZERO, X, X, jnp.array([3, 9])),
         lambda: diffusion.from_score(ZERO, X, X, 9),
         lambda: jax.jit(lambda t: diffusion.from_noise(ZERO, X, X, t))(3),
-        lambda: likelihood.vlb(says, ZERO, KEY, X),
-        lambda: likelihood.ode_log_likelihood(says, ZERO, KEY, X),
+        lambda: likelihood.vlb(scaled, ZERO, KEY, X),
+        lambda: likelihood.ode_log_likelihood(scaled, ZERO, KEY, X),
         lambda: likelihood.optimal_variance(ZERO, np.ones(10)),
     ],
     "beta: expected": [
@@ -98,7 +98,7 @@ REFUSED = {  # message: calls
         *(lambda n=n: grids.karras(n) for n in (0, 1.5)),
         lambda: grids.karras_times(SCHEDULE, 0),
         lambda: likelihood.optimal_timesteps(SCHEDULE, np.ones(10), 11),
-        *(lambda n=n: diffusion.pndm(says, SCHEDULE, num_steps=n) for n in (3, 11)),
+        *(lambda n=n: diffusion.pndm(scaled, SCHEDULE, num_steps=n) for n in (3, 11)),
     ],
     "first, last|expected offset|expected start|start, end, temperature": [
         *(lambda a=a: diffusion.linear_schedule(5, *a) for a in ((nan, 0.1), (0.1, nan), (0.1, 1.0), (0.2, 0.1))),
@@ -116,7 +116,7 @@ REFUSED = {  # message: calls
         for times in ([], [1, 5], [5, 5], [10, 2], [3, -1], [3.5, 1.0], [nan], [[3, 1]])
     ],
     "grid": [
-        lambda table=table: diffusion.heun(says, grids.Grid(*map(np.array, table)))
+        lambda table=table: diffusion.heun(scaled, grids.Grid(*map(np.array, table)))
         for table in (
             ([1.0], [1.0], [0.0]),
             ([1.0, 0.0], [1.0, 1.0], [1.0]),
@@ -136,20 +136,23 @@ REFUSED = {  # message: calls
         lambda: fill(X, jnp.array(True), jump=1.5),
     ],
     "strength: ": [
-        lambda s=s: diffusion.sdedit(lambda grid: diffusion.ddim_on_grid(says, grid), GRID, s)
+        lambda s=s: diffusion.sdedit(lambda grid: diffusion.ddim_on_grid(scaled, grid), GRID, s)
         for s in (-0.1, 1.1, nan, 0.1)
     ],
-    "share: expected": [lambda s=s: diffusion.slerp(X, X, s) for s in (nan, -0.5, 2.0)],
+    "fraction: expected": [lambda s=s: diffusion.slerp(X, X, s) for s in (nan, -0.5, 2.0)],
     "guidance_scale: expected finite": [
-        lambda w=w: guidance.classifier_free(says, says, w) for w in (nan, inf, -inf, jnp.array(nan))
+        lambda w=w: guidance.classifier_free(scaled, scaled, w) for w in (nan, inf, -inf, jnp.array(nan))
     ],
     "rescale|interval|channels": [
-        *(lambda a=a: guidance.classifier_free(says, says, 2.0, **a) for a in ({"rescale": nan}, {"rescale": -0.1})),
         *(
-            lambda a=a: guidance.classifier_free(says, says, 2.0, **a)
+            lambda a=a: guidance.classifier_free(scaled, scaled, 2.0, **a)
+            for a in ({"rescale": nan}, {"rescale": -0.1})
+        ),
+        *(
+            lambda a=a: guidance.classifier_free(scaled, scaled, 2.0, **a)
             for a in ({"interval": (3, nan)}, {"channels": 0})
         ),
-        lambda: guidance.classifier_free(says, says, 2.0, channels=5)(X, ONE),
+        lambda: guidance.classifier_free(scaled, scaled, 2.0, channels=5)(X, ONE),
     ],
     "labels: expected whole": [
         lambda labels=labels: guidance.classifier_free_batched(lambda x, t, labels: x, labels, 3, 2.0)
@@ -157,26 +160,26 @@ REFUSED = {  # message: calls
     ],
     "percentile": [lambda a=a: guidance.threshold(*a) for a in ((nan,), (0.0,), (101.0,), (50.0, nan), (50.0, 0.0))],
     "eta|s_churn|s_tmin|iterations": [
-        *(lambda e=e: diffusion.ddim_on_grid(says, GRID, eta=e) for e in (nan, -0.1, 1.1)),
+        *(lambda e=e: diffusion.ddim_on_grid(scaled, GRID, eta=e) for e in (nan, -0.1, 1.1)),
         *(
             lambda a=a: diffusion.heun(lambda x, s: x, grids.karras(5), **a)
             for a in ({"s_churn": nan}, {"s_tmin": 2.0, "s_tmax": 1.0}, {"s_tmin": nan}, {"s_noise": -1.0})
         ),
-        *(lambda n=n: diffusion.invert(says, GRID, iterations=n) for n in (0, 1.5)),
+        *(lambda n=n: diffusion.invert(scaled, GRID, iterations=n) for n in (0, 1.5)),
     ],
     "variance: expected|variances; got": [
         *(
-            lambda v=v: diffusion.ancestral(says, SCHEDULE, variance=v)
+            lambda v=v: diffusion.ancestral(scaled, SCHEDULE, variance=v)
             for v in (np.ones(3), np.full(10, nan), -np.ones(10))
         ),
-        *(lambda v=v: likelihood.vlb(says, SCHEDULE, KEY, X, variance=v) for v in (np.ones(3), np.zeros(10))),
+        *(lambda v=v: likelihood.vlb(scaled, SCHEDULE, KEY, X, variance=v) for v in (np.ones(3), np.zeros(10))),
     ],
     "images: expected numbers from -1 to 1": [
-        lambda: likelihood.vlb(says, SCHEDULE, KEY, 3 * X),
+        lambda: likelihood.vlb(scaled, SCHEDULE, KEY, 3 * X),
         lambda: likelihood.dequantise(KEY, 3 * X),
     ],
     "num_levels: expected": [
-        *(lambda n=n: likelihood.vlb(says, SCHEDULE, KEY, X, num_levels=n) for n in (1, -1, 2.5)),
+        *(lambda n=n: likelihood.vlb(scaled, SCHEDULE, KEY, X, num_levels=n) for n in (1, -1, 2.5)),
         *(lambda n=n: likelihood.dequantise(KEY, X, n) for n in (0, 1)),
         lambda: likelihood.log_decoder(X, X, X, 1),
         lambda: diffusion.vlb(num_levels=1),
@@ -194,7 +197,7 @@ REFUSED = {  # message: calls
     ],
     "expected at least 2 steps": [
         lambda: diffusion.rescale_zero_terminal_snr(diffusion.linear_schedule(1)),
-        lambda: likelihood.ode_log_likelihood(says, diffusion.linear_schedule(1), KEY, X),
+        lambda: likelihood.ode_log_likelihood(scaled, diffusion.linear_schedule(1), KEY, X),
     ],
     "gamma|weights|scale": [
         *(lambda g=g: diffusion.min_snr(SCHEDULE, gamma=g) for g in (0.0, -1.0, nan)),
@@ -202,11 +205,11 @@ REFUSED = {  # message: calls
         *(lambda s=s: diffusion.hybrid(diffusion.vlb(), scale=s) for s in (nan, -1.0)),
     ],
     "sigma_data: expected positive|sigma: expected positive": [
-        *(lambda s=s: edm.precondition(says, s) for s in (0.0, -1.0, nan, inf)),
+        *(lambda s=s: edm.precondition(scaled, s) for s in (0.0, -1.0, nan, inf)),
         *(lambda s=s: edm.weight(jnp.array(s), 0.5) for s in ([0.0], [nan])),
     ],
     "keep: expected": [
-        lambda keep=keep: diffusion.ddim_on_grid(says, GRID)(KEY, X, keep) for keep in ((4,), (-1,), (1, 1), (0.5,))
+        lambda keep=keep: diffusion.ddim_on_grid(scaled, GRID)(KEY, X, keep) for keep in ((4,), (-1,), (1, 1), (0.5,))
     ],
 }
 
@@ -215,13 +218,13 @@ REFUSED = {  # message: calls
 def test_what_cannot_be_is_refused(message):
     for call in REFUSED[message]:
         try:
-            found = call()
+            result = call()
         except ValueError as error:
             assert re.search(message, str(error)), error
         except TypeError as error:  # what the tests' type checker finds before
             assert "Type-check error" in str(error), error
         else:
-            raise AssertionError(f"expected {message!r}, got {found}")
+            raise AssertionError(f"expected {message!r}, got {result}")
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
@@ -323,10 +326,10 @@ def test_likelihoods_where_nothing_of_the_image_is_left():
     schedule = diffusion.rescale_zero_terminal_snr(diffusion.cosine_schedule(400))
     x = jnp.array([[[[-0.5], [0.1]]], [[[0.9], [0.4]]]])
     assert np.array_equal(likelihood.prior(schedule, x), [0, 0])
-    found = jax.jit(lambda x: likelihood.ode_log_likelihood(exact(schedule), schedule, KEY, x))(x)
+    result = jax.jit(lambda x: likelihood.ode_log_likelihood(exact(schedule), schedule, KEY, x))(x)
     spread = np.hypot(0.5, schedule.sqrt_one_minus_alpha_bar[0] / schedule.sqrt_alpha_bar[0])
     density = -0.5 * ((np.asarray(x) - 0.4) / spread) ** 2 - np.log(spread * np.sqrt(2 * np.pi))
-    assert np.allclose(found, density.sum((1, 2, 3)), atol=2e-3)
+    assert np.allclose(result, density.sum((1, 2, 3)), atol=2e-3)
     bound = jax.jit(lambda x: likelihood.vlb(exact(ZERO), ZERO, KEY, x, num_levels=0, clip=False))(x)
     last = 0.5 * ZERO.snr[-2] * ((np.asarray(x) - 0.4) ** 2).sum((1, 2, 3))
     assert np.allclose(bound.steps[:, -1], last, rtol=1e-4) and np.isfinite(bound.total).all()
@@ -338,10 +341,10 @@ def test_likelihoods_where_nothing_of_the_image_is_left():
 def test_one_step_has_a_bound_of_a_prior_and_a_decoder():
     """T = 1: D(N(√ᾱ x_0, β)‖N(0, 1)) and -log N(x_0; x̂_0, β)."""
     schedule, x0 = diffusion.linear_schedule(1, 0.5, 0.5), jnp.full((1, 1, 1, 1), 0.7)
-    found = likelihood.vlb(exact(schedule), schedule, KEY, x0, num_levels=0, clip=False)
-    assert np.isclose(found.prior[0], 0.5 * (0.5 * 0.49 - 0.5 - np.log(0.5)), rtol=1e-6)
-    decoder = 0.5 * (found.squared_error[0, 0] / 0.5 + np.log(2 * np.pi * 0.5))
-    assert np.isclose(found.steps[0, 0], decoder, rtol=1e-5)
+    result = likelihood.vlb(exact(schedule), schedule, KEY, x0, num_levels=0, clip=False)
+    assert np.isclose(result.prior[0], 0.5 * (0.5 * 0.49 - 0.5 - np.log(0.5)), rtol=1e-6)
+    decoder = 0.5 * (result.squared_error[0, 0] / 0.5 + np.log(2 * np.pi * 0.5))
+    assert np.isclose(result.steps[0, 0], decoder, rtol=1e-5)
 
 
 def test_the_order_is_lowered_before_a_long_last_step():

@@ -34,13 +34,13 @@ def pair(seed=1):
 
 @pytest.mark.parametrize("gamma", [1.0, 5.0])
 def test_min_snr_counts_the_error_of_the_image_alike_in_every_unit(gamma):
-    truth, guess, x_t = pair()
-    error = ((truth.x0 - guess.x0) ** 2).mean((1, 2, 3))
-    wanted = np.minimum(SCHEDULE.snr[np.asarray(T)], gamma) * error
+    truth, prediction, x_t = pair()
+    error = ((truth.x0 - prediction.x0) ** 2).mean((1, 2, 3))
+    expected = np.minimum(SCHEDULE.snr[np.asarray(T)], gamma) * error
     for target in ("noise", "x0", "v"):
         weights = diffusion.min_snr(SCHEDULE, target, gamma)
-        assert np.allclose(diffusion.simple(ddpm.l2, target, weights)(SCHEDULE, guess, truth, x_t, T), wanted)
-    unweighted = diffusion.simple(ddpm.l2, "v")(SCHEDULE, guess, truth, x_t, T)
+        assert np.allclose(diffusion.simple(ddpm.l2, target, weights)(SCHEDULE, prediction, truth, x_t, T), expected)
+    unweighted = diffusion.simple(ddpm.l2, "v")(SCHEDULE, prediction, truth, x_t, T)
     assert np.allclose(unweighted, (SCHEDULE.snr[np.asarray(T)] + 1) * error)
 
 
@@ -73,28 +73,28 @@ def test_the_bound_is_the_mean_of_its_objective_over_times():
     schedule = diffusion.linear_schedule(12, 0.01, 0.4)
     images = jnp.round(jax.random.uniform(KEY, (1, 2, 2, 1)) * 255) / 127.5 - 1
     denoise = lambda x, t: 0.3 * x
-    found = likelihood.vlb(denoise, schedule, KEY, images, variance="large", clip=False)
+    result = likelihood.vlb(denoise, schedule, KEY, images, variance="large", clip=False)
     keys = jax.vmap(lambda t: jax.random.fold_in(jax.random.fold_in(KEY, 0), t))(jnp.arange(12))
     noise, many = random.normal(keys, (2, 2, 1), images.dtype), jnp.repeat(images, 12, 0)
     t = jnp.arange(12)
     x_t = diffusion.diffuse(schedule, many, t, noise)
-    guess = diffusion.from_noise(schedule, denoise(x_t, t), x_t, t)
-    nats = diffusion.vlb("large")(schedule, guess, diffusion.Prediction(many, noise), x_t, t)
-    assert np.isclose(4 * nats.mean(), found.steps.sum())
+    prediction = diffusion.from_noise(schedule, denoise(x_t, t), x_t, t)
+    nats = diffusion.vlb("large")(schedule, prediction, diffusion.Prediction(many, noise), x_t, t)
+    assert np.isclose(4 * nats.mean(), result.steps.sum())
 
 
 def test_the_hybrid_objective_teaches_the_mean_by_the_simple_part_and_the_variance_by_the_bound():
-    truth, guess, x_t = pair()
+    truth, prediction, x_t = pair()
     objective = diffusion.hybrid(diffusion.simple(ddpm.l2))
 
     def loss(noise, fraction, objective):
-        told = diffusion.from_noise(SCHEDULE, noise, x_t, T)._replace(variance_interpolation=fraction)
-        return objective(SCHEDULE, told, truth, x_t, T).sum()
+        described = diffusion.from_noise(SCHEDULE, noise, x_t, T)._replace(variance_interpolation=fraction)
+        return objective(SCHEDULE, described, truth, x_t, T).sum()
 
     fraction = jnp.full(truth.x0.shape, 0.4)
-    both = jax.grad(loss, (0, 1))(guess.noise, fraction, objective)
-    mean = jax.grad(loss)(guess.noise, fraction, diffusion.simple(ddpm.l2))
-    bound = jax.grad(loss, 1)(guess.noise, fraction, diffusion.vlb())
+    both = jax.grad(loss, (0, 1))(prediction.noise, fraction, objective)
+    mean = jax.grad(loss)(prediction.noise, fraction, diffusion.simple(ddpm.l2))
+    bound = jax.grad(loss, 1)(prediction.noise, fraction, diffusion.vlb())
     assert np.allclose(both[0], mean) and np.allclose(both[1], 1e-3 * bound) and np.abs(bound[2]).max() > 0
 
 
@@ -103,8 +103,10 @@ def test_learned_variances_lie_between_the_two():
     output = jnp.concatenate(
         [jnp.zeros((4, 2, 2, 1)), jnp.broadcast_to(jnp.array([-1.0, 1, 0, 0])[:, None, None, None], (4, 2, 2, 1))], -1
     )
-    guess = half(SCHEDULE, output, jnp.ones((4, 2, 2, 1)), jnp.full(4, 50))
-    log_variance = diffusion.process.log_variance(SCHEDULE, guess.variance_interpolation, jnp.full(4, 50))[:, 0, 0, 0]
+    prediction = half(SCHEDULE, output, jnp.ones((4, 2, 2, 1)), jnp.full(4, 50))
+    log_variance = diffusion.process.log_variance(SCHEDULE, prediction.variance_interpolation, jnp.full(4, 50))[
+        :, 0, 0, 0
+    ]
     small, large = np.log(SCHEDULE.posterior_variance[50]), np.log(SCHEDULE.beta[50])
     assert np.allclose(log_variance, [small, large, (small + large) / 2, (small + large) / 2])
     x = jnp.asarray(RNG.normal(size=(3, 2, 2, 1)))
@@ -137,10 +139,10 @@ def test_edms_loss_of_a_network_that_says_nothing_is_one_for_gaussian_data():
     """Then D = c_skip x is the best there is, and λ σ² s²/(σ² + s²) = 1."""
     images = 0.5 * jax.random.normal(jax.random.key(1), (4000, 2, 2, 1))
     nothing = lambda x, c: jnp.zeros_like(x)
-    found = edm_model.losses(nothing, random.example_keys(KEY, 4000), images)
-    assert abs(found.mean() - 1) < 4 * found.std() / np.sqrt(4000)
+    result = edm_model.losses(nothing, random.example_keys(KEY, 4000), images)
+    assert abs(result.mean() - 1) < 4 * result.std() / np.sqrt(4000)
     worse = edm_model.losses(lambda x, c: 0.2 * x, random.example_keys(KEY, 4000), images)
-    assert worse.mean() > found.mean() + 0.02
+    assert worse.mean() > result.mean() + 0.02
     drawn = diffusion.heun(edm.precondition(nothing, 0.5), diffusion.karras(60), clip=False)(
         KEY, 80 * images[:500] / 0.5
     )

@@ -86,12 +86,12 @@ def test_noise_x0_v_and_score_tell_the_same():
         x0, noise = (jax.random.normal(k, (64, 2, 2, 1)) for k in keys[:2])
         t = jax.random.randint(keys[2], (64,), 0, 600)
         x_t = diffusion.diffuse(schedule, x0, t, noise)
-        truth = diffusion.Prediction(x0, noise)
+        target = diffusion.Prediction(x0, noise)
         readings = [
             diffusion.from_noise(schedule, noise, x_t, t),
             diffusion.from_x0(schedule, x0, x_t, t),
-            diffusion.from_v(schedule, diffusion.to_v(schedule, truth, t), x_t, t),
-            diffusion.from_score(schedule, diffusion.to_score(schedule, truth, t), x_t, t),
+            diffusion.from_v(schedule, diffusion.to_v(schedule, target, t), x_t, t),
+            diffusion.from_score(schedule, diffusion.to_score(schedule, target, t), x_t, t),
         ]
         for reading in readings:
             assert np.allclose(reading.x0, x0, atol=1e-10) and np.allclose(reading.noise, noise, atol=1e-10)

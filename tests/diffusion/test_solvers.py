@@ -32,7 +32,7 @@ def mixture(x, signal, noise, weights=WEIGHTS, means=MEANS, stds=STDS):
     return jnp.sum(share * (means + signal * stds**2 / total * offset), -1)
 
 
-def told_sigma(mean=mixture):
+def sigma_denoiser(mean=mixture):
     """A denoiser that is told σ, as on Karras' grid."""
 
     def denoise(x, time):
@@ -42,7 +42,7 @@ def told_sigma(mean=mixture):
     return denoise
 
 
-def told_time(schedule=LINEAR, mean=mixture):
+def time_denoiser(schedule=LINEAR, mean=mixture):
     def denoise(x, time):
         signal, noise = (
             diffusion.at(schedule.sqrt_alpha_bar, time, x),
@@ -78,11 +78,11 @@ def test_orders_on_gaussian_data(solver, order):
 
     def make(n):
         noise = grids.karras(n + 1, 0.5, 80.0).sigma[:-1]
-        return solver(told_sigma(one_gaussian), grids.Grid(noise, np.ones(n + 1), noise))
+        return solver(sigma_denoiser(one_gaussian), grids.Grid(noise, np.ones(n + 1), noise))
 
     end = 0.4 + (start - 0.4) * np.hypot(0.5, 0.5) / np.hypot(0.5, 80)
-    found = orders(make, end, start, (80, 160, 320, 640))
-    assert np.all(np.abs(found - order) < 0.15), found
+    result = orders(make, end, start, (80, 160, 320, 640))
+    assert np.all(np.abs(result - order) < 0.15), result
 
 
 @pytest.mark.parametrize(("solver", "order"), [(EULER, 1), (HEUN, 2), (DPM, 2)])
@@ -91,11 +91,11 @@ def test_orders_on_a_mixture(solver, order):
 
     def make(n):
         noise = grids.karras(n + 1, 0.1, 80.0).sigma[:-1]
-        return solver(told_sigma(), grids.Grid(noise, np.ones(n + 1), noise))
+        return solver(sigma_denoiser(), grids.Grid(noise, np.ones(n + 1), noise))
 
     end = jax.jit(make(5120))(KEY, start)
-    found = orders(make, end, start, (160, 320, 640))
-    assert np.all(np.abs(found - order) < 0.2), found
+    result = orders(make, end, start, (160, 320, 640))
+    assert np.all(np.abs(result - order) < 0.2), result
 
 
 def test_a_wrong_solver_has_another_order(monkeypatch):
@@ -104,7 +104,7 @@ def test_a_wrong_solver_has_another_order(monkeypatch):
         solvers, "_multistep", lambda g, p: right(g, p)._replace(extrapolation=2 * right(g, p).extrapolation)
     )
     noise = lambda n: grids.karras(n + 1, 0.5, 80.0).sigma[:-1]
-    make = lambda n: DPM(told_sigma(one_gaussian), grids.Grid(noise(n), np.ones(n + 1), noise(n)))
+    make = lambda n: DPM(sigma_denoiser(one_gaussian), grids.Grid(noise(n), np.ones(n + 1), noise(n)))
     start = jnp.array([50.0])
     end = 0.4 + (start - 0.4) * np.hypot(0.5, 0.5) / np.hypot(0.5, 80)
     assert orders(make, end, start, (160, 320))[0] < 1.2
@@ -114,13 +114,15 @@ def test_deterministic_solvers_end_where_the_flow_does():
     start = 80 * jnp.linspace(-1.5, 1.5, 7)
     grid = grids.karras(60)
     for solver in (HEUN, DPM):
-        assert np.allclose(solver(told_sigma(one_gaussian), grid)(KEY, start), gaussian_end(start), atol=5e-3)
+        assert np.allclose(solver(sigma_denoiser(one_gaussian), grid)(KEY, start), gaussian_end(start), atol=5e-3)
     x = jnp.linspace(-1.5, 1.5, 7)
     exact = 0.4 + (x - LINEAR.sqrt_alpha_bar[-1] * 0.4) * 0.5 / np.sqrt(
         LINEAR.alpha_bar[-1] * 0.25 + 1 - LINEAR.alpha_bar[-1]
     )
     for start_with in ("runge_kutta", "linear"):
-        sample = solvers.pndm(told_time(mean=one_gaussian), LINEAR, num_steps=100, spacing="trailing", start=start_with)
+        sample = solvers.pndm(
+            time_denoiser(mean=one_gaussian), LINEAR, num_steps=100, spacing="trailing", start=start_with
+        )
         assert np.allclose(sample(KEY, x), exact, atol=5e-3)
 
 
@@ -133,7 +135,7 @@ def test_heun_with_churn_is_the_papers_algorithm(churn, monkeypatch):
     noise = lambda keys, shape, dtype: jnp.asarray(draws[next(count)])
     monkeypatch.setattr(solvers.random, "normal", noise)
     with jax.disable_jit():
-        ours = solvers.heun(told_sigma(), grid, s_churn=churn, s_tmin=low, s_tmax=high, s_noise=scale, clip=False)(
+        ours = solvers.heun(sigma_denoiser(), grid, s_churn=churn, s_tmin=low, s_tmax=high, s_noise=scale, clip=False)(
             KEY, 80 * jnp.array([-0.5, 0.1, 0.9])
         )
     slope = lambda x, s: (x - np.asarray(mixture(jnp.asarray(x), 1.0, s))) / s
@@ -156,7 +158,7 @@ def test_heun_with_churn_is_the_papers_algorithm(churn, monkeypatch):
 ])  # fmt: skip
 def test_the_law_of_a_mixture_is_drawn(sampler):
     start = 80 * jax.random.normal(KEY, (4000,))
-    drawn = np.asarray(jax.jit(sampler(told_sigma()))(jax.random.key(1), start))
+    drawn = np.asarray(jax.jit(sampler(sigma_denoiser()))(jax.random.key(1), start))
     cdf = lambda x: sum(w * stats.norm.cdf(x, m, s) for w, m, s in zip(WEIGHTS, MEANS, STDS, strict=True))
     assert stats.kstest(drawn, cdf).pvalue > 1e-3
     assert abs(np.mean(drawn < -0.1) - cdf(-0.1)) < 4 * np.sqrt(0.21 / 4000)
@@ -166,26 +168,26 @@ def test_the_law_of_a_mixture_is_drawn(sampler):
 def test_ancestral_on_some_times_is_ddim_with_full_noise_there(variance):
     times = diffusion.timesteps(1000, 20, "trailing")
     x = jnp.array([-0.7, 0.2, 1.4])
-    some = diffusion.ancestral(*samplers.respace(told_time(), LINEAR, times), variance=variance, clip=False)(KEY, x)
-    same = diffusion.ddim(told_time(), LINEAR, num_steps=20, eta=1.0, clip=False)(KEY, x)
+    some = diffusion.ancestral(*samplers.respace(time_denoiser(), LINEAR, times), variance=variance, clip=False)(KEY, x)
+    same = diffusion.ddim(time_denoiser(), LINEAR, num_steps=20, eta=1.0, clip=False)(KEY, x)
     assert np.allclose(some, same, atol=1e-10) == (variance == "small")
 
 
 def test_a_grid_of_sigma_is_a_process_of_as_many_steps():
     """With α² + σ² = 1: the same draws, step by step; and the flow carries x_T ~ N(0, 1) to where it should."""
     grid = grids.karras(400)
-    told = functools.partial(told_sigma, one_gaussian)
-    denoise, schedule = diffusion.variance_preserving(told(), grid)
+    described = functools.partial(sigma_denoiser, one_gaussian)
+    denoise, schedule = diffusion.variance_preserving(described(), grid)
     x_T = jnp.array([-1.1, 0.3])
     same = diffusion.ancestral(denoise, schedule, variance="small", clip=False)(KEY, x_T)
     size = np.hypot(1, 80)
-    assert np.allclose(samplers.ddim_on_grid(told(), grid, eta=1.0, clip=False)(KEY, size * x_T), same, atol=1e-9)
+    assert np.allclose(samplers.ddim_on_grid(described(), grid, eta=1.0, clip=False)(KEY, size * x_T), same, atol=1e-9)
     x = jnp.array([[0.1], [0.9], [-0.7]])
     density = jax.jit(lambda x: likelihood.ode_log_likelihood(denoise, schedule, KEY, x))(x)
     deviations = np.asarray(x)[:, 0] / 0.5 - 0.8  # the same at both ends of the flow
     end = schedule.sqrt_alpha_bar[-1] * 0.4 + deviations * np.sqrt(1 - 0.75 * schedule.alpha_bar[-1])
     assert np.allclose(density, stats.norm.logpdf(end) + np.log(2), atol=1e-4)
-    traced = jax.jit(lambda noise: diffusion.variance_preserving(told(), grid._replace(sigma=noise))[1].alpha_bar)
+    traced = jax.jit(lambda noise: diffusion.variance_preserving(described(), grid._replace(sigma=noise))[1].alpha_bar)
     assert np.allclose(traced(jnp.asarray(grid.sigma)), schedule.alpha_bar, rtol=1e-12)
 
 
@@ -194,12 +196,12 @@ def test_inversion_and_sampling_meet():
     x = jnp.array([-1.1, 0.3, 0.9])
     gaps = []
     for iterations in (1, 5, 30):
-        noise = jax.jit(solvers.invert(told_time(), grid, iterations=iterations))(KEY, x)
-        gaps.append(np.abs(samplers.ddim_on_grid(told_time(), grid, clip=False)(KEY, noise) - x).max())
+        noise = jax.jit(solvers.invert(time_denoiser(), grid, iterations=iterations))(KEY, x)
+        gaps.append(np.abs(samplers.ddim_on_grid(time_denoiser(), grid, clip=False)(KEY, noise) - x).max())
     assert gaps[2] < 1e-4 < gaps[0] and gaps[2] < gaps[1] < gaps[0], gaps
     start = jnp.array([-0.4, 0.9])
-    image = samplers.ddim_on_grid(told_time(), grid, clip=False)(KEY, start)
-    again = solvers.invert(told_time(), grid, iterations=30)(KEY, image)
+    image = samplers.ddim_on_grid(time_denoiser(), grid, clip=False)(KEY, start)
+    again = solvers.invert(time_denoiser(), grid, iterations=30)(KEY, image)
     assert np.allclose(again, start, atol=1e-3)
 
 
@@ -223,7 +225,7 @@ def test_each_is_one_scan_that_gradients_pass_and_images_are_apart(name):
     make, _, _, scans = MAKERS[name]
 
     def end(shift, x):
-        return make(lambda x, t: told_time()(x, t) + shift)(KEY, x)
+        return make(lambda x, t: time_denoiser()(x, t) + shift)(KEY, x)
 
     x = jnp.array([0.2, -0.3])
     assert str(jax.make_jaxpr(end)(0.1, x)).count(" scan[") == scans
@@ -239,13 +241,13 @@ def test_each_is_one_scan_that_gradients_pass_and_images_are_apart(name):
 def test_steps_taken_one_by_one_are_those_of_the_scan(name):
     """Also from the outside of a compiled program, with a stop on the way and a count of the evaluations."""
     make, num_steps, evaluations, _ = MAKERS[name]
-    sampler, x_T, seen = make(told_time()), jnp.array([0.2, -0.3]), []
+    sampler, x_T, seen = make(time_denoiser()), jnp.array([0.2, -0.3]), []
     end, frames = jax.jit(lambda x: sampler(KEY, x, keep=(0, 2)))(x_T)
     assert sampler.num_steps == num_steps and isinstance(sampler, diffusion.Sample)
 
     def counting(x, t):
         seen.append(t)
-        return told_time()(x, t)
+        return time_denoiser()(x, t)
 
     by_hand = make(counting)
     state = by_hand.init(x_T)
@@ -324,13 +326,13 @@ def test_times_of_karras_lie_in_the_schedule():
         (lambda: grids.karras(0), "num_steps: expected at least 1"),
         (lambda: grids.karras_times(diffusion.linear_schedule(20), 19), "use at most .* steps, or even spacing"),
         (lambda: grids.karras_times(diffusion.rescale_zero_terminal_snr(LINEAR), 10), "the last ᾱ is 0"),
-        (lambda: solvers.heun(told_sigma(), grids.karras(5), s_churn=-1.0), "s_churn: expected 0"),
+        (lambda: solvers.heun(sigma_denoiser(), grids.karras(5), s_churn=-1.0), "s_churn: expected 0"),
         (
-            lambda: solvers.heun(told_time(), grids.on_times(LINEAR, np.array([5, 2])), s_churn=1.0),
+            lambda: solvers.heun(time_denoiser(), grids.on_times(LINEAR, np.array([5, 2])), s_churn=1.0),
             "s_churn: expected a grid whose network is told σ",
         ),
-        (lambda: solvers.pndm(told_time(), LINEAR, num_steps=3), "num_steps: expected at least 4"),
-        (lambda: solvers.invert(told_time(), grids.karras(3), iterations=0), "iterations: expected at least 1"),
+        (lambda: solvers.pndm(time_denoiser(), LINEAR, num_steps=3), "num_steps: expected at least 4"),
+        (lambda: solvers.invert(time_denoiser(), grids.karras(3), iterations=0), "iterations: expected at least 1"),
     ],
 )
 def test_bad_input_is_refused(call, message):
@@ -355,7 +357,7 @@ def test_a_grid_is_tuned_by_gradient(make):
     def error(shift):
         noise = jnp.asarray(grids.karras(5).sigma) * jnp.exp(shift * jnp.array([0, 1, -1, 0.5, 0, 0]))
         grid = grids.Grid(noise, jnp.ones(6), noise)
-        return (make(told_sigma(), grid)(KEY, start) ** 2).sum()
+        return (make(sigma_denoiser(), grid)(KEY, start) ** 2).sum()
 
     slope = jax.grad(error)(0.1)
     assert np.isclose(slope, (error(0.1 + 1e-6) - error(0.1 - 1e-6)) / 2e-6, rtol=1e-5)
@@ -363,6 +365,6 @@ def test_a_grid_is_tuned_by_gradient(make):
 
 def test_inversion_of_a_traced_grid_is_that_of_its_numbers():
     grid, images = grids.on_times(LINEAR, np.array([900, 400, 100, 0])), jnp.array([0.2, -0.3])
-    end = lambda grid: solvers.invert(told_time(), grid)(KEY, images)
+    end = lambda grid: solvers.invert(time_denoiser(), grid)(KEY, images)
     traced = jax.jit(lambda noise, signal: end(grids.Grid(grid.cond, signal, noise)))(grid.sigma, grid.alpha)
     assert np.allclose(end(grid), traced, atol=1e-12)

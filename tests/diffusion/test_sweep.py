@@ -31,7 +31,7 @@ SCHEDULES = PLAIN | {
 }
 
 
-def told_time(schedule, predict="v", mean=MEAN, deviation=DEVIATION):
+def time_denoiser(schedule, predict="v", mean=MEAN, deviation=DEVIATION):
     """The exact denoiser of N(mean, deviation²) for a network that predicts so."""
 
     def denoise(x, t):
@@ -42,12 +42,12 @@ def told_time(schedule, predict="v", mean=MEAN, deviation=DEVIATION):
         total = (signal * deviation) ** 2 + noise**2
         x0 = mean + signal * deviation**2 / total * (x - signal * mean)
         noise = noise * (x - signal * mean) / total
-        truth = diffusion.Prediction(x0, noise)
+        target = diffusion.Prediction(x0, noise)
         output, read = {
             "noise": (noise, diffusion.from_noise),
             "x0": (x0, diffusion.from_x0),
-            "v": (diffusion.to_v(schedule, truth, t), diffusion.from_v),
-            "score": (diffusion.to_score(schedule, truth, t), diffusion.from_score),
+            "v": (diffusion.to_v(schedule, target, t), diffusion.from_v),
+            "score": (diffusion.to_score(schedule, target, t), diffusion.from_score),
             "fraction": (
                 jnp.concatenate([noise, 0 * noise - 1], -1),
                 diffusion.with_learned_variance(diffusion.from_noise),
@@ -58,7 +58,7 @@ def told_time(schedule, predict="v", mean=MEAN, deviation=DEVIATION):
     return denoise
 
 
-def told_sigma(mean=MEAN, deviation=DEVIATION):
+def sigma_denoiser(mean=MEAN, deviation=DEVIATION):
     def denoise(x, sigma):
         sigma = sigma.reshape(-1, *[1] * (x.ndim - 1))
         return sigma * (x - mean) / (deviation**2 + sigma**2)
@@ -88,16 +88,16 @@ TIMES = {
 
 
 def on_grid(make, **options):
-    def build(schedule, times, **truth):
-        return make(told_time(schedule, **truth), grids.on_times(schedule, times), clip=False, **options)
+    def build(schedule, times, **target):
+        return make(time_denoiser(schedule, **target), grids.on_times(schedule, times), clip=False, **options)
 
     return build
 
 
 def ancestral(variance):
-    def build(schedule, times, **truth):
-        denoise, few = diffusion.respace(told_time(schedule, **truth), schedule, times)
-        errors = squared_errors(schedule) if truth.get("deviation", 1) else 0 * schedule.alpha_bar
+    def build(schedule, times, **target):
+        denoise, few = diffusion.respace(time_denoiser(schedule, **target), schedule, times)
+        errors = squared_errors(schedule) if target.get("deviation", 1) else 0 * schedule.alpha_bar
         table = likelihood.optimal_variance(few, squared_error=errors[times[::-1]])
         return diffusion.ancestral(denoise, few, variance=table if variance == "optimal" else variance, clip=False)
 
@@ -108,9 +108,9 @@ def unknown(denoise, grid, clip):
     return editing.repaint(denoise, grid, jnp.zeros((1,)), jnp.array([False]), clip=clip)
 
 
-def and_back(schedule, times, **truth):
+def and_back(schedule, times, **target):
     """From the noise that DDIM draws an image from, found again."""
-    grid, denoise = grids.on_times(schedule, times), told_time(schedule, **truth)
+    grid, denoise = grids.on_times(schedule, times), time_denoiser(schedule, **target)
     there = diffusion.ddim_on_grid(denoise, grid, clip=False)
     back = diffusion.invert(denoise, grid, iterations=40)
     return lambda key, x: there(key, back(key, there(key, x)))
@@ -135,9 +135,9 @@ SAMPLERS = EXACT | RANDOM
 
 
 def pndm(spacing, start):
-    def build(schedule, count, **truth):
+    def build(schedule, count, **target):
         options = {"num_steps": count, "spacing": spacing, "start": start}
-        return diffusion.pndm(told_time(schedule, **truth), schedule, **options)
+        return diffusion.pndm(time_denoiser(schedule, **target), schedule, **options)
 
     return build
 
@@ -233,7 +233,7 @@ def test_the_law_of_pndm(noise, total, count, spacing, start):
 @pytest.mark.parametrize(("churn", "random"), [(0.0, False), (20.0, True)])
 def test_the_law_of_heun_on_karras_grid(churn, random):
     """Which begins at N(0, 80²), so that the mean keeps .4 σ_d/80 of where it begins."""
-    sample = diffusion.heun(told_sigma(), diffusion.karras(40), s_churn=churn, clip=False)
+    sample = diffusion.heun(sigma_denoiser(), diffusion.karras(40), s_churn=churn, clip=False)
     mean, deviation = law(sample, random, 80.0)
     assert abs(mean - MEAN) < 0.01 and abs(deviation - DEVIATION) < (0.03 if random else 0.005), (mean, deviation)
 
@@ -244,7 +244,7 @@ def test_the_law_of_redrawn_images(noise, strength):
     """Images of the law, noised and drawn again, have it still."""
     schedule = SCHEDULES[noise](1000)
     grid = grids.on_times(schedule, grids.timesteps(1000, 130, "trailing"))
-    edit = editing.sdedit(lambda rest: diffusion.heun(told_time(schedule), rest, clip=False), grid, strength)
+    edit = editing.sdedit(lambda rest: diffusion.heun(time_denoiser(schedule), rest, clip=False), grid, strength)
     mean, deviation = law(lambda key, x: edit(key, MEAN + DEVIATION * x), True)
     assert abs(mean - MEAN) < 0.01 and abs(deviation - DEVIATION) < 0.02, (mean, deviation)
 
@@ -318,7 +318,7 @@ def test_a_grid_with_nothing_of_the_image_wants_a_prediction_of_it():
         lambda: SAMPLERS["dpm_solver_sde"](ho(1000), np.array([500, 2])),
         lambda: SAMPLERS["repaint"](ho(1000), np.array([500, 2])),
         lambda: pndm("leading", "linear")(ho(1000), 501),
-        lambda: diffusion.heun(told_sigma(), grids.karras(5, sigma_max=3.0)),
+        lambda: diffusion.heun(sigma_denoiser(), grids.karras(5, sigma_max=3.0)),
     ],
 )
 def test_a_chain_that_begins_where_the_law_is_another_says_by_how_much(make):

@@ -36,9 +36,9 @@ def test_the_notes_network_equals_pytorchs():
         parts += [linear, torch.nn.ReLU()]
     parts[-1] = torch.nn.Sigmoid()
     grey = (np.asarray(IMAGES) + 1) / 2
-    theirs = torch.nn.Sequential(*parts)(torch.tensor(grey)).detach().numpy().reshape(grey.shape)
-    assert np.allclose((model.reconstruct(params, IMAGES) + 1) / 2, theirs, atol=1e-5)
-    loss = torch.nn.functional.mse_loss(torch.tensor(theirs), torch.tensor(grey))
+    expected = torch.nn.Sequential(*parts)(torch.tensor(grey)).detach().numpy().reshape(grey.shape)
+    assert np.allclose((model.reconstruct(params, IMAGES) + 1) / 2, expected, atol=1e-5)
+    loss = torch.nn.functional.mse_loss(torch.tensor(expected), torch.tensor(grey))
     assert np.isclose(model.loss(KEY, params, {"image": IMAGES})[0], float(loss), rtol=1e-5)
 
 
@@ -104,11 +104,11 @@ def test_what_was_never_seen_comes_back_worse():
     model = autoencoder.build(mlp.Encoder(4, (64,)), mlp.Decoder((8, 8, 1), (64,)), (8, 8, 1))
     optimizer = optax.adam(3e-3)
     run = jax.jit(steps.repeat(steps.gradient_step(model.loss, optimizer), steps.rows(64), 500))
-    seen = data.scale(image[(label == 1) | (label == 7)])
-    end, _ = run(KEY, state.create(model.init(KEY), optimizer), {"image": seen})
+    familiar = data.scale(image[(label == 1) | (label == 7)])
+    end, _ = run(KEY, state.create(model.init(KEY), optimizer), {"image": familiar})
     strange = data.scale(image[label == 0])
     error = lambda x: np.asarray(autoencoder.reconstruction_error(x, model.reconstruct(end.params, x)))
-    assert np.median(error(strange)) > 2 * np.quantile(error(seen), 0.9)
+    assert np.median(error(strange)) > 2 * np.quantile(error(familiar), 0.9)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def jacobian(network, shape, params):
     """Whether output o of pixel i depends on number j of the image: [h w m, h w c]."""
     x = jax.random.uniform(KEY, (1, *shape), minval=-1)
     f = lambda x: network.apply({"params": params}, x)[0]
-    found = jax.jit(jax.jacobian(f))(x)[..., 0, :, :, :]
-    return np.abs(np.asarray(found))
+    derivative = jax.jit(jax.jacobian(f))(x)[..., 0, :, :, :]
+    return np.abs(np.asarray(derivative))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -103,10 +103,10 @@ def test_the_cached_sampler_is_the_naive_one(name, channels, likelihood):
     )
     model = autoregressive.build(network, likelihood, shape)
     params, labels = awake(model, 2.0), jnp.array([0, 1, 2, 0]) if "num_classes" in more else None
-    ours = jax.jit(model.sample, static_argnums=2)(KEY, params, 4, labels)
+    drawn = jax.jit(model.sample, static_argnums=2)(KEY, params, 4, labels)
     keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(4))
-    assert np.array_equal(ours, naive(model, network, likelihood, params, keys, shape, labels))
-    assert len(np.unique(ours)) >= min(likelihood.num_levels, 3)
+    assert np.array_equal(drawn, naive(model, network, likelihood, params, keys, shape, labels))
+    assert len(np.unique(drawn)) >= min(likelihood.num_levels, 3)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -198,8 +198,8 @@ def test_draws_are_as_frequent_as_they_are_probable(name):
     images = jnp.asarray(list(itertools.product([-1.0, 1.0], repeat=4))).reshape(-1, 2, 2, 1)
     p = np.exp(np.asarray(model.log_prob(params, images), float))
     draws = np.asarray(jax.jit(model.sample, static_argnums=2)(KEY, params, 20_000)).reshape(-1, 4) > 0
-    seen = np.bincount(draws @ [8, 4, 2, 1], minlength=16)
-    assert scipy.stats.chisquare(seen, p / p.sum() * 20_000).pvalue > 1e-3
+    counts = np.bincount(draws @ [8, 4, 2, 1], minlength=16)
+    assert scipy.stats.chisquare(counts, p / p.sum() * 20_000).pvalue > 1e-3
 
 
 def test_an_image_is_completed_from_its_beginning():

@@ -145,11 +145,11 @@ def test_labels_reach_the_network_and_guidance_mixes_them():
     options = {"num_classes": 3, "p_uncond": 0.5}
     model = ddpm.build(Labelled(), SCHEDULE, SHAPE, **options)
     params, x, t = model.init(KEY), jnp.ones((2, *SHAPE)), jnp.array([5, 5])
-    said = lambda model, labels: model.denoise(params, labels)(x, t).noise[:, 0, 0, 0]
-    assert np.allclose(said(model, jnp.array([0, 2])), [1, 3]) and np.allclose(said(model, None), [4, 4])
+    output = lambda model, labels: model.denoise(params, labels)(x, t).noise[:, 0, 0, 0]
+    assert np.allclose(output(model, jnp.array([0, 2])), [1, 3]) and np.allclose(output(model, None), [4, 4])
     guide = partial(diffusion.classifier_free_batched, guidance_scale=2.0)
     guided = ddpm.build(Labelled(), SCHEDULE, SHAPE, **options, guide=guide)
-    assert np.allclose(said(guided, jnp.array([0, 2])), [4 - 2 * 3, 4 - 2 * 1])
+    assert np.allclose(output(guided, jnp.array([0, 2])), [4 - 2 * 3, 4 - 2 * 1])
     batch = {"image": jnp.zeros((400, *SHAPE)), "label": jnp.zeros(400, int)}
     assert np.isclose(model.loss(KEY, params, batch)[0], guided.loss(KEY, params, batch)[0])  # training is not guided
     same = [model.losses(KEY, params, {**batch, "label": jnp.full(400, i)}) for i in (0, 2)]

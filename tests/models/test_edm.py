@@ -23,8 +23,8 @@ class Exact(nn.Module):
     @nn.compact
     def __call__(self, x, c_noise):
         sigma = jnp.exp(4 * c_noise)[:, None, None, None]
-        said = sigma / (STD * jnp.sqrt(sigma**2 + STD**2)) * MEAN
-        return jnp.zeros_like(x) + said
+        output = sigma / (STD * jnp.sqrt(sigma**2 + STD**2)) * MEAN
+        return jnp.zeros_like(x) + output
 
 
 class Fixed(nn.Module):
@@ -43,8 +43,8 @@ def test_the_loss_of_the_best_network_is_one_and_any_other_costs_more():
     images = MEAN + STD * jax.random.normal(jax.random.key(1), (20_000, 1, 1, 1))
     time = (jnp.arange(20_000) + 0.5) / 20_000
     for batch in ({"image": images}, {"image": images, "time": time}):
-        found = MODEL.losses(KEY, {}, batch)
-        assert abs(found.mean() - 1) < 4 * found.std() / np.sqrt(20_000)
+        result = MODEL.losses(KEY, {}, batch)
+        assert abs(result.mean() - 1) < 4 * result.std() / np.sqrt(20_000)
     other = edm.build(Fixed(), (1, 1, 1), sigma_data=STD)
     assert other.loss(KEY, other.init(KEY), {"image": images})[0] > 1.05
 

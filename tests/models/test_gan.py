@@ -17,7 +17,7 @@ KEY = jax.random.key(0)
 SHAPE = (8, 8, 1)
 
 
-def model(game=gan.non_saturating, **more):
+def build(game=gan.non_saturating, **more):
     spectrum = more.pop("spectral", False)
     generator = adversarial.Generator(SHAPE, (16,), more.pop("channels", ()), more.get("classes", 0))
     judge = adversarial.Discriminator((16,), (), more.pop("classes", 0), spectrum)
@@ -79,8 +79,8 @@ def test_penalties_of_a_linear_critic_are_known():
 @pytest.mark.parametrize("game", gan.LOSSES)
 def test_each_gradient_is_that_of_the_players_own_loss(game):
     """Written out: two losses, each differentiated in its own player's parameters alone."""
-    ours = model(gan.LOSSES[game], gp_weight=2.0, r1_weight=0.5)
-    params = jax.jit(ours.init)(KEY)
+    model = build(gan.LOSSES[game], gp_weight=2.0, r1_weight=0.5)
+    params = jax.jit(model.init)(KEY)
     images = jax.random.uniform(KEY, (6, *SHAPE), minval=-1)
     keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(6))
     streams = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
@@ -88,36 +88,36 @@ def test_each_gradient_is_that_of_the_players_own_loss(game):
 
     def judge(d, g):
         both = {"generator": g, "discriminator": d}
-        fake = ours.generate(both, noise(0))
+        fake = model.generate(both, noise(0))
         share = jax.vmap(lambda key: jax.random.uniform(key, (1, 1, 1)))(streams[:, 1])
-        critic = lambda x: ours.discriminate(both, x)
+        critic = lambda x: model.discriminate(both, x)
         game_loss = gan.LOSSES[game].discriminator(critic(images), critic(fake))
         slopes = gan_losses.gradient_penalty(critic, share * images + (1 - share) * fake)
         return jnp.mean(game_loss + 2.0 * slopes + 0.5 * gan_losses.r1(critic, images))
 
     def make(g, d):
         both = {"generator": g, "discriminator": d}
-        return jnp.mean(gan.LOSSES[game].generator(ours.discriminate(both, ours.generate(both, noise(2)))))
+        return jnp.mean(gan.LOSSES[game].generator(model.discriminate(both, model.generate(both, noise(2)))))
 
     @jax.jit
     def compare(params):
-        theirs = jax.grad(judge)(params["discriminator"], params["generator"])
-        mine = jax.grad(make)(params["generator"], params["discriminator"])
-        both = jax.grad(lambda p: ours.loss(KEY, p, {"image": images})[0])(params)
-        return both, {"discriminator": theirs, "generator": mine}
+        d_grad = jax.grad(judge)(params["discriminator"], params["generator"])
+        g_grad = jax.grad(make)(params["generator"], params["discriminator"])
+        both = jax.grad(lambda p: model.loss(KEY, p, {"image": images})[0])(params)
+        return both, {"discriminator": d_grad, "generator": g_grad}
 
-    found, wanted = compare(params)
-    for player in wanted:
-        pairs = list(zip(*map(jax.tree.leaves, (found[player], wanted[player])), strict=True))
+    gradient, expected = compare(params)
+    for player in expected:
+        pairs = list(zip(*map(jax.tree.leaves, (gradient[player], expected[player])), strict=True))
         assert all(np.allclose(a, b, atol=1e-6) for a, b in pairs) and max(np.abs(b).max() for _, b in pairs) > 1e-3
 
 
 def test_a_players_turn_leaves_the_other_as_it_was():
     """Three steps of the discriminator for one of the generator: bit for bit, its optimizer's state included."""
-    ours = model(n_critic=3)
-    optimizer = ours.optimizer(optax.adam(1e-3))
-    step = jax.jit(steps.gradient_step(ours.loss, optimizer))
-    now = state.create(jax.jit(ours.init)(KEY), optimizer)
+    model = build(n_critic=3)
+    optimizer = model.optimizer(optax.adam(1e-3))
+    step = jax.jit(steps.gradient_step(model.loss, optimizer))
+    now = state.create(jax.jit(model.init)(KEY), optimizer)
     images = {"image": jax.random.uniform(KEY, (6, *SHAPE), minval=-1)}
     same = lambda a, b: all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
     moments = lambda s, player: s.opt_state.inner_states[player].inner_state
@@ -130,16 +130,16 @@ def test_a_players_turn_leaves_the_other_as_it_was():
         assert not same(now.params["discriminator"], new.params["discriminator"])
         now = new
     assert turns == [False, False, True, False, False, True]
-    frozen = model().optimizer(optax.adam(1e-3), optax.set_to_zero())
-    new = jax.jit(steps.gradient_step(ours.loss, frozen))(KEY, state.create(now.params, frozen), images)[0]
+    frozen = build().optimizer(optax.adam(1e-3), optax.set_to_zero())
+    new = jax.jit(steps.gradient_step(model.loss, frozen))(KEY, state.create(now.params, frozen), images)[0]
     assert same(new.params["discriminator"], now.params["discriminator"])
 
 
 def test_the_running_vector_is_power_iteration_and_ends_at_the_largest_singular_value():
-    ours = model(spectral=True)
-    optimizer = ours.optimizer(optax.set_to_zero())
-    step = jax.jit(steps.gradient_step(ours.loss, optimizer))
-    now = state.create(jax.jit(ours.init)(KEY), optimizer)
+    model = build(spectral=True)
+    optimizer = model.optimizer(optax.set_to_zero())
+    step = jax.jit(steps.gradient_step(model.loss, optimizer))
+    now = state.create(jax.jit(model.init)(KEY), optimizer)
     images = {"image": jax.random.uniform(KEY, (4, *SHAPE), minval=-1)}
     kernel = np.asarray(now.params["discriminator"]["dense_0"]["kernel"], float)
     u = np.asarray(now.params["discriminator"]["dense_0"]["u"], float)
@@ -170,9 +170,9 @@ def test_a_kernel_of_any_size_has_norm_one_or_none(scale):
 
 @pytest.mark.parametrize("channels", [(), (8, 8)])
 def test_an_image_depends_on_its_key_and_label_only(channels):
-    ours = model(channels=channels, classes=3)
-    params, labels = jax.jit(ours.init)(KEY), jnp.arange(6) % 3
-    sample = jax.jit(ours.sample, static_argnums=2)
+    model = build(channels=channels, classes=3)
+    params, labels = jax.jit(model.init)(KEY), jnp.arange(6) % 3
+    sample = jax.jit(model.sample, static_argnums=2)
     whole = sample(KEY, params, 6, labels)
     keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(2, 5))
     assert np.allclose(whole[2:5], sample(keys, params, 3, labels[2:5]), atol=1e-6)
@@ -180,7 +180,7 @@ def test_an_image_depends_on_its_key_and_label_only(channels):
 
 
 JUDGE = adversarial.Discriminator()
-PLAIN = model()
+PLAIN = build()
 PLAYERS = jax.jit(PLAIN.init)(KEY)
 
 
@@ -192,24 +192,24 @@ def test_the_best_answer_outside_of_both_supports_is_as_good_as_any():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: model(n_critic=0), "n_critic: expected at least 1 step"),
+        (lambda: build(n_critic=0), "n_critic: expected at least 1 step"),
         (lambda: gan.build(adversarial.Generator(SHAPE), JUDGE, gan.hinge, SHAPE, latent_dim=0), "latent_dim"),
         (lambda: gan.build(adversarial.Generator((4, 4, 1)), JUDGE, gan.hinge, SHAPE),
          r"generator: expected images of shape \(8, 8, 1\), got \(4, 4, 1\)"),
         (lambda: gan.build(adversarial.Generator((6, 6, 1), (8,), (8, 8)), JUDGE, gan.hinge, (6, 6, 1)),
-         r"\(6, 6\) does not go by 4; use fewer channels, or images of \(8, 8\)"),
+         r"\(6, 6\) is not divisible by 4; use fewer channels, or images of \(8, 8\)"),
         (lambda: gan.build(adversarial.Generator(SHAPE, num_classes=3), JUDGE, gan.hinge, SHAPE),
          "discriminator: expected 3 classes"),
-        (lambda: model(gp_weight=-1.0), "gp_weight: expected finite numbers of at least 0"),
-        (lambda: model(r1_weight=float("nan")), "r1_weight: expected finite numbers of at least 0"),
+        (lambda: build(gp_weight=-1.0), "gp_weight: expected finite numbers of at least 0"),
+        (lambda: build(r1_weight=float("nan")), "r1_weight: expected finite numbers of at least 0"),
         (lambda: PLAIN.sample(KEY, PLAYERS, 0), "num: expected at least 1, got 0"),
         (lambda: PLAIN.generate(PLAYERS, jnp.zeros((2, 5))), r"z: expected vectors of shape \[b, 4\]"),
         (lambda: PLAIN.discriminate(PLAYERS, jnp.zeros((2, *SHAPE), jnp.uint8)), "got uint8; genjax.data.scale"),
         (lambda: PLAIN.loss(KEY, PLAYERS, {"image": jnp.full((2, *SHAPE), jnp.nan)}), "expected finite numbers"),
         (lambda: PLAIN.loss(KEY, PLAYERS, {"image": jnp.zeros((0, *SHAPE))}), "expected at least 1"),
-        (lambda: model(classes=2).sample(KEY, {}, 1, [2]), "labels: expected whole numbers from 0 to 1, got 2"),
+        (lambda: build(classes=2).sample(KEY, {}, 1, [2]), "labels: expected whole numbers from 0 to 1, got 2"),
         (lambda: gan_losses.optimal_discriminator(jnp.array([-0.1]), jnp.array([0.2])), "p: expected finite numbers"),
-        (lambda: model(classes=2).loss(KEY, model(classes=2).init(KEY), {"image": jnp.zeros((2, *SHAPE))}),
+        (lambda: build(classes=2).loss(KEY, build(classes=2).init(KEY), {"image": jnp.zeros((2, *SHAPE))}),
          "batch: a conditional model needs label"),
     ],
 )  # fmt: skip

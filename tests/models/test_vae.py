@@ -68,12 +68,12 @@ def test_the_gap_of_the_elbo_is_the_divergence_to_the_posterior():
         params = as_params(w, b, gain, np.log(np.diag(covariance)) - 0.3)
         batch = {"image": jnp.asarray(x.reshape(-1, *SHAPE))}
         weights = jax.jit(lambda key: linear().log_weights(key, params, batch, 4000))(KEY)
-        found = estimates.estimate(weights)
+        elbo = estimates.estimate(weights)
         q = linear().encode(params, batch["image"])
         posterior = gaussian.from_covariance(jnp.asarray((x - b) @ gain.T), jnp.asarray(covariance)[None])
         gap = gaussian.kl(q, posterior)
         assert gap.min() > 0.05
-        assert np.abs((found.mean - (log_p - gap)) / found.standard_error).max() < 4.5
+        assert np.abs((elbo.mean - (log_p - gap)) / elbo.standard_error).max() < 4.5
         loss = jax.jit(jax.vmap(lambda key: linear().loss(key, params, batch)[0]))(jax.random.split(KEY, 400))
         z = (loss.mean() + np.mean(log_p - np.asarray(gap))) / (loss.std() / 20)
         assert abs(z) < 4  # the KL in closed form estimates the same bound
@@ -155,9 +155,9 @@ def test_the_quadrature_finds_posteriors_however_narrow():
             w = directions * lengths @ np.array([[0.6, -0.8], [0.8, 0.6]])
             x = np.clip(rng.standard_normal((3, 2)) @ w.T * 0.5 + std * rng.standard_normal((3, 6)), -1, 1)
             params = as_params(w, np.zeros(6), np.zeros((2, 6)), np.zeros(2))
-            found = evidence(std, params, jnp.asarray(x.reshape(-1, *SHAPE)))
+            log_evidence = evidence(std, params, jnp.asarray(x.reshape(-1, *SHAPE)))
             exact = scipy.stats.multivariate_normal(np.zeros(6), w @ w.T + std**2 * np.eye(6)).logpdf(x)
-            assert np.abs(found - exact).max() < 1e-5, (lengths, std)
+            assert np.abs(log_evidence - exact).max() < 1e-5, (lengths, std)
             narrowest.append((1 + (max(lengths) / std) ** 2) ** -0.5)
     assert max(narrowest) > 0.99 and min(narrowest) <= 1e-3
 
@@ -251,10 +251,10 @@ def test_encoder_and_decoder_equal_pytorchs():
     assert np.allclose((model.decode(params, q.mean) + 1) / 2, again, atol=1e-5)
     batch = {"image": images}
     z = tensor(q.mean)
-    theirs = -torch.nn.functional.binary_cross_entropy_with_logits(
+    expected = -torch.nn.functional.binary_cross_entropy_with_logits(
         network(params["decoder"], z), tensor((images + 1) / 2).flatten(1), reduction="none"
     ).sum(1) + torch.distributions.Normal(0, 1).log_prob(z).sum(1)
-    assert np.allclose(model.log_joint(params, batch, q.mean), theirs, rtol=1e-5)
+    assert np.allclose(model.log_joint(params, batch, q.mean), expected, rtol=1e-5)
 
 
 def test_bad_input_is_refused():

@@ -56,10 +56,10 @@ def test_the_bound_does_not_depend_on_the_schedule_between_its_ends():
     images = STD * jax.random.normal(jax.random.key(5), (20_000, 1, 1, 1))
     time = (jnp.arange(20_000) + 0.5) / 20_000
     run = jax.jit(lambda params: FINE.losses(KEY, params, {"image": images, "time": time}).diffusion)
-    found = [run(FINE.init(jax.random.key(seed))) for seed in (0, 1)]
-    for nats in found:
+    result = [run(FINE.init(jax.random.key(seed))) for seed in (0, 1)]
+    for nats in result:
         assert abs(nats.mean() - expected) < 4 * nats.std() / np.sqrt(20_000)
-    assert not np.allclose(found[0], found[1])
+    assert not np.allclose(result[0], result[1])
 
 
 def test_the_ends_of_the_bound_are_a_divergence_and_a_classification():
@@ -68,16 +68,16 @@ def test_the_ends_of_the_bound_are_a_divergence_and_a_classification():
     images = jnp.asarray(levels, jnp.float32)[jax.random.randint(jax.random.key(6), (num,), 100, 400)][
         :, None, None, None
     ]
-    found = jax.jit(lambda params: FINE.losses(KEY, params, {"image": images}))(FINE.init(KEY))
+    result = jax.jit(lambda params: FINE.losses(KEY, params, {"image": images}))(FINE.init(KEY))
     left = 1 / (1 + np.exp(HIGH))
     spread = gaussian.DiagGaussian(np.sqrt(left) * images[:, 0, 0], jnp.full((num, 1), 0.5 * np.log1p(-left)))
     standard = gaussian.DiagGaussian(jnp.zeros((num, 1)), jnp.zeros((num, 1)))
-    assert np.allclose(found.prior, gaussian.kl(spread, standard), rtol=1e-3, atol=1e-7)
+    assert np.allclose(result.prior, gaussian.kl(spread, standard), rtol=1e-3, atol=1e-7)
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     noise = np.exp(LOW / 2)
     logits = -0.5 * ((levels[250] + noise * nodes[:, None] - levels) / noise) ** 2
     expected = weights @ -special.log_softmax(logits, axis=1)[:, 250] / weights.sum()
-    assert abs(found.decoder.mean() - expected) < 4 * found.decoder.std() / np.sqrt(num) < 0.07 * expected
+    assert abs(result.decoder.mean() - expected) < 4 * result.decoder.std() / np.sqrt(num) < 0.07 * expected
 
 
 def test_the_bound_of_the_best_network_is_the_entropy():
@@ -85,8 +85,8 @@ def test_the_bound_of_the_best_network_is_the_entropy():
     num, place = 40_000, (jnp.arange(40_000) + 0.5) / 40_000
     images = STD / 2.5 * jax.random.normal(jax.random.key(5), (num, 1, 1, 1))
     model = vdm.build(Exact(STD / 2.5), (1, 1, 1), num_levels=512)
-    found = jax.jit(lambda params: model.losses(KEY, params, {"image": images, "time": place}))(model.init(KEY))
-    total = sum(found)
+    result = jax.jit(lambda params: model.losses(KEY, params, {"image": images, "time": place}))(model.init(KEY))
+    total = sum(result)
     entropy = 0.5 * np.log(2 * np.pi * np.e * (STD / 2.5) ** 2) - np.log(2 / 511)
     assert abs(total.mean() - entropy) < 4 * total.std() / np.sqrt(num) < 0.05 * entropy
 
@@ -135,11 +135,11 @@ def test_the_network_and_the_ends_follow_the_loss_itself():
     params = model.init(KEY)
     batch = {"image": 0.5 * jnp.sin(jnp.arange(64.0)).reshape(64, 1, 1, 1), "time": jnp.linspace(0, 1, 64)}
     total = lambda p: sum(part.mean() for part in model.losses(KEY, p, batch)) / np.log(2)
-    expected, found = (jax.jit(jax.grad(f))(params) for f in (total, lambda p: model.loss(KEY, p, batch)[0]))
-    assert np.isclose(found["network"]["gain"], expected["network"]["gain"], rtol=1e-4)
+    expected, result = (jax.jit(jax.grad(f))(params) for f in (total, lambda p: model.loss(KEY, p, batch)[0]))
+    assert np.isclose(result["network"]["gain"], expected["network"]["gain"], rtol=1e-4)
     for name in ("first", "gap"):
-        assert np.isclose(found["schedule"][name], expected["schedule"][name], rtol=1e-3)
-    assert not np.allclose(found["schedule"]["inner"], expected["schedule"]["inner"])
+        assert np.isclose(result["schedule"][name], expected["schedule"][name], rtol=1e-3)
+    assert not np.allclose(result["schedule"]["inner"], expected["schedule"]["inner"])
 
 
 def test_pixels_between_levels_are_taken_to_the_nearest():

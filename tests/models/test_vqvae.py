@@ -29,10 +29,10 @@ def test_the_nearest_entry_is_that_of_brute_force(size, d, scale):
     rng = np.random.default_rng(size * 10 + d)
     codebook, z = scale * rng.standard_normal((size, d)), scale * rng.standard_normal((25, d))
     distance = ((z[:, None].astype(np.float32).astype(float) - codebook.astype(np.float32).astype(float)) ** 2).sum(-1)
-    ours = np.asarray(quantizer.nearest(jnp.asarray(codebook, jnp.float32), jnp.asarray(z, jnp.float32)))
-    chosen = np.take_along_axis(distance, ours[:, None], 1)[:, 0]
+    index = np.asarray(quantizer.nearest(jnp.asarray(codebook, jnp.float32), jnp.asarray(z, jnp.float32)))
+    chosen = np.take_along_axis(distance, index[:, None], 1)[:, 0]
     assert np.all(chosen <= distance.min(1) + 1e-5 * scale**2)
-    assert (ours == distance.argmin(1)).mean() > 0.95
+    assert (index == distance.argmin(1)).mean() > 0.95
 
 
 @pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (1e3, 1e-2), (-3e5, 1.0), (1e-3, 1e-6)])
@@ -120,8 +120,8 @@ def test_the_smoothing_is_that_of_the_paper_in_vectors():
         total = decay * total + (1 - decay) * sums
     smooth = (count + epsilon) / (count.sum() + size * epsilon) * count.sum()
     assert count.min() < 1 and np.allclose(codebook.vectors(params), total / smooth[:, None], rtol=1e-3, atol=1e-5)
-    assert np.abs(total / smooth[:, None] - total / count[:, None]).max() > 1e-3  # ε is seen
-    default = vqvae.ema_codebook(size).vectors(params)  # 1e-5 vectors: not seen
+    assert np.abs(total / smooth[:, None] - total / count[:, None]).max() > 1e-3  # ε shows
+    default = vqvae.ema_codebook(size).vectors(params)  # 1e-5 vectors: ε does not show
     assert np.allclose(default, total / count[:, None], rtol=1e-3, atol=1e-5)
 
 
@@ -191,13 +191,13 @@ def test_it_learns_digits_through_its_codes(codebook_update):
 
 def test_perplexity_is_the_exponential_of_the_entropy_of_use():
     assert np.isclose(np.exp(information.entropy(quantizer.usage(jnp.arange(12) % 4, 4))), 4)
-    ours = build(vqvae.gradient_codebook(8))
+    model = build(vqvae.gradient_codebook(8))
     images = jax.random.uniform(KEY, (6, *SHAPE), minval=-1)
-    params = ours.init(KEY)
-    share = np.bincount(np.ravel(ours.encode(params, images)), minlength=8)
+    params = model.init(KEY)
+    share = np.bincount(np.ravel(model.encode(params, images)), minlength=8)
     share = share[share > 0] / share.sum()
-    found = ours.loss(KEY, params, {"image": images})[1]["perplexity"]
-    assert len(share) > 1 and np.isclose(found, np.exp(-(share * np.log(share)).sum()))
+    perplexity = model.loss(KEY, params, {"image": images})[1]["perplexity"]
+    assert len(share) > 1 and np.isclose(perplexity, np.exp(-(share * np.log(share)).sum()))
 
 
 SMALL = build(vqvae.gradient_codebook(4))

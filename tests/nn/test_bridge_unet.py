@@ -97,9 +97,9 @@ def test_output_and_gradients_equal_those_of_diffusers(config):
         (by_params, by_image), y = jit(jax.grad(energy, (0, 1), has_aux=True))(
             wide, jnp.asarray(x.transpose(0, 2, 3, 1))
         )
-        found = diffusers_unet.tensors(by_params, levels)
+        result = diffusers_unet.tensors(by_params, levels)
     close = lambda a, b: np.max(np.abs(a - b)) <= 1e-5 * max(1e-3, np.max(np.abs(b)))
     assert close(np.asarray(y).transpose(0, 3, 1, 2), expected.detach().numpy())
     assert close(np.asarray(by_image).transpose(0, 3, 1, 2), image.grad.numpy())
-    wrong = [n for n, p in theirs.named_parameters() if not close(found[n], p.grad.numpy())]
+    wrong = [n for n, p in theirs.named_parameters() if not close(result[n], p.grad.numpy())]
     assert not wrong

@@ -254,5 +254,5 @@ def test_simple_unet_equals_the_network_of_the_notes_in_pytorch():
     energy = lambda x: (jnp.sum((y := ours.apply(params, x, t)) ** 2), y)
     gradient, y = jit(jax.grad(energy, has_aux=True))(x)
     assert np.allclose(y.transpose(0, 3, 1, 2), expected.detach().numpy(), atol=1e-4)
-    gradient, truth = gradient.transpose(0, 3, 1, 2), image.grad.numpy()
-    assert np.max(np.abs(gradient - truth)) <= 1e-4 * max(1, np.max(np.abs(truth)))
+    gradient, target = gradient.transpose(0, 3, 1, 2), image.grad.numpy()
+    assert np.max(np.abs(gradient - target)) <= 1e-4 * max(1, np.max(np.abs(target)))

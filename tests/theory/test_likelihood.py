@@ -293,7 +293,7 @@ def test_log_likelihoods_are_subtracted_with_all_their_digits():
         (lambda: likelihood.full_gaussian(jnp.ones((2, 3))), "more observations than the 3 dimensions, got 2"),
         (
             lambda: likelihood.fit(lambda w, x: jnp.log(w) * x, 0.0, jnp.ones(3)),
-            "init: the log-likelihood there is -inf",
+            "init: the log-likelihood is -inf there",
         ),
         (lambda: likelihood.ratio_test(0.0, 1.0, 0), "num_restrictions: expected at least 1"),
     ],

@@ -2,15 +2,18 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+import train
 from train import actor_critic
 from train.run import config, logging
 
 TINY = "--steps 4 --every 2 --log-every 2 --steps-per-call 2 --batch-size 4 --rollout-length 20 --hidden 8"
 TINY = (*TINY.split(), "--eval-episodes", "3")
+CHAIN = ("--config", "chain", "--schedule", "constant", "--start", "continue")
 
 
 def lines(workdir):
@@ -23,7 +26,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("actor-critic")
     ppo = ("--config", "cartpole_ppo", "--minibatch-size", "40", "--num-seeds", "2")
     actor_critic.main([*TINY, *ppo, "--workdir", str(folder / "cartpole")])
-    actor_critic.main([*TINY, "--config", "chain", "--schedule", "constant", "--workdir", str(folder / "chain")])
+    actor_critic.main([*TINY, *CHAIN, "--workdir", str(folder / "chain")])
     return folder
 
 
@@ -39,11 +42,17 @@ def test_a_run_leaves_returns_pictures_and_seeds(runs):
     assert (runs / "chain" / "samples" / "latest.png").exists()
 
 
-def test_it_resumes_to_the_same_lines(runs, tmp_path):
-    argv = [*TINY, "--config", "chain", "--schedule", "constant", "--workdir", str(tmp_path / "run")]
+def test_it_resumes_to_the_same_lines_in_environments_that_go_on(runs, tmp_path):
+    argv = [*TINY, *CHAIN, "--workdir", str(tmp_path / "run")]
     actor_critic.main([*argv, "--steps", "2"])
     actor_critic.main(argv)
     assert lines(tmp_path / "run") == lines(runs / "chain")
+
+
+def test_a_policy_is_loaded(runs):
+    settings, model, params = train.load(runs / "chain")
+    assert settings.start == "continue"
+    assert model.logits(params, jnp.eye(5)).shape == (5, 2)
 
 
 @pytest.mark.parametrize(

@@ -26,15 +26,15 @@ def settings(runs, **more):
     return judge.Judge(str(runs / "gan"), classifier=str(runs / "classifier"), **more)
 
 
-def test_an_untrained_generator_is_far_from_the_floor_and_real_images_are_at_it(runs, monkeypatch):
-    who = judge.feature_metrics(settings(runs))
-    poor, floor = judge.judge(settings(runs), who), who.reference(197)
+def test_an_untrained_generator_is_far_from_the_reference(runs, monkeypatch):
+    metrics = judge.feature_metrics(settings(runs))
+    poor, reference = judge.judge(settings(runs), metrics), metrics.reference(197)
     assert poor["num"] == 197 and sum(poor["drawn"]["shares"]) == pytest.approx(1, abs=1e-3)
-    assert poor["drawn"]["frechet"] > 10 * floor["frechet"] and poor["drawn"]["coverage"] < 0.2
-    assert floor["classes"] == 10 and floor["coverage"] > 0.9 and floor["precision"] > 0.9
-    train = who.real.train["image"]
+    assert poor["drawn"]["frechet"] > 10 * reference["frechet"] and poor["drawn"]["coverage"] < 0.2
+    assert reference["classes"] == 10 and reference["coverage"] > 0.9 and reference["precision"] > 0.9
+    train = metrics.real.train["image"]
     monkeypatch.setattr(judge.sample, "draw", lambda _: train[:197])
-    copied = judge.judge(settings(runs), who)
+    copied = judge.judge(settings(runs), metrics)
     assert copied["drawn"]["frechet"] < 0.2 * poor["drawn"]["frechet"]
     assert copied["drawn"]["copies_ratio"] == 0 and copied["drawn"]["copies_share"] == 1
 
@@ -64,10 +64,10 @@ def test_weights_of_inception_that_are_none_are_refused(runs, tmp_path):
             judge.judge(settings(runs, inception=str(path)))
 
 
-def test_other_eyes_need_no_classes(runs):
+def test_other_features_need_no_classes(runs):
     pixels = lambda images: (images.reshape(len(images), -1) / 255.0, None)
     extractor = features.FeatureExtractor("of pixels", "distance", pixels, 0)
-    who = features.metrics(extractor, classifier.Config(), 5)
-    found = judge.judge(settings(runs), who)
-    assert found["features"] == "of pixels" and "classes" not in found["drawn"]
-    assert found["drawn"]["frechet"] > 5 * who.reference(197)["frechet"]
+    metrics = features.metrics(extractor, classifier.Config(), 5)
+    result = judge.judge(settings(runs), metrics)
+    assert result["features"] == "of pixels" and "classes" not in result["drawn"]
+    assert found["drawn"]["frechet"] > 5 * metrics.reference(197)["frechet"]

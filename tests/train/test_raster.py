@@ -67,12 +67,13 @@ def test_a_code_in_two_parts_is_as_long_as_both(runs):
 
 def test_codes_are_those_of_the_run(runs):
     settings = pixelcnn.Config(data=f"codes:{runs}/vqvae", levels=8)
-    maps = codes.load(settings)
+    maps = codes.load_maps(settings, settings.levels)
     assert maps.train["image"].shape == (1600, 4, 4, 1) and set(np.unique(maps.train["image"])) <= set(range(8))
-    _, model, params = codes.source(f"{runs}/vqvae")
-    images = jnp.asarray(codes.images(settings).heldout["image"][:5], jnp.float32) / 127.5 - 1
+    run, model, params = codes.maker(f"{runs}/vqvae")
+    heldout = codes.load_images(run).heldout
+    images = jnp.asarray(heldout["image"][:5], jnp.float32) / 127.5 - 1
     assert np.array_equal(model.encode(params, images), maps.heldout["image"][:5, ..., 0])
-    assert np.array_equal(maps.heldout["label"], codes.images(settings).heldout["label"])
+    assert np.array_equal(maps.heldout["label"], heldout["label"])
 
 
 @pytest.mark.parametrize(
@@ -111,9 +112,9 @@ def test_codes_of_no_run_or_another_model_are_refused(runs, tmp_path):
 
 
 def test_continuous_pixels_have_no_code(runs, monkeypatch):
-    run, model, params = codes.source(f"{runs}/vqvae")
+    run, model, params = codes.maker(f"{runs}/vqvae")
     continuous = run._replace(settings=dataclasses.replace(run.settings, likelihood="gaussian"))
-    monkeypatch.setattr(codes, "source", lambda workdir: (continuous, model, params))
+    monkeypatch.setattr(codes, "maker", lambda workdir: (continuous, model, params))
     with pytest.raises(config.UsageError, match="likelihood of continuous pixels .* --likelihood logistic"):
         evaluate.scores(evaluate.Evaluate(str(runs / "codes"), num=5))
 
@@ -124,8 +125,8 @@ def test_codes_are_read_with_the_model_that_made_them_only(runs, tmp_path):
     path = tmp_path / "run" / "config.json"
     described = json.loads(path.read_text())
     kind, digest, images = described["data"]["fingerprint"].split(":")
-    seen = json.loads((runs / "vqvae" / "config.json").read_text())["data"]["fingerprint"]
-    assert (kind, images) == ("codes", seen) and len(digest) == 64
+    recorded = json.loads((runs / "vqvae" / "config.json").read_text())["data"]["fingerprint"]
+    assert (kind, images) == ("codes", recorded) and len(digest) == 64
     described["data"]["fingerprint"] = f"codes:{digest[::-1]}:{images}"
     path.write_text(json.dumps(described))
     with pytest.raises(store.CheckpointError, match="codes of another checkpoint"):

@@ -121,7 +121,10 @@ def test_every_kind_says_what_it_reads():
     assert set().union(*data_forms.READS.values()) <= names
     kinds = {"digits", "ring", "tfds", "folder", "npz", "codes"}
     assert {data_forms.kind(kind) for kind in data_forms.READS} == kinds
-    assert data_forms.reads("tfds:mnist") == {"size", "channels", "data_dir"} and data_forms.reads("nothing") == set()
+    assert (
+        data_forms.settings_of("tfds:mnist") == {"size", "channels", "data_dir"}
+        and data_forms.settings_of("nothing") == set()
+    )
 
 
 def test_old_records_keep_their_shapes(archive, pictures, tmp_path):
@@ -139,9 +142,9 @@ def test_old_records_keep_their_shapes(archive, pictures, tmp_path):
 
 
 def test_sets_of_the_catalogue_whose_size_is_not_known_come_to_64_as_before():
-    assert data_forms.asked(dataclasses.asdict(settings("tfds:kmnist"))) == (64, None)
+    assert data_forms.size_and_channels(dataclasses.asdict(settings("tfds:kmnist"))) == (64, None)
     old = {"data": "tfds:kmnist", "size": 64, "channels": 3}
-    assert data_forms.recorded(old) == {"data": "tfds:kmnist", "size": 64, "channels": 0}
+    assert data_forms.upgrade(old) == {"data": "tfds:kmnist", "size": 64, "channels": 0}
 
 
 def test_names_with_a_hash_are_found(tmp_path):

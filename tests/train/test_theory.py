@@ -50,7 +50,7 @@ def test_every_number_is_the_notes(drawn):
 
 def test_files_of_others_are_not_overwritten(drawn, tmp_path):
     """A folder of its own is drawn anew; where somebody's picture or numbers lie, nothing is."""
-    assert theory._ours(drawn[0] / "numbers.json")
+    assert theory._is_own(drawn[0] / "numbers.json")
     for name, content in (("coin.png", "mine"), ("numbers.json", "[1, 2]")):
         (tmp_path / name).write_text(content)
         with pytest.raises(config.UsageError, match="did not write"):

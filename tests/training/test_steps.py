@@ -25,18 +25,18 @@ def at_step(step):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 23, 30])
 def test_every_epoch_visits_every_row_once(batch_size):
-    draw = jax.jit(steps.rows(batch_size))
-    seen = np.concatenate([draw(KEY, at_step(i), ROWS)["x"] for i in range(23 * 3)])[: 23 * 3]
-    epochs = seen.reshape(3, 23)
+    sample_batch = jax.jit(steps.rows(batch_size))
+    visited = np.concatenate([sample_batch(KEY, at_step(i), ROWS)["x"] for i in range(23 * 3)])[: 23 * 3]
+    epochs = visited.reshape(3, 23)
     assert np.array_equal(np.sort(epochs), np.tile(np.arange(23), (3, 1)))
     assert not np.array_equal(epochs[0], epochs[1])
 
 
 def test_rows_stay_together_and_depend_on_seed_and_step_only():
-    draw = steps.rows(4)
-    batch = draw(KEY, at_step(7), ROWS)
+    sample_batch = steps.rows(4)
+    batch = sample_batch(KEY, at_step(7), ROWS)
     assert np.array_equal(batch["y"], 2 * batch["x"])
-    assert np.array_equal(batch["x"], jax.jit(draw)(KEY, at_step(7), ROWS)["x"])
+    assert np.array_equal(batch["x"], jax.jit(sample_batch)(KEY, at_step(7), ROWS)["x"])
     assert not np.array_equal(batch["x"], draw(jax.random.key(1), at_step(7), ROWS)["x"])
 
 
@@ -115,8 +115,8 @@ def test_without_ema_the_average_is_the_parameters():
 
 def test_a_run_may_be_cut_anywhere():
     optimizer = optax.adam(0.1)
-    step, draw = steps.gradient_step(quadratic, optimizer, ema_decay=0.5), steps.rows(4)
-    run = lambda num, carry: jax.jit(steps.repeat(step, draw, num))(KEY, carry, ROWS)
+    step, sample_batch = steps.gradient_step(quadratic, optimizer, ema_decay=0.5), steps.rows(4)
+    run = lambda num, carry: jax.jit(steps.repeat(step, sample_batch, num))(KEY, carry, ROWS)
     start = state.create({"w": jnp.float32(3.0)}, optimizer)
     whole, metrics = run(12, start)
     half, first = run(5, start)
@@ -133,6 +133,31 @@ def test_evaluation_does_not_depend_on_the_batch_size(batch_size):
     assert np.allclose(got, np.mean((0.7 - np.arange(23) / 10 + 0.1 * noise) ** 2), rtol=1e-5)
 
 
+def counting(key, state, data):
+    """Batches of a number that counts the batches, in the carry."""
+    return steps.Carried({"x": state.carry["count"][None]}, {"count": state.carry["count"] + 10.0})
+
+
+def test_a_carry_goes_on_from_batch_to_batch_and_over_a_cut():
+    optimizer = optax.sgd(0.1)
+    counted = lambda key, params, batch: (jnp.sum(0 * params["w"]), {"x": batch["x"][0], "more": batch["more"][0]})
+    step = steps.minibatch_updates(steps.gradient_step(counted, optimizer), 2, 1)
+    sample_batch = steps.with_schedule(counting, "more", lambda i: -i)
+    run = lambda num, now: jax.jit(steps.repeat(step, sample_batch, num))(KEY, now, {})
+    start = state.create({"w": jnp.float32(3.0)}, optimizer, {"count": jnp.float32(5.0)})
+    end, metrics = run(4, start)
+    assert metrics["x"].tolist() == [5, 15, 25, 35] and metrics["more"].tolist() == [0, -1, -2, -3]
+    assert end.carry["count"] == 45 and end.step == 4
+    rest, metrics = run(2, run(2, start)[0])
+    assert rest.carry["count"] == 45 and metrics["x"].tolist() == [25, 35]
+    for carry in ({"count": jnp.int32(5)}, {"count": jnp.float32(5.0), "other": jnp.zeros(2)}):
+        with pytest.raises(ValueError, match="carry: expected what sample_batch returns, {'count': 'float32"):
+            run(1, start._replace(carry=carry))
+    with pytest.raises(ValueError, match="carry: expected what sample_batch returns, \\(\\); the state has"):
+        steps.repeat(step, steps.rows(4), 1)(KEY, start, ROWS)
+    assert not jax.tree.leaves(state.create({"w": jnp.float32(3.0)}, optimizer).carry)  # no leaf in a checkpoint
+
+
 def test_batches_that_do_not_split_are_refused_with_those_that_do():
     with pytest.raises(ValueError, match="batch_size 100 does not split over 8 devices; use 96 or 104"):
         parallel.check_split(100, 8)
@@ -144,9 +169,9 @@ def test_batches_that_do_not_split_are_refused_with_those_that_do():
 ON_EIGHT_DEVICES = """
     import json
     import flax.linen as nn, jax, jax.numpy as jnp, numpy as np, optax
-    from genjax import diffusion
-    from genjax.models import ddpm
-    from genjax.nn import convolution, dropout
+    from genjax import diffusion, envs
+    from genjax.models import actor_critic, ddpm
+    from genjax.nn import convolution, dropout, mlp
     from genjax.training import parallel, state, steps
 
     class Network(nn.Module):
@@ -173,8 +198,28 @@ ON_EIGHT_DEVICES = """
     alone = jax.jit(steps.repeat(steps.gradient_step(model.loss, optimizer, ema_decay=0.9), steps.rows(16), 50))
     end, metrics = jax.device_get(alone(key, state.create(model.init(key), optimizer), rows))
     reference = end, metrics["loss"]
-    far = lambda run: max(np.max(np.abs(x - y)).item() for x, y in zip(*map(jax.tree.leaves, (run, reference))))
+    largest = lambda run, other: max(np.max(np.abs(x - y)).item() for x, y in zip(*map(jax.tree.leaves, (run, other))))
+    far = lambda run: largest(run, reference)
     answer = {n: far(train(n)) for n in (1, 2, 8)}
+
+    def act(num_devices):
+        # Rollouts that go on, of a policy that learns, in 8 copies of the environment.
+        axis = parallel.AXIS if num_devices else None
+        network = lambda outputs: mlp.MLP(outputs, (8,), 0.01)
+        players = actor_critic.build(
+            network(2), network(1), envs.cartpole(), num_envs=8, num_steps=5, start="continue", axis_name=axis
+        )
+        optimizer = players.optimizer(optax.sgd(0.1))
+        run = steps.repeat(steps.gradient_step(players.loss, optimizer, axis_name=axis), players.sample_batch, 8)
+        carry = state.create(players.init(key), optimizer, players.carry(key))
+        if not num_devices:
+            return jax.device_get(jax.jit(run)(key, carry, {}))
+        devices = jax.devices()[:num_devices]
+        end, metrics = parallel.distribute(run, devices)(key, parallel.replicate(carry, devices), {})
+        return jax.device_get((parallel.unreplicate(end), metrics))
+
+    alone = act(0)
+    answer |= {f"rollouts {n}": largest(act(n), alone) for n in (2, 8)}
     jax.lax.pmean = lambda tree, axis: tree
     answer["forgotten"] = far(train(2))
     print(json.dumps(answer))
@@ -189,18 +234,18 @@ def test_one_two_and_eight_devices_agree_and_a_forgotten_average_shows():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     answer = json.loads(done.stdout.splitlines()[-1])
-    for num_devices in ("1", "2", "8"):
-        assert answer[num_devices] <= 1e-5, answer
+    for agreement in ("1", "2", "8", "rollouts 2", "rollouts 8"):
+        assert answer[agreement] <= 1e-5, answer
     assert answer["forgotten"] > 1e-4
 
 
 def test_stratified_places_are_even_over_the_batch_and_uniform_over_steps():
-    draw = jax.jit(steps.with_stratified_times(steps.rows(8), "time"))
+    sample_batch = jax.jit(steps.with_stratified_times(steps.rows(8), "time"))
     data = {"x": jnp.arange(40.0)}
-    found = np.stack([draw(KEY, create_at(step), data)["time"] for step in range(200)])
-    assert np.allclose(np.diff(np.sort(found, 1), axis=1), 1 / 8, atol=1e-6)
-    assert found.min() >= 0 and found.max() < 1
-    assert abs(found[:, 0].mean() - 0.5) < 4 * 0.289 / np.sqrt(200) and np.std(found[:, 0]) > 0.2
+    times = np.stack([sample_batch(KEY, create_at(step), data)["time"] for step in range(200)])
+    assert np.allclose(np.diff(np.sort(times, 1), axis=1), 1 / 8, atol=1e-6)
+    assert times.min() >= 0 and times.max() < 1
+    assert abs(times[:, 0].mean() - 0.5) < 4 * 0.289 / np.sqrt(200) and np.std(times[:, 0]) > 0.2
 
 
 def create_at(step):

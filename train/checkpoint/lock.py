@@ -1,4 +1,4 @@
-"""The folder of a run: one run at a time, and writable before anything slow begins."""
+"""The lock on the folder of a run: one run at a time, in a folder that can be written to."""
 
 import contextlib
 import fcntl
@@ -9,23 +9,28 @@ import platform
 import tempfile
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
 from train.run import files
 
 _ME = {"pid": os.getpid(), "host": platform.node(), "process": uuid.uuid4().hex}
-_held: dict[pathlib.Path, int] = {}  # the folders that this process has locked, and the handles of their lock files
+_held: dict[pathlib.Path, int] = {}  # handles of the lock files of this process, by folder
 
 
 class WorkdirError(Exception):
-    """The folder of the run cannot be used: locked by another run, not writable, or not a folder; exit code 2."""
+    """The folder of the run is locked by another run, not writable, or no folder: exit code 2."""
 
 
 class Locked(WorkdirError):
-    """Another run holds the folder; ``owner`` is what that run wrote about itself."""
+    """Another run holds the folder.
 
-    def __init__(self, path: pathlib.Path, owner: dict):
+    Attributes:
+      owner: entry of that run in the lock file: pid, host and process.
+    """
+
+    def __init__(self, path: pathlib.Path, owner: dict[str, Any]):
         known = {"pid", "host"} <= owner.keys()
         who = files.shown(f"pid {owner['pid']} on {owner['host']}") if known else "its pid is not known yet"
         super().__init__(f"workdir {path} is in use by another run ({who}); wait for it, or choose another --workdir")
@@ -33,7 +38,7 @@ class Locked(WorkdirError):
 
 
 def resolve(workdir: str | os.PathLike) -> pathlib.Path:
-    """The one path of a run's folder, whichever way it was named: absolute, without links, ``..`` and ``~``.
+    """Resolve the path of a run's folder: absolute, without links, ``..`` and ``~``.
 
     Raises:
       WorkdirError: no folder can have this name.
@@ -47,25 +52,25 @@ def resolve(workdir: str | os.PathLike) -> pathlib.Path:
 
 
 def primary() -> bool:
-    """Whether this process does the writing: the first of a run on several machines, or the only one."""
+    """True if this process writes the files of the run: the first process on several machines, or the only one."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 @contextlib.contextmanager
 def lock(workdir: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Make the folder if need be, prove that it can be written to, and keep every other run out of it.
+    """Lock the folder of a run, which is made if need be, and check that it can be written to.
 
-    The lock is the kernel's (``flock`` on ``.lock``), so it ends with the process however the process ends. On several
+    The lock is the kernel's (``flock`` on ``.lock``), so it ends with the process, however the process ends. On several
     machines only the first process locks.
 
     Args:
-      workdir: the folder of the run.
+      workdir: folder of the run.
 
     Yields:
-      its absolute path.
+      absolute path of the folder.
 
     Raises:
-      WorkdirError: at once; another run holds the folder (with its pid and host), or it cannot be written to.
+      WorkdirError: another run holds the folder, or the folder cannot be written to; raised at once.
     """
     path = resolve(workdir)
     if not primary():
@@ -83,8 +88,11 @@ def lock(workdir: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def held(path: pathlib.Path) -> bool:
-    """Whether the folder that this process has locked is still there, and still the same: it may have been removed,
-    and another run may have begun in its place. True where another process of the run holds the lock."""
+    """True if the folder that this process has locked still exists and is the same one.
+
+    The folder may have been removed, and another run may have begun in its place. Also true where another process of
+    the run holds the lock.
+    """
     if path not in _held:
         return not primary()
     try:
@@ -95,7 +103,7 @@ def held(path: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def hold(workdir: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """As ``lock``, but content if this very process already holds the folder."""
+    """Lock the folder of a run like ``lock``, but re-entrant in this process."""
     with contextlib.ExitStack() as stack:
         try:
             path = stack.enter_context(lock(workdir))
@@ -135,7 +143,7 @@ def _acquire(path: pathlib.Path, handle: int) -> None:
         ) from error
 
 
-def _owner(handle: int) -> dict:
+def _owner(handle: int) -> dict[str, Any]:
     try:
         owner = json.loads(os.pread(handle, 4096, 0))
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
-"""What a saved step says about itself, and how that is held against the bytes on disk.
+"""Checkpoint manifests: write, read, verify SHA-256.
 
-A step is a folder. In it ``manifest.json`` names the run, the layout of the state, and size and SHA-256 of every other
-file; ``manifest.sha256`` seals the manifest (``sha256sum -c`` reads it). A step that holds other files, or other bytes,
-is damaged.
+A step is a folder. Its file ``manifest.json`` names the run, the layout of the state, and size and SHA-256 of every
+other file; ``manifest.sha256`` seals the manifest (``sha256sum -c`` reads it). A step with other files, or with other
+bytes, is damaged.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from train.run import documents, files
 
 FORMAT = 1
 _NAME, _SEAL = "manifest.json", "manifest.sha256"
-_WHOLE, _STATE = "_CHECKPOINT_METADATA", "state/_METADATA"  # what orbax says of a step, and of the arrays in it
-_HANDLER = "orbax.checkpoint._src.handlers.pytree_checkpoint_handler.PyTreeCheckpointHandler"  # of orbax 0.12
+_WHOLE, _STATE = "_CHECKPOINT_METADATA", "state/_METADATA"  # orbax's descriptions of a step, and of its arrays
+_HANDLER = "orbax.checkpoint._src.handlers.pytree_checkpoint_handler.PyTreeCheckpointHandler"  # name in orbax 0.12
 FILES = (_NAME, _SEAL, _WHOLE)
-"""Of which every step has some, also where it is damaged."""
+"""Files of a step; a damaged step still has some of them."""
 _LARGEST = 64 << 20
 
 
@@ -36,16 +36,28 @@ class CheckpointError(Exception):
     """A checkpoint cannot be saved or used: exit code 4."""
 
 
-class NonFinite(CheckpointError):
-    """The state holds NaN or infinity, and is not saved: exit code 5."""
+class NonFiniteState(CheckpointError):
+    """A state holds NaN or infinity, and is not saved: exit code 5."""
 
 
 class Damaged(CheckpointError):
-    """A step on disk is not what was saved; the message names the file."""
+    """A step on disk differs from the saved one; the message names the file."""
 
 
 class Manifest(NamedTuple):
-    """The record of one step."""
+    """The description of one step.
+
+    Attributes:
+      format: version of this format.
+      run_id: name of the run.
+      step: number of the step.
+      score: held-out score, lower is better; None where there is none.
+      meta: values that JSON can hold, saved beside the state.
+      made_with: versions and devices of the program that saved the step.
+      digest: SHA-256 of the state, of ``tree_paths.digest``.
+      layout: type and shape of every array of the state by path.
+      files: size and SHA-256 of every file by name.
+    """
 
     format: int
     run_id: str
@@ -55,14 +67,14 @@ class Manifest(NamedTuple):
     made_with: dict[str, Any]
     digest: str
     layout: dict[str, str]
-    files: dict[str, list]
+    files: dict[str, list[Any]]
 
 
 def draft(run_id: str, step: int, meta: Mapping[str, Any], score: float | None) -> Manifest:
-    """The manifest of a step that is not on disk yet.
+    """Make the manifest of a step that is not on disk yet.
 
     Raises:
-      ValueError: a negative step, or a meta that JSON does not give back as it was.
+      ValueError: the step is negative, or JSON does not return ``meta`` unchanged.
     """
     if step < 0:
         raise ValueError(f"step: expected ≥ 0, got {step}")
@@ -78,7 +90,7 @@ def draft(run_id: str, step: int, meta: Mapping[str, Any], score: float | None) 
 
 
 def seal(folder: pathlib.Path, record: Manifest) -> None:
-    """Make every file of the folder durable, then write their manifest and its seal."""
+    """Write every file of the folder durably to disk, then the manifest of the files and its seal."""
     entries = {name: list(_measure(path, durable=True)) for name, path in _files(folder).items()}
     text = json.dumps(record._replace(files=entries)._asdict(), indent=1, allow_nan=False).encode() + b"\n"
     _write(folder / _NAME, text)
@@ -88,19 +100,19 @@ def seal(folder: pathlib.Path, record: Manifest) -> None:
 
 
 def read(folder: pathlib.Path, run_id: str | None = None, *, anywhere: bool = False) -> Manifest:
-    """The sealed manifest of a step; the files it lists are not looked at yet.
+    """Read the sealed manifest of a step; the files that it lists are not verified.
 
     Args:
-      folder: of the step.
-      run_id: what the run must be called, if that matters.
-      anywhere: also where the folder has not the name of the step.
+      folder: folder of the step.
+      run_id: required name of the run; None accepts any run.
+      anywhere: True to accept a folder whose name is not the number of the step.
 
     Raises:
-      Damaged: it is missing, or not as it was sealed.
-      CheckpointError: a newer program wrote it, or another run than ``run_id``.
+      Damaged: the manifest is missing, or does not fit its seal.
+      CheckpointError: a newer program wrote the step, or another run than ``run_id``.
     """
-    text, sealed = (_small(folder, name) for name in (_NAME, _SEAL))
-    if sealed != _seal_of(text):
+    text, seal = (_small(folder, name) for name in (_NAME, _SEAL))
+    if seal != _seal_of(text):
         raise Damaged(f"{folder / _NAME}: does not fit its seal, {folder / _SEAL}")
     record = _parse(folder, text, anywhere)
     if run_id not in (None, record.run_id):
@@ -114,30 +126,30 @@ def read(folder: pathlib.Path, run_id: str | None = None, *, anywhere: bool = Fa
 def verify(folder: pathlib.Path, record: Manifest) -> None:
     """Raise Damaged, naming the file, unless the folder holds exactly the files of the manifest, byte for byte."""
     try:
-        found = _files(folder)
-        for name in sorted(found.keys() ^ record.files.keys()):
+        paths = _files(folder)
+        for name in sorted(paths.keys() ^ record.files.keys()):
             raise Damaged(f"{folder / name}: {'missing' if name in record.files else 'not in the manifest'}")
-        for name, path in found.items():
+        for name, path in paths.items():
             expected, size = record.files[name][0], path.stat().st_size
             if size != expected:
                 raise Damaged(f"{path}: expected {expected} bytes, got {size}")
-        for name, path in found.items():
+        for name, path in paths.items():
             if list(_measure(path)) != record.files[name]:
                 raise Damaged(f"{path}: its SHA-256 is not that of the manifest")
     except OSError as error:
         raise Damaged(f"{error.filename or folder}: {error.strerror}") from error
 
 
-def check_fit(folder: pathlib.Path, record: Manifest, wanted: Mapping[str, str], *, partial: bool) -> None:
-    """Raise CheckpointError, leaf by leaf, unless the step has the wanted layout; or, if partial, more than that."""
-    saved = {name: leaf for name, leaf in record.layout.items() if name in wanted or not partial}
-    if differing := tree_paths.differences(saved, wanted):
+def check_fit(folder: pathlib.Path, record: Manifest, layout: Mapping[str, str], *, partial: bool) -> None:
+    """Raise CheckpointError, leaf by leaf, unless the step has this layout; ``partial`` allows more leaves."""
+    saved = {name: leaf for name, leaf in record.layout.items() if name in layout or not partial}
+    if differing := tree_paths.differences(saved, layout):
         more = [f"and {len(differing) - 20} more"] if len(differing) > 20 else []
         raise CheckpointError("\n  ".join([f"{folder} does not fit (saved -> expected):", *differing[:20], *more]))
 
 
 def check_stored(folder: pathlib.Path, record: Manifest, stored: Any) -> None:
-    """Raise Damaged unless orbax is about to allocate what the manifest says: it does not check by itself."""
+    """Raise Damaged unless orbax is about to allocate the arrays of the manifest; orbax itself does not check."""
     kept = {name: leaf for name, leaf in record.layout.items() if not tree_paths.is_empty(leaf)}
     chunks = [(leaf.storage.chunk_shape, leaf.shape) for leaf in tree_paths.named(stored).values()]
     if tree_paths.layout(stored) != kept or any(math.prod(chunk) > math.prod(shape) for chunk, shape in chunks):
@@ -145,20 +157,20 @@ def check_stored(folder: pathlib.Path, record: Manifest, stored: Any) -> None:
 
 
 def check_words(folder: pathlib.Path, handler: str) -> None:
-    """Raise Damaged unless orbax's own files name only what a step of ours is made of.
+    """Raise Damaged unless orbax's own files name only the parts of a step of this project.
 
-    Orbax looks handlers and types up by the names that it reads. It has them in a table, and imports nothing; that no
-    other name reaches it does not rest on that.
+    Orbax looks up handlers and types by the names in these files. It does so in a table, and imports nothing; this
+    check keeps unknown names out even if that changes.
 
     Args:
-      folder: of the step.
-      handler: what orbax calls a tree of arrays in the version at hand.
+      folder: folder of the step.
+      handler: name of the handler of a tree of arrays, in the version of orbax at hand.
     """
     try:
-        named = documents.json_object(folder / _WHOLE)["item_handlers"]
+        handlers = documents.json_object(folder / _WHOLE)["item_handlers"]
         state = documents.json_object(folder / _STATE)
         kinds = {leaf["value_metadata"]["value_type"] for leaf in state["tree_metadata"].values()}
-        sound = named.keys() == {"state"} and named["state"] in (_HANDLER, handler)
+        sound = handlers.keys() == {"state"} and handlers["state"] in (_HANDLER, handler)
         sound = sound and kinds <= {"np.ndarray"} and state.get("value_metadata_tree") is None
     except (documents.Unreadable, LookupError, TypeError, AttributeError):
         sound = False
@@ -167,8 +179,8 @@ def check_words(folder: pathlib.Path, handler: str) -> None:
 
 
 @contextlib.contextmanager
-def kept(path: pathlib.Path) -> Iterator[None]:
-    """Around the writing of what a run cannot do without: raise CheckpointError, naming the file, where it fails."""
+def as_checkpoint_error(path: pathlib.Path) -> Iterator[None]:
+    """Turn an OSError into a CheckpointError that names the file, for files that a run cannot do without."""
     try:
         yield
     except OSError as error:
@@ -177,7 +189,7 @@ def kept(path: pathlib.Path) -> Iterator[None]:
 
 
 def brief(error: BaseException) -> str:
-    """What the system said, or the first line of what may be two hundred."""
+    """Summarise an exception in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error)
@@ -212,16 +224,16 @@ def _parse(folder: pathlib.Path, text: bytes, anywhere: bool) -> Manifest:
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Every file below the folder but manifest and seal, by its name relative to the folder. Links are refused."""
-    found = {}
+    """Every file below the folder except manifest and seal, by its name relative to the folder. Links are refused."""
+    paths: dict[str, pathlib.Path] = {}
     for directory, folders, names in os.walk(folder, onerror=_refuse):
         for path in (pathlib.Path(directory, name) for name in folders + names):
             mode = path.lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise Damaged(f"{path}: expected a plain file, got a link or a device")
             if stat.S_ISREG(mode):
-                found[path.relative_to(folder).as_posix()] = path
-    return {name: path for name, path in sorted(found.items()) if name not in (_NAME, _SEAL)}
+                paths[path.relative_to(folder).as_posix()] = path
+    return {name: path for name, path in sorted(paths.items()) if name not in (_NAME, _SEAL)}
 
 
 def _refuse(error: OSError) -> None:
@@ -229,7 +241,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _measure(path: pathlib.Path, durable: bool = False) -> tuple[int, str]:
-    """Size and SHA-256."""
+    """The size and the SHA-256 of a file."""
     with open(path, "rb") as file:
         if durable:
             os.fsync(file.fileno())

@@ -1,7 +1,8 @@
-"""The folder of steps, as names: which there are, which to take, what to clear away.
+"""Checkpoint directory: list, select and prune steps.
 
-``<step>`` is a step. ``<step>.partial…`` is being written, ``<step>.pruned`` being removed: left by a run that was
-killed, they are garbage. ``<step>.corrupt`` was found damaged, or no step at all, and is left for a person to look at.
+``<step>`` is a step. ``<step>.partial…`` is a step being written, and ``<step>.pruned`` a step being removed; left
+behind by a killed run, both are garbage. ``<step>.corrupt`` is a damaged step, or no step at all; it stays, for a
+person to inspect.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ _NUMBERED = re.compile(rf"({_STEP.pattern})(\.corrupt(\.[0-9]+)?)?")
 
 
 def steps(root: pathlib.Path) -> list[int]:
-    """The steps there are, the newest first, sound or not."""
+    """The steps in the folder, newest first, intact or damaged."""
     paths = root.iterdir() if root.is_dir() else ()
     return sorted((int(path.name) for path in paths if _STEP.fullmatch(path.name) and path.is_dir()), reverse=True)
 
@@ -34,54 +35,57 @@ def scores(root: pathlib.Path, run_id: str | None) -> dict[int, float | None]:
     """The score of every step that has a manifest.
 
     Raises:
-      CheckpointError: a step belongs to another run, or to a newer version.
+      CheckpointError: a step belongs to another run, or to a newer version of this program.
     """
-    found = {}
+    by_step = {}
     for step in steps(root):
         try:
-            found[step] = manifest.read(root / str(step), run_id).score
+            by_step[step] = manifest.read(root / str(step), run_id).score
         except manifest.Damaged:
             continue
-    return found
+    return by_step
 
 
 def choose(root: pathlib.Path, which: int | Literal["latest", "best"]) -> list[int]:
-    """The steps to try, in order.
+    """The steps to try to read, in order.
 
     Raises:
-      CheckpointError: there is none; the message says why.
+      CheckpointError: there is no such step; the message says why.
     """
-    found = steps(root)
-    if not found:
+    existing = steps(root)
+    if not existing:
         raise manifest.CheckpointError(_why_none(root))
     if which == "latest":
-        return found
-    chosen = best(scores(root, None)) if which == "best" else [step for step in found if step == which]
+        return existing
+    chosen = best(scores(root, None)) if which == "best" else [step for step in existing if step == which]
     if not chosen:
-        raise manifest.CheckpointError(f"{root}: there is no {which} step; there are {', '.join(map(str, found))}")
+        raise manifest.CheckpointError(f"{root}: there is no {which} step; there are {', '.join(map(str, existing))}")
     return chosen
 
 
-def best(found: dict[int, float | None]) -> list[int]:
-    """Steps with a score, the lowest first; of equal scores the newest first."""
-    return [-minus for _, minus in sorted((score, -step) for step, score in found.items() if score is not None)]
+def best(scores: dict[int, float | None]) -> list[int]:
+    """The steps with a score, lowest score first; of equal scores newest first."""
+    return [-minus for _, minus in sorted((score, -step) for step, score in scores.items() if score is not None)]
 
 
-def present(root: pathlib.Path, wanted: Iterable[int]) -> bool:
-    """Whether all these steps are there."""
-    return all((root / str(step)).is_dir() for step in wanted)
+def exist(root: pathlib.Path, numbers: Iterable[int]) -> bool:
+    """True if all these steps exist."""
+    return all((root / str(step)).is_dir() for step in numbers)
 
 
-def first_sound(
-    root: pathlib.Path, found: Sequence[int], load: Callable[[pathlib.Path], T]
+def load_first_intact(
+    root: pathlib.Path, candidates: Sequence[int], load: Callable[[pathlib.Path], T]
 ) -> tuple[T, dict[int, str]]:
-    """Load the first of the steps whose files are what was saved; and say what is wrong with those before it.
+    """Load the first step whose files verify.
+
+    Returns:
+      loaded step, and the damage of the steps before it, by number.
 
     Raises:
-      CheckpointError: there is none.
+      CheckpointError: every step is damaged.
     """
     damage: dict[int, str] = {}
-    for step in found:
+    for step in candidates:
         try:
             with reading(root / str(step)):
                 return load(root / str(step)), damage
@@ -91,12 +95,12 @@ def first_sound(
 
 
 def warn(message: str) -> None:
-    """A sentence on stderr, if anybody reads it."""
+    """Print a warning to stderr."""
     terminal.write_line(f"warning: {message}", sys.stderr)
 
 
 def report(damage: Mapping[int, str], used: int, warn: Warn) -> None:
-    """Warn of damaged steps, in whose place another is used."""
+    """Warn of each damaged step, and name the step that is used instead."""
     for step, reason in damage.items():
         warn(f"checkpoint of step {step} is damaged ({reason}); using step {used} instead")
 
@@ -106,7 +110,7 @@ def reading(folder: pathlib.Path) -> Iterator[None]:
     """Keep a step from being removed while it is read, by a shared lock that changes nothing on disk.
 
     Raises:
-      Damaged: the step is not a folder, or no longer.
+      Damaged: the step is no folder, or has been removed.
     """
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -120,32 +124,33 @@ def reading(folder: pathlib.Path) -> Iterator[None]:
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Remove a step, unless somebody is reading it: first its name, in one go, then its files."""
+    """Remove a step, unless it is being read: first its name, in one go, then its files."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         if _flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            gone = folder.with_name(f"{folder.name}.pruned")
-            folder.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
+            pruned = folder.with_name(f"{folder.name}.pruned")
+            folder.rename(pruned)
+            shutil.rmtree(pruned, ignore_errors=True)
     finally:
         os.close(handle)
 
 
 def number(path: pathlib.Path) -> int | None:
-    """Of the step that a folder is, or was before it was set aside; None of a folder with another name."""
-    found = _NUMBERED.fullmatch(path.name)
-    return int(found[1]) if found else None
+    """The number of a step, by the name of its folder, also after it was set aside; None for any other folder."""
+    match = _NUMBERED.fullmatch(path.name)
+    return int(match[1]) if match else None
 
 
 def prepare(root: pathlib.Path) -> list[pathlib.Path]:
-    """Make the folder of steps; remove what killed runs left half written or half removed, and set aside what has the
-    name of a step and is no folder. Only for who holds the lock.
+    """Make the folder of steps, remove garbage, and set aside whatever has the name of a step and is no folder.
+
+    The caller holds the lock on the workdir.
 
     Returns:
-      what was set aside, under its new name.
+      new paths of whatever was set aside.
 
     Raises:
-      CheckpointError: a file or a link is in its place.
+      CheckpointError: the folder of steps is a file or a link.
     """
     try:
         root.mkdir(exist_ok=True)
@@ -159,17 +164,20 @@ def prepare(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def clean(root: pathlib.Path) -> None:
-    """Remove what killed runs left half written or half removed. Only for who holds the lock."""
+    """Remove the steps that killed runs left half written or half removed. The caller holds the lock on the workdir."""
     for path in root.iterdir() if root.is_dir() else ():
         if _GARBAGE.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
 
 
 def set_aside(path: pathlib.Path) -> pathlib.Path:
-    """Rename a damaged step so that it is none; an equal one that was set aside before makes room.
+    """Rename a damaged step, so that it no longer counts as a step; an older damaged copy of it is removed.
 
     Returns:
-      where it is now.
+      new path of the step.
+
+    Raises:
+      CheckpointError: there is no free name.
     """
     names = [f"{path.name}.corrupt", *(f"{path.name}.corrupt.{i}" for i in range(1, 1000))]
     for aside in map(path.with_name, names):
@@ -182,7 +190,7 @@ def set_aside(path: pathlib.Path) -> pathlib.Path:
 
 
 def was_step(path: pathlib.Path) -> bool:
-    """Whether a folder has the files that make a step, sound or not."""
+    """True if a folder has some of the files that make a step, intact or damaged."""
     return not path.is_symlink() and any((path / name).is_file() for name in manifest.FILES)
 
 
@@ -191,7 +199,7 @@ def _flock(handle: int, how: int) -> bool:
         fcntl.flock(handle, how)
     except BlockingIOError:
         return False
-    except OSError:  # this file system has no locks: go without
+    except OSError:  # the file system has no locks: go without
         pass
     return True
 

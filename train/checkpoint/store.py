@@ -1,38 +1,50 @@
-"""Checkpoints: saved with orbax while training goes on, verified before use. The only importer of orbax.
+"""Checkpoints: saved with orbax while training goes on, verified before use.
 
 A save: orbax writes into ``<step>.partial`` → fsync → manifest with the SHA-256 of every file → rename to ``<step>`` →
-prune. Whenever the process dies, a ``<step>`` is whole; and a reader takes none that does not verify.
+prune. Whenever the process dies, every ``<step>`` is whole; and a reader refuses a step that does not verify.
 """
 
 import concurrent.futures
 import contextlib
-import functools
-import logging
 import os
 import pathlib
 import secrets
 import shutil
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
-from train.checkpoint import manifest, tree_paths
+from train.checkpoint import arrays, manifest, tree_paths
 from train.checkpoint import steps as saved_steps
 from train.checkpoint.lock import WorkdirError, held, hold, lock, primary, resolve
-from train.checkpoint.manifest import CheckpointError, NonFinite
+from train.checkpoint.manifest import CheckpointError, NonFiniteState
 from train.checkpoint.steps import warn
 from train.checkpoint.tree_paths import digest
 from train.run import files
 
-__all__ = ["CheckpointError", "Checkpoints", "NonFinite", "Restored", "WorkdirError", "digest", "lock", "read", "warn"]
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "NonFiniteState",
+    "Restored",
+    "WorkdirError",
+    "digest",
+    "lock",
+    "read",
+    "warn",
+]
 
 
 class Restored(NamedTuple):
-    """What was saved: the state as numpy arrays, in the tree of the template, and the meta beside it."""
+    """A step that was read.
+
+    Attributes:
+      step: number of the step.
+      state: state as numpy arrays, in the tree of the template.
+      meta: values that were saved beside the state.
+    """
 
     step: int
     state: Any
@@ -45,15 +57,15 @@ class Checkpoints:
     The state is any tree of arrays. On several machines, where it is the same everywhere, only the first one writes.
 
     Args:
-      workdir: the folder of the run.
-      run_id: the name of the run; its steps carry it.
-      keep_latest: how many of the newest steps stay, at least 1.
-      keep_best: how many of those with the lowest score stay beside them.
-      on_warning: called with a sentence, from whichever thread; writes to stderr by default.
+      workdir: folder of the run.
+      run_id: name of the run, written into its steps.
+      keep_latest: number of newest steps to keep, at least 1.
+      keep_best: number of steps with the lowest scores to keep besides.
+      on_warning: function of a sentence, called from any thread; by default it prints to stderr.
 
     Raises:
-      WorkdirError: another run holds the workdir, or it cannot be written to.
-      CheckpointError: there are steps of another run, or of a newer version.
+      WorkdirError: another run holds the workdir, or the workdir cannot be written to.
+      CheckpointError: there are steps of another run, or of a newer version of this program.
     """
 
     def __init__(
@@ -75,10 +87,10 @@ class Checkpoints:
                 for path in saved_steps.prepare(self._root):
                     self._warn(f"{path} had the name of a step and is none; passed over")
             self._scores = saved_steps.scores(self._root, run_id)
-            self._own = {*self._scores}  # what proves to be of this run; nothing else is removed
+            self._own = {*self._scores}  # steps that prove to be of this run; no others are removed
             self._thread = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1, "checkpoint"))
             self._resources = stack.pop_all()
-        _orbax()
+        arrays.library()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -98,20 +110,22 @@ class Checkpoints:
         Saving the newest step again does nothing if the state is the same.
 
         Args:
-          step: newer than every step there is.
-          state: a tree of arrays, all finite; it may be donated right after.
-          meta: what JSON can hold; floats come back exactly. Part of the same step.
-          score: lower is better; None or not finite never counts as best.
+          step: number of the step, above every existing one.
+          state: tree of arrays, all finite; it may be donated right after.
+          meta: values that JSON can hold, saved with the state; floats come back exactly.
+          score: held-out score, lower is better; None or a score that is not finite never counts as best.
 
         Raises:
-          NonFinite: naming the leaves that hold NaN or infinity.
+          NonFiniteState: leaves hold NaN or infinity; the message names them.
           CheckpointError: an earlier save failed, or the step is not newer.
-          ValueError: the state is not a tree of arrays, or meta does not survive JSON.
+          ValueError: the state is not a tree of arrays, or JSON does not return ``meta`` unchanged.
         """
         self.wait()
         state = tree_paths.on_host(state)
         if bad := tree_paths.not_finite(state):
-            raise NonFinite(f"step {step} is not finite, and not saved: {', '.join(bad[:5])}{', …' * (len(bad) > 5)}")
+            raise NonFiniteState(
+                f"step {step} is not finite, and not saved: {', '.join(bad[:5])}{', …' * (len(bad) > 5)}"
+            )
         record = manifest.draft(self._run_id, step, meta, score)
         if not primary():
             return
@@ -130,51 +144,51 @@ class Checkpoints:
             )
 
     def check(self) -> None:
-        """Raise CheckpointError if the last save has failed, once, or the folder is another; without waiting."""
+        """Raise CheckpointError, once, if the last save has failed or the folder was replaced; without waiting."""
         if primary():
             self._check_held()
         if self._last is not None and self._last.done():
             self.wait()
 
     def wait(self) -> None:
-        """Return when the last save is on disk for good; raise CheckpointError, once, if it failed."""
+        """Wait until the last save is durably on disk; raise CheckpointError, once, if it failed."""
         if self._last is not None:
             concurrent.futures.wait([self._last])
             last, self._last = self._last, None
             last.result()
 
     def restore(self, template: Any) -> Restored | None:
-        """The newest step whose files are what was saved, or None if there is no step at all.
+        """Read the newest step whose files verify; None if there are no steps.
 
         Damaged newer steps are reported and set aside as ``<step>.corrupt``.
 
         Args:
-          template: the tree to fill, with arrays or ``jax.ShapeDtypeStruct`` as leaves.
+          template: tree to fill, with arrays or ``jax.ShapeDtypeStruct`` as leaves.
 
         Raises:
-          CheckpointError: there are steps but none can be used, or the template differs (leaf by leaf).
+          CheckpointError: every step is damaged, or the template differs from the state, leaf by leaf.
         """
         self.wait()
         steps = saved_steps.steps(self._root)
         load = lambda folder: _load(folder, template, self._run_id, partial=False)
-        found, damage = saved_steps.first_sound(self._root, steps, load) if steps else (None, {})
+        restored, damage = saved_steps.load_first_intact(self._root, steps, load) if steps else (None, {})
         if jax.process_count() > 1:
-            multihost_utils.assert_equal(found.step if found else -1, "the processes read different checkpoints")
-        if found is None:
+            multihost_utils.assert_equal(restored.step if restored else -1, "the processes read different checkpoints")
+        if restored is None:
             return None
-        saved_steps.report(damage, found.step, self._warn)
+        saved_steps.report(damage, restored.step, self._warn)
         if primary():
             for step in damage:
                 saved_steps.set_aside(self._root / str(step))
                 self._scores.pop(step, None)
             self._prune()
-        return found
+        return restored
 
     def _commit(self, state: Any, record: manifest.Manifest) -> None:
         final = self._root / str(record.step)
         partial = self._root / f"{record.step}.partial.{secrets.token_hex(8)}"
         try:
-            _write(partial, state)
+            arrays.write(partial, state)
             manifest.seal(partial, record._replace(digest=digest(state), layout=tree_paths.layout(state)))
             self._check_held()
             os.rename(partial, final)
@@ -191,7 +205,7 @@ class Checkpoints:
         self._prune()
 
     def _prune(self) -> None:
-        """Keep the latest, the best, and no more."""
+        """Remove every step of this run except the latest and the best."""
         self._check_held()
         latest = sorted(self._scores)[-self._keep_latest :]
         best = saved_steps.best(self._scores)[: self._keep_best]
@@ -211,34 +225,35 @@ def read(
     run_id: str | None = None,
     on_warning: saved_steps.Warn = warn,
 ) -> Restored:
-    """A step of any run, also while it trains; nothing is written.
+    """Read a step of any run, also while the run trains; nothing is written.
 
-    Leaves the template lacks are not read: ``TrainState(None, None, ema_params, None)`` gets the parameters alone.
+    Leaves that the template lacks are not read: ``TrainState(None, None, ema_params, None)`` reads the average
+    parameters alone.
 
     Args:
-      workdir: the folder of the run.
-      template: the tree to fill, with arrays or ``jax.ShapeDtypeStruct`` as leaves.
-      step: which one; of "latest" and "best" (lowest score) the first that is not damaged.
-      run_id: what the run must be called, if that matters.
-      on_warning: called with a sentence for each damaged step that was passed over.
+      workdir: folder of the run.
+      template: tree to fill, with arrays or ``jax.ShapeDtypeStruct`` as leaves.
+      step: number of the step; "latest" or "best" (lowest score) for the first such step that is not damaged.
+      run_id: required name of the run; None accepts any run.
+      on_warning: function of a sentence, called for each damaged step that is passed over.
 
     Raises:
-      CheckpointError: there is no such step (yet), or none can be used, or the template asks for other leaves.
+      CheckpointError: there is no such step (yet), every such step is damaged, or the template has other leaves.
     """
     root = resolve(workdir) / "checkpoints"
     for _ in range(10):
         steps = saved_steps.choose(root, step)
         try:
-            found, damage = saved_steps.first_sound(
+            restored, damage = saved_steps.load_first_intact(
                 root, steps, lambda folder: _load(folder, template, run_id, partial=True)
             )
         except CheckpointError:
-            if saved_steps.present(root, steps):
+            if saved_steps.exist(root, steps):
                 raise
         else:
-            if saved_steps.present(root, damage):
-                saved_steps.report(damage, found.step, on_warning)
-                return found
+            if saved_steps.exist(root, damage):
+                saved_steps.report(damage, restored.step, on_warning)
+                return restored
     raise CheckpointError(f"{root}: the steps are removed faster than they can be read; save less often")
 
 
@@ -246,54 +261,8 @@ def _load(folder: pathlib.Path, template: Any, run_id: str | None, partial: bool
     record = manifest.read(folder, run_id)
     manifest.check_fit(folder, record, tree_paths.layout(template), partial=partial)
     manifest.verify(folder, record)
-    arrays = _read(folder, record, template)
-    state = jax.tree_util.tree_map_with_path(lambda keys, _: arrays[tree_paths.path(keys)], template)
+    leaves = arrays.read(folder, record, template)
+    state = jax.tree_util.tree_map_with_path(lambda keys, _: leaves[tree_paths.path(keys)], template)
     if not partial and digest(state) != record.digest:
         raise manifest.Damaged(f"{folder}: the arrays are not those that were saved")
     return Restored(record.step, state, record.meta)
-
-
-@functools.cache
-def _orbax() -> ModuleType:
-    """The library, which only the functions from here on know."""
-    import orbax.checkpoint  # half a second, so not before it is needed
-
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what it logs before it raises is a hundred lines
-    return orbax.checkpoint
-
-
-def _checkpointer() -> Any:
-    ocp, me = _orbax(), jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(  # else orbax waits for the other processes, which do not write
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
-    )
-    state = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    options = ocp.CompositeOptions(multiprocessing_options=alone)
-    step = ocp.CompositeCheckpointHandler(state=state, composite_options=options)
-    return ocp.Checkpointer(step, multiprocessing_options=alone)
-
-
-def _write(folder: pathlib.Path, state: Any) -> None:
-    ocp = _orbax()
-    tree = tree_paths.nested({name: leaf for name, leaf in tree_paths.named(state).items() if leaf.size})
-    with _checkpointer() as orbax:
-        orbax.save(folder, args=ocp.args.Composite(state=ocp.args.PyTreeSave(tree)))
-
-
-def _read(folder: pathlib.Path, record: manifest.Manifest, template: Any) -> dict[str, np.ndarray]:
-    """The leaves of the template by name. Arrays without elements are not on disk: orbax refuses them."""
-    ocp = _orbax()
-    blank = tree_paths.zeros(template)
-    tree = tree_paths.nested({name: leaf for name, leaf in blank.items() if leaf.size})
-    handler = ocp.PyTreeCheckpointHandler
-    manifest.check_words(folder, f"{handler.__module__}.{handler.__qualname__}")
-    try:
-        with _checkpointer() as orbax:
-            manifest.check_stored(folder, record, orbax.metadata(folder).item_metadata.state.tree)
-            args = ocp.args.Composite(state=ocp.args.PyTreeRestore(tree, partial_restore=True))
-            state = orbax.restore(folder, args=args).state
-    except (CheckpointError, MemoryError):
-        raise
-    except Exception as error:
-        raise CheckpointError(f"{folder} is whole but cannot be read: {manifest.brief(error)}") from error
-    return blank | {name: np.asarray(leaf) for name, leaf in tree_paths.named(state).items()}

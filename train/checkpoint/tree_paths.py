@@ -1,4 +1,4 @@
-"""A state as named leaves: ``params/Dense_0/kernel`` → array. What two trees are compared by."""
+"""A state as leaves by path, ``params/Dense_0/kernel`` → array; two states are compared by paths."""
 
 import hashlib
 import json
@@ -15,52 +15,52 @@ def named(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by path, sorted.
 
     Raises:
-      ValueError: a name contains "/", or two leaves share a name.
+      ValueError: a name contains "/", or two leaves share a path.
     """
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if any("/" in _name(key) for key in keys):
             raise ValueError(f"state: expected names without '/', got {path(keys)!r}")
-        found[path(keys)] = leaf
-    if len({name.replace("/", ".") for name in found}) < len(jax.tree.leaves(tree)):  # orbax joins them by dots
-        raise ValueError(f"state: expected one name per leaf, got some twice among {sorted(found)}")
-    return dict(sorted(found.items()))
+        leaves[path(keys)] = leaf
+    if len({name.replace("/", ".") for name in leaves}) < len(jax.tree.leaves(tree)):  # orbax joins them by dots
+        raise ValueError(f"state: expected one name per leaf, got some twice among {sorted(leaves)}")
+    return dict(sorted(leaves.items()))
 
 
 def path(keys: tuple) -> str:
-    """The path of a leaf as text, from the keys ``jax.tree_util`` gives."""
+    """The path of a leaf as text, from the keys of ``jax.tree_util``."""
     return "/".join(map(_name, keys))
 
 
-def nested(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Named leaves as a tree of plain dictionaries, which has the same names."""
-    return flax.traverse_util.unflatten_dict(found, sep="/")
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of plain dictionaries with these leaves; the inverse of ``named``."""
+    return flax.traverse_util.unflatten_dict(leaves, sep="/")
 
 
 def struct(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Shape and type of anything that has them, or is a number."""
+    """The shape and the type of an array, a ShapeDtypeStruct or a number."""
     value = leaf if hasattr(leaf, "dtype") and hasattr(leaf, "shape") else np.asarray(leaf)
     return jax.ShapeDtypeStruct(value.shape, value.dtype)
 
 
 def zeros(tree: Any) -> dict[str, np.ndarray]:
-    """An array of zeros by path for every leaf, of its shape and type."""
+    """An array of zeros for every leaf by path, of its shape and type."""
     structs = {name: struct(leaf) for name, leaf in named(tree).items()}
     return {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in structs.items()}
 
 
 def layout(tree: Any) -> dict[str, str]:
-    """Type and shape of every leaf by path: ``{"params/Dense_0/kernel": "float32[784,128]"}``."""
+    """The type and the shape of every leaf by path: ``{"params/Dense_0/kernel": "float32[784,128]"}``."""
     return {name: _describe(leaf) for name, leaf in named(tree).items()}
 
 
-def is_empty(described: str) -> bool:
-    """Whether a leaf of a layout has no elements, as ``float32[0,3]``."""
-    return "0" in described.partition("[")[2].rstrip("]").split(",")
+def is_empty(leaf: str) -> bool:
+    """True if a leaf of a layout has no elements, such as ``float32[0,3]``."""
+    return "0" in leaf.partition("[")[2].rstrip("]").split(",")
 
 
 def digest(tree: Any) -> str:
-    """SHA-256 over path, type, shape and bytes of every leaf, in the order of the paths: equal iff the trees are."""
+    """SHA-256 over path, type, shape and bytes of every leaf, in the order of the paths; equal for equal trees only."""
     total = hashlib.sha256()
     for name, leaf in named(tree).items():
         array = np.asarray(leaf)
@@ -77,7 +77,7 @@ def differences(saved: Mapping[str, str], expected: Mapping[str, str]) -> list[s
 
 
 def on_host(tree: Any) -> dict[str, Any]:
-    """A copy of every leaf in host memory, nested by name.
+    """Copy every leaf to host memory; a tree of plain dictionaries.
 
     Raises:
       ValueError: a leaf is not an array of numbers.

@@ -154,17 +154,21 @@ def check_restart(workdir: pathlib.Path, run_id: str) -> None:
       WorkdirError: there are such files; the message names them.
     """
     check_links(workdir)
+    if foreign := _foreign_names(workdir, run_id):
+        raise WorkdirError(
+            f"workdir {workdir} holds {', '.join(sorted(foreign))}, which the run there did not write as far as its "
+            "record says, so that they are not deleted; move them away, or choose another --workdir"
+        )
+
+
+def _foreign_names(workdir: pathlib.Path, run_id: str) -> set[str]:
+    """The files and steps that the run does not own, under names that it writes."""
     own_names = owned(workdir, run_id)
     root = workdir / "checkpoints"
     foreign = [step for step in steps.steps(root) if not _is_own_step(root / str(step), own_names, run_id)]
-    taken = [f"checkpoints/{step}" for step in foreign]
-    taken += [name for name in NAMES if name not in own_names and (workdir / name).is_file()]
-    taken += [name for name in FOLDERS if os.path.lexists(workdir / name) and not (workdir / name).is_dir()]
-    if taken:
-        raise WorkdirError(
-            f"workdir {workdir} holds {', '.join(sorted({*taken}))}, which the run there did not write as far as its "
-            "record says, so that they are not deleted; move them away, or choose another --workdir"
-        )
+    taken = {f"checkpoints/{step}" for step in foreign}
+    taken |= {name for name in NAMES if name not in own_names and (workdir / name).is_file()}
+    return taken | {name for name in FOLDERS if os.path.lexists(workdir / name) and not (workdir / name).is_dir()}
 
 
 def clear(workdir: pathlib.Path, run_id: str) -> None:
@@ -177,7 +181,7 @@ def clear(workdir: pathlib.Path, run_id: str) -> None:
     check_restart(workdir, run_id)
     own_names = owned(workdir, run_id)
     root = workdir / "checkpoints"
-    with manifest.kept(workdir):
+    with manifest.as_checkpoint_error(workdir):
         for name in sorted(own_names - {"config.json"}):
             path = workdir / name
             if os.path.lexists(path) and stat.S_ISREG(path.lstat().st_mode):

@@ -5,11 +5,17 @@ A schema lists in ``READ_WITH`` the conditions of its settings. A setting that i
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+
+class Settings(Protocol):
+    """An instance of a flat dataclass of settings."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 class Condition(NamedTuple):
-    """One condition under which a setting is read.
+    """A condition under which a setting is read.
 
     Attributes:
       holds: predicate on the settings, ``(settings) -> bool``.
@@ -25,7 +31,7 @@ Conditions = tuple[Condition, ...]
 
 
 def needs(**values: Any) -> Conditions:
-    """One condition for each setting: it has this value, or one of a tuple; True stands for any but 0 or empty."""
+    """Conditions on other settings: each has this value, or one of a tuple; True stands for any but 0 or empty."""
     return tuple(Condition(_predicate(name, value), _words(name, value)) for name, value in values.items())
 
 
@@ -35,8 +41,8 @@ def table(schema: type) -> dict[str, Conditions]:
     return {name: conditions for table in tables for name, conditions in table.items()}
 
 
-def without_effect(table: dict[str, Conditions], settings: Any, given: Collection[str]) -> dict[str, str]:
-    """Of the given settings, those that nothing reads: the reason by name.
+def without_effect(table: dict[str, Conditions], settings: object, given: Collection[str]) -> dict[str, str]:
+    """Find the given settings that nothing reads: the reason by name.
 
     Args:
       table: conditions by setting.
@@ -58,7 +64,7 @@ def typed(schema: type, argv: Sequence[str]) -> set[str]:
     return {word if word in names else word.removeprefix("no_") for word in words} & names
 
 
-def changed(settings: Any, base: Any) -> set[str]:
+def changed(settings: Settings, base: Settings) -> set[str]:
     """The names of the settings that differ from those of ``base``."""
     names = [field.name for field in dataclasses.fields(settings)]
     return {name for name in names if getattr(settings, name) != getattr(base, name)}

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 C = TypeVar("C", bound=Run)
-S = TypeVar("S")
+S = TypeVar("S", bound=conditions.Settings)
 
 
 def parse(schema: type[C], script: str, argv: Sequence[str] | None = None, configs: pathlib.Path | None = None) -> C:

@@ -16,7 +16,7 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 FLAGS_ONLY = ("config", "restart", "override_resume", "traceback")
 """Settings of one start: typed, and never read from a file."""
 
-C = TypeVar("C")
+C = TypeVar("C", bound=conditions.Settings)
 
 
 def read(schema: type[C], script: str, name: str, configs: pathlib.Path | None = None) -> C:
@@ -78,7 +78,7 @@ def _values(path: pathlib.Path, script: str, recorded: bool) -> dict[str, Any]:
     if not recorded:
         return values
     of_start = (*FLAGS_ONLY, "workdir")
-    return {key: value for key, value in data_forms.recorded(values).items() if key not in of_start}
+    return {key: value for key, value in data_forms.upgrade(values).items() if key not in of_start}
 
 
 def _recorded(path: pathlib.Path, script: str) -> dict[str, Any]:

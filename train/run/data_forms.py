@@ -1,7 +1,7 @@
-"""The forms of ``--data``: which settings each of them reads, and the shapes that are known before anything is read."""
+"""The forms of ``--data``: the settings that each reads, and the image shapes that are known beforehand."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from train.checkpoint import steps
 
@@ -13,7 +13,7 @@ SHAPES = {
     "tfds:binarized_mnist": (28, 28, 1),
     "tfds:cifar10": (32, 32, 3),
 }
-"""(h, w, c) of the images as they are, where the name tells it."""
+"""Original shape (h, w, c) of the images, where the name of the data set tells it."""
 
 READS = {
     "digits": frozenset({"size", "channels"}),
@@ -24,64 +24,72 @@ READS = {
     "npz": frozenset({"size", "channels"}),
     "codes": frozenset({"data_dir"}),
 }
-"""What a kind of data, or one data set of it, reads of ``size``, ``channels``, ``data_dir`` and ``on_bad_image``."""
+"""Settings that a kind of data, or one data set, reads among ``size``, ``channels``, ``data_dir``, ``on_bad_image``."""
 
 IMPORTED = "imported"
-"""The fingerprint of data that a run has not seen."""
+"""Fingerprint of the unknown data of imported weights."""
 
 SIZE, CHANNELS = 64, 3
-"""What pictures of a folder come to where nothing is asked; the size also of sets of the catalogue not in SHAPES."""
+"""Default size and channels of the pictures of a folder; default size also of the catalogue's sets not in SHAPES."""
+
+
+class WithData(Protocol):
+    """Settings that name a data set."""
+
+    @property
+    def data(self) -> str:
+        """The data set, in a form of ``--data``."""
 
 
 def kind(data: str) -> str:
-    """What stands before the colon."""
+    """The kind of a data set: the word before the colon of ``--data``."""
     return data.partition(":")[0]
 
 
-def reads(data: str) -> frozenset[str]:
-    """The settings of READS that this data set reads."""
+def settings_of(data: str) -> frozenset[str]:
+    """The settings that a data set reads, of those in READS."""
     return READS.get(data, READS.get(kind(data), frozenset()))
 
 
-def heeds(name: str, settings: Any) -> bool:
-    """Whether the data at hand can do what a setting of images asks; of no data, ``sources.check`` has more to say."""
+def is_read(name: str, settings: WithData) -> bool:
+    """True if the data set at hand reads a setting of images; True for an unknown kind of data, refused elsewhere."""
     if kind(settings.data) not in READS:
         return True
     if name == "flip":
         return kind(settings.data) not in ("ring", "codes")  # a mirrored map of codes is no code of the mirrored image
     if name == "exclude_class":
         return kind(settings.data) != "codes"
-    return name in reads(settings.data)
+    return name in settings_of(settings.data)
 
 
-def heeding(name: str) -> str:
-    """The forms of ``--data`` that ``heeds`` a setting, for a message."""
-    shown = {"digits": "digits", "tfds": "tfds:NAME", "folder": "folder:PATH", "npz": "npz:PATH"}
-    found = [form for of, form in shown.items() if name in ("flip", "exclude_class") or name in READS[of]]
-    return f"{', '.join(found[:-1])} or {found[-1]}" if len(found) > 1 else found[0]
+def readers(name: str) -> str:
+    """The forms of ``--data`` that read a setting, for a message."""
+    forms = {"digits": "digits", "tfds": "tfds:NAME", "folder": "folder:PATH", "npz": "npz:PATH"}
+    reading = [form for kind, form in forms.items() if name in ("flip", "exclude_class") or name in READS[kind]]
+    return f"{', '.join(reading[:-1])} or {reading[-1]}" if len(reading) > 1 else reading[0]
 
 
-def asked(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """The size and the channels that the images are brought to; None leaves them as they are."""
+def size_and_channels(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The size and the channels to convert images to, defaults included; None keeps those of the images."""
     data = values["data"]
     default_size = SIZE if kind(data) == "folder" or (kind(data) == "tfds" and data not in SHAPES) else None
     default_channels = CHANNELS if kind(data) == "folder" else None
     return values["size"] or default_size, values["channels"] or default_channels
 
 
-def meant(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the size and the channels that they amount to: an asked default is no other setting."""
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with explicit size and channels, so that a default that is typed equals one that is not."""
     if "size" not in values or not isinstance(values.get("data"), str):
         return dict(values)
-    size, channels = asked(values)
+    size, channels = size_and_channels(values)
     return {**values, "size": size or 0, "channels": channels or 0}
 
 
-def recorded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run's record in today's meaning.
+def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an old record, in today's meaning.
 
-    Until ``on_bad_image`` came, ``size`` and ``channels`` were heeded for pictures of a folder only (``size`` also for
-    sets of the catalogue not in SHAPES), and stood at 64 and 3 in the records of all other runs.
+    Before there was ``on_bad_image``, ``size`` and ``channels`` were read for pictures of a folder only (``size`` also
+    for the catalogue's sets not in SHAPES), and were recorded as 64 and 3 in all other runs.
     """
     if "on_bad_image" in values or not isinstance(data := values.get("data"), str):
         return dict(values)
@@ -89,16 +97,21 @@ def recorded(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, **(dict.fromkeys(unread & values.keys(), 0) if kind(data) != "folder" else {})}
 
 
-def same_data(about: Mapping[str, Any], *fingerprints: str) -> bool:
-    """Whether the data at hand can be those that a record tells of; with a warning where nobody can say.
+def same_data(recorded: Mapping[str, Any], *fingerprints: str) -> bool:
+    """True if the data at hand can be the data of a record; with a warning where the record is too old to tell.
 
-    Of codes an older record has the fingerprint of the maps, which differ by an index between versions and machines.
+    An old record of codes holds the fingerprint of the code maps, which differ by an index between versions and
+    machines.
+
+    Args:
+      recorded: entry "data" of the record.
+      fingerprints: fingerprints of the data at hand; one must be that of the record.
     """
-    known = str(about.get("fingerprint"))
-    if known in (IMPORTED, *fingerprints):
+    old = str(recorded.get("fingerprint"))
+    if old in (IMPORTED, *fingerprints):
         return True
-    of_codes = str(about.get("name")).startswith("codes of ") and not known.startswith("codes:")
-    if of_codes and any(found.startswith("codes:") for found in fingerprints):
+    of_codes = str(recorded.get("name")).startswith("codes of ") and not old.startswith("codes:")
+    if of_codes and any(new.startswith("codes:") for new in fingerprints):
         steps.warn("the record is older than what tells codes apart: they are taken to be of the same VQ-VAE")
         return True
     return False

@@ -1,7 +1,7 @@
-"""The machines of one run: they join, agree on what they run, and end together.
+"""A run on several machines: its processes join, agree on what they run, and end together.
 
-Every process of a run on several machines tells the others why it stops, and a thread in each listens. So what one is
-told to refuse ends all of them with the same exit code, and nobody waits for a machine that is gone.
+Every process of the run tells the others why it stops, and a thread in each process listens. So an error of one process
+ends all of them with the same exit code, and no process waits for a machine that is gone.
 """
 
 import atexit
@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -28,16 +28,16 @@ from train.run import terminal
 from train.run.config import Run, UsageError
 
 START = 300
-"""Seconds that the machines have to find each other."""
+"""Seconds in which the machines must find each other."""
 SILENCE = 60
-"""Seconds without a sign of life after which a machine is gone."""
+"""Seconds without a sign of life after which a machine counts as gone."""
 GRACE = 10
-"""Seconds that a process has to end by itself once another has stopped."""
+"""Seconds in which a process must end by itself once another one has stopped."""
 LOADING = 3600
-"""Seconds that the machines have to load their data."""
+"""Seconds in which the machines must load their data."""
 
 HARMLESS = {"config", "workdir", "data", "data_dir", "traceback"}
-"""Settings that may differ between machines; of the data and the workdir, what is read there must not."""
+"""Settings that may differ between machines; the content of the data and of the workdir must not."""
 
 LOST = re.compile("gloo|nccl|connection (closed|reset)|socket closed|coordination service|UNAVAILABLE", re.IGNORECASE)
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ _finished = threading.Event()
 
 
 class Gone(Exception):
-    """Another machine of the run has died or cannot be reached: exit code 75, for nothing is lost by starting again."""
+    """Another machine of the run has died or cannot be reached: exit code 75, as a new start loses nothing."""
 
     def __init__(self, *args: Any):
         super().__init__(*args or ["another machine of this run is gone; start it again on all"])
@@ -55,12 +55,12 @@ class Gone(Exception):
 def join() -> None:
     """Start JAX's distributed runtime.
 
-    Slurm, MPI, Kubernetes and TPU pods say who is who; elsewhere the variables JAX_COORDINATOR_ADDRESS (host:port of
-    the first machine), JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
+    Slurm, MPI, Kubernetes and TPU pods tell each process its number. Elsewhere the variables JAX_COORDINATOR_ADDRESS
+    (host:port of the first machine), JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
 
     Raises:
-      UsageError: nobody says.
-      Gone: the others do not come.
+      UsageError: the number of this process is unknown, or the port of the first machine cannot be opened.
+      Gone: the other machines do not join in time.
     """
     names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     count, number = (int(os.environ[name]) if os.environ.get(name, "").isdigit() else None for name in names)
@@ -93,30 +93,31 @@ def join() -> None:
 
 
 def agree(settings: Run, facts: Mapping[str, Any]) -> None:
-    """Compare what the machines are about to run, and return when all run the same.
+    """Compare what the processes are about to run; return when all run the same.
 
     Args:
-      settings: of the run.
-      facts: what else must be equal, by name: the fingerprint of the data, say.
+      settings: settings of the run.
+      facts: other values that must be equal, by name, such as the fingerprint of the data.
 
     Raises:
-      UsageError: on every machine, naming what differs and where.
-      Gone: a machine does not come.
+      UsageError: the processes differ; every one of them raises, naming what differs and where.
+      Gone: a process does not come.
     """
     me = jax.process_index()
     _client().key_value_set(f"genjax/facts/{me}", json.dumps(_described(settings) | dict(facts), default=str))
     every = [json.loads(_wait_for(f"genjax/facts/{i}", i)) for i in range(jax.process_count())]
-    found = []
+    differences = []
     for name in sorted(set().union(*every)):
         values = [str(one.get(name, "none")) for one in every]
         if len(set(values)) > 1:
-            found.append(f"  {name}: " + ", ".join(f"{value} on process {i}" for i, value in enumerate(values)))
-    if found:
-        raise UsageError("the processes of this run do not agree; start all with the same:\n" + "\n".join(found))
+            differences.append(f"  {name}: " + ", ".join(f"{value} on process {i}" for i, value in enumerate(values)))
+    if differences:
+        lines = "\n".join(differences)
+        raise UsageError(f"the processes of this run do not agree; start all with the same:\n{lines}")
 
 
 def verdict(error: BaseException, code: int, message: str) -> tuple[int, str]:
-    """Exit code and message of an error, in the light of what the other machines have told."""
+    """The exit code and the message of an error; those of another process, where its end caused the error."""
     if not jax.distributed.is_initialized() or isinstance(error, Gone):
         return code, message
     if LOST.search(str(error)) and code == 1:
@@ -126,13 +127,13 @@ def verdict(error: BaseException, code: int, message: str) -> tuple[int, str]:
 
 
 def leave(code: int, message: str) -> None:
-    """Tell the other machines why this one stops; the first one, which all talk through, stays until they have left."""
+    """Tell the other processes why this one stops; the first process, which relays messages, leaves last."""
     if not jax.distributed.is_initialized() or code == 75:
         return
     client, me = _client(), distributed.global_state.process_id
     try:
         client.key_value_set("genjax/stopped", json.dumps({"process": me, "code": code, "message": message}))
-    except Exception:  # another was faster, or nobody is left to be told
+    except Exception:  # another process was faster, or none is left
         pass
     _left()
     if me == 0:
@@ -171,41 +172,41 @@ def _wait_for(key: str, process: int) -> str:
 
 
 def _listen() -> None:
-    """Wait for a machine to say that it stops; end this one, too, unless it does so itself."""
+    """Wait for another process to stop; then end this one too, unless it ends by itself."""
     while not _finished.wait(0.5):
         try:
-            found = json.loads(_client().key_value_try_get("genjax/stopped"))
-        except Exception:  # nothing was said
+            stopped = json.loads(_client().key_value_try_get("genjax/stopped"))
+        except Exception:  # no process has stopped
             continue
-        if found["process"] == distributed.global_state.process_id:
+        if stopped["process"] == distributed.global_state.process_id:
             return
-        _heard.append(found)
+        _heard.append(stopped)
         if not _finished.wait(GRACE):
-            terminal.write_line(_sentence(found), sys.stderr)
+            terminal.write_line(_sentence(stopped), sys.stderr)
             _left()
-            os._exit(found["code"])
+            os._exit(stopped["code"])
 
 
 def _lost(status: Any) -> None:
-    found = _heard[0] if _heard else {"code": 75}
-    terminal.write_line(_sentence(found) if _heard else str(Gone()), sys.stderr)
-    os._exit(found["code"])
+    stopped = _heard[0] if _heard else {"code": 75}
+    terminal.write_line(_sentence(stopped) if _heard else str(Gone()), sys.stderr)
+    os._exit(stopped["code"])
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(number: int) -> None:
-    """The runtime aborts the process, from a thread of its own, where it can no longer reach the first machine."""
+    """Answer SIGABRT, which a thread of the runtime raises where the first machine can no longer be reached."""
     _lost(None)
 
 
-def _sentence(found: Mapping[str, Any]) -> str:
-    return f"process {found['process']} of this run stopped: {found['message']}"
+def _sentence(stopped: Mapping[str, Any]) -> str:
+    return f"process {stopped['process']} of this run stopped: {stopped['message']}"
 
 
 def _left() -> None:
     try:
         _client().key_value_set(f"genjax/left/{distributed.global_state.process_id}", "1")
-    except Exception:  # told before, or nobody is left to be told
+    except Exception:  # said before, or no process is left
         pass
 
 
@@ -213,12 +214,12 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
-def _until(done: Any, seconds: float) -> None:
+def _until(done: Callable[[], bool], seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
             if done():
                 return
-        except Exception:  # nobody is left to ask
+        except Exception:  # no process is left
             return
         time.sleep(0.1)

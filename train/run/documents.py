@@ -1,20 +1,24 @@
-"""Files of settings and numbers, JSON and TOML: what is read back ends in a value or in ``Unreadable``."""
+"""JSON and TOML files of settings and numbers: reading ends in a value or in ``Unreadable``."""
 
 import contextlib
 import json
 import pathlib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from train.run import files, usage
 
 LARGEST = 2**24
-"""Bytes of a file of settings or numbers; more is something else."""
+"""Largest size of a file of settings or numbers, in bytes."""
 
 
 class Unreadable(ValueError):
-    """The file is not what it should be; the message says which file, and ``reason`` what is wrong with it."""
+    """The file is missing or broken.
+
+    Attributes:
+      reason: error without the name of the file; the message has both.
+    """
 
     def __init__(self, path: pathlib.Path, reason: object):
         super().__init__(f"{files.shown(path)}: {reason}")
@@ -22,10 +26,10 @@ class Unreadable(ValueError):
 
 
 def text(path: pathlib.Path, most: int = LARGEST) -> str:
-    """What stands in a text file, without a byte-order mark.
+    """Read a UTF-8 text file, without its byte-order mark.
 
     Raises:
-      Unreadable: it is missing, no plain file, too large, or not UTF-8.
+      Unreadable: the file is missing, no plain file, too large, or not UTF-8.
     """
     try:
         return files.content(path, most).decode("utf-8-sig")
@@ -36,29 +40,29 @@ def text(path: pathlib.Path, most: int = LARGEST) -> str:
 
 
 def json_object(path: pathlib.Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Read the object in a JSON file.
 
     Raises:
-      Unreadable: there is none, or it names a key twice.
+      Unreadable: the file holds no object, or an object names a key twice.
     """
-    return _table(path, "JSON", lambda content: json.loads(content, object_pairs_hook=_once))
+    return _table(path, "JSON", lambda content: json.loads(content, object_pairs_hook=_unique))
 
 
 def toml(path: pathlib.Path) -> dict[str, Any]:
-    """The table that a TOML file holds.
+    """Read the table in a TOML file.
 
     Raises:
-      Unreadable: there is none.
+      Unreadable: the file holds no table.
     """
     return _table(path, "TOML", tomllib.loads)
 
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[None]:
-    """Around the writing of what the user asked for: a disk that is full, or that does not let us, is one line.
+    """Turn an OSError while writing a file that the user asked for into a UsageError.
 
     Raises:
-      UsageError: what is in the way.
+      UsageError: the file cannot be written.
     """
     try:
         yield
@@ -68,23 +72,23 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def _table(path: pathlib.Path, kind: str, read: Any) -> dict[str, Any]:
+def _table(path: pathlib.Path, kind: str, parse: Callable[[str], Any]) -> dict[str, Any]:
     content = text(path)
     try:
-        found = read(content)
+        table = parse(content)
     except RecursionError as error:
         raise Unreadable(path, "it is nested too deeply") from error
-    except (ValueError, OverflowError) as error:  # of numbers with thousands of digits too
+    except (ValueError, OverflowError) as error:  # numbers with thousands of digits included
         raise Unreadable(path, f"not {kind}: {error}") from error
-    if not isinstance(found, dict):
-        raise Unreadable(path, f"expected an object in braces, got {usage.show(found)}")
-    return found
+    if not isinstance(table, dict):
+        raise Unreadable(path, f"expected an object in braces, got {usage.show(table)}")
+    return table
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in table:
             raise ValueError(f"it has {usage.show(name)} twice")
-        found[name] = value
-    return found
+        table[name] = value
+    return table

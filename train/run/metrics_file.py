@@ -26,7 +26,7 @@ class MetricsFile:
         self.path = path
         self.waiting: list[str] = []
         self.aside: pathlib.Path | None = None
-        with manifest.kept(path):
+        with manifest.as_checkpoint_error(path):
             lines = list(files.lines(path)) if path.exists() else []
             if step == 0 and any(_is_report(line, settings) for line in lines):
                 names = (path.with_name(f"{path.name}.{i}") for i in itertools.count(1))

@@ -1,4 +1,4 @@
-"""The process around a run: devices, compilation cache, machines, exit codes."""
+"""The process of a command: devices, compilation cache, exit codes."""
 
 import contextlib
 import functools
@@ -23,18 +23,18 @@ from train.run.config import UsageError
 
 
 class NonFinite(Exception):
-    """The loss, an image or a result is no number: exit code 5."""
+    """A loss, an image or a result is not finite: exit code 5."""
 
 
 def check_finite(what: str, numbers: Mapping[str, Any]) -> None:
-    """Refuse results that are no numbers, before anybody takes them for some.
+    """Refuse results that are not finite, before they are shown or written.
 
     Args:
-      what: they are of.
-      numbers: by name, or lists of them, or mappings again.
+      what: description of the results, for the message.
+      numbers: numbers by name; lists and nested mappings too.
 
     Raises:
-      NonFinite: names the first that is none.
+      NonFinite: a number is NaN or infinite; the message names the first one.
     """
     for name, value in numbers.items():
         if isinstance(value, Mapping):
@@ -45,7 +45,7 @@ def check_finite(what: str, numbers: Mapping[str, Any]) -> None:
 
 
 class Preempted(Exception):
-    """SIGTERM came and the run is saved: exit code 75."""
+    """SIGTERM has stopped the run, which is saved: exit code 75."""
 
 
 EXIT_CODES: list[tuple[type[BaseException], int]] = [
@@ -53,7 +53,7 @@ EXIT_CODES: list[tuple[type[BaseException], int]] = [
     (store.WorkdirError, 2),
     (data.DataError, 3),
     (NonFinite, 5),
-    (store.NonFinite, 5),
+    (store.NonFiniteState, 5),
     (store.CheckpointError, 4),
     (Preempted, 75),
     (distributed.Gone, 75),
@@ -63,7 +63,7 @@ EXIT_CODES: list[tuple[type[BaseException], int]] = [
 
 
 def main(script: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Run a script and end the process: 0, or one line on stderr and the code of what went wrong."""
+    """Run a command and end the process: exit code 0, or one line on stderr and the exit code of the error."""
     argv = sys.argv[1:] if argv is None else argv
     terminal.prepare()
     with signals.watched():
@@ -86,10 +86,10 @@ def main(script: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
 
 
 def devices(num: int, batch_size: int) -> list[jax.Device]:
-    """The devices to train on: the first ``num`` of this machine, 0 for all.
+    """The devices to train on: the first ``num`` of this machine, or all of them for 0.
 
     Raises:
-      UsageError: there are fewer, or the batch does not split over them.
+      UsageError: there are fewer devices, or the batch does not split over them.
     """
     local = jax.local_devices()
     if num > len(local):
@@ -105,10 +105,10 @@ def devices(num: int, batch_size: int) -> list[jax.Device]:
 
 
 def remember_compilations() -> None:
-    """Keep compiled programs in the user's cache folder, so that a second start need not compile again.
+    """Keep compiled programs in the user's cache folder, so that a second start need not compile them again.
 
-    JAX leaves an entry that it cannot read where it is, and complains at every start; here it is removed, so that the
-    program is written anew.
+    JAX leaves an unreadable entry in place and warns at every start. Here the entry is removed, so that JAX writes it
+    anew.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -123,14 +123,15 @@ def remember_compilations() -> None:
 
 
 UNREADABLE = "Error reading persistent compilation cache entry for '([^']+)'"
-"""What JAX warns of, with the name of the program, which its entries' files begin with."""
+"""Warning of JAX, with the name of the program; the files of the entry begin with that name."""
 
 
-def _show_warning(folder: pathlib.Path, otherwise: Callable, message: Warning | str, *args: Any) -> None:
-    found = re.match(UNREADABLE, str(message))
-    if found is None:
+def _show_warning(folder: pathlib.Path, otherwise: Callable[..., None], message: Warning | str, *args: Any) -> None:
+    """Remove the entry that JAX could not read; show any other warning."""
+    match = re.match(UNREADABLE, str(message))
+    if match is None:
         return otherwise(message, *args)
-    for path in folder.glob(f"{glob.escape(found[1])}-*"):
+    for path in folder.glob(f"{glob.escape(match[1])}-*"):
         with contextlib.suppress(OSError):
             path.unlink()
 
@@ -138,7 +139,7 @@ def _show_warning(folder: pathlib.Path, otherwise: Callable, message: Warning | 
 def run_once() -> dict[str, int]:
     """Compiler options for a program that runs once.
 
-    On CPU, XLA unrolls random draws of small arrays, and compiling those takes many times as long as running them.
+    On CPU, XLA unrolls random draws of small arrays; compiling that takes many times as long as running it.
     """
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
 
@@ -154,7 +155,7 @@ def _message(error: BaseException) -> str:
 
 
 def _leave(code: int) -> None:
-    """End the process now: a compiled loop that is still running in the background is not waited for."""
+    """End the process now, without waiting for a compiled loop in the background."""
     for stream in (sys.stdout, sys.stderr):
         terminal.write_line("", stream, end="")
     if code:

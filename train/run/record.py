@@ -128,8 +128,8 @@ def _changes(recorded: Mapping[str, Any], settings: config.Run) -> tuple[list[st
     """Compare a record with the settings of a start: the changes that are allowed, and those that are refused."""
     # a setting younger than the run had its default
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}
-    old = data_forms.meant(defaults | data_forms.recorded(recorded["config"]))
-    new = data_forms.meant(dataclasses.asdict(settings))
+    old = data_forms.with_defaults(defaults | data_forms.upgrade(recorded["config"]))
+    new = data_forms.with_defaults(dataclasses.asdict(settings))
     # the name of the data is free: the fingerprint decides, once the data are read
     allowed, refused = config.changes(old, new, config.changeable(settings) | {"data"})
     if recorded["data"].get("fingerprint") == data_forms.IMPORTED:  # imported weights may be trained on in any way
@@ -158,7 +158,7 @@ def _write(
         "starts": [*(recorded["starts"] if recorded else []), now],
         "changes": [*(recorded["changes"] if recorded else []), *([change] if allowed or refused else [])],
     }
-    with manifest.kept(workdir / NAME):
+    with manifest.as_checkpoint_error(workdir / NAME):
         owned = claims.Claims(workdir, run_id)
         if primary():
             files.replace(workdir / NAME, json.dumps(content, indent=2) + "\n")

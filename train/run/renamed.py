@@ -43,30 +43,22 @@ RENAMED: dict[str, dict[str, str]] = {
 }  # fmt: skip
 """New name of every renamed setting, by the command that reads it; ``"*"`` stands for all commands."""
 
-RENAMED_VALUES: dict[str, dict[str, dict[str, str]]] = {}
-"""New value of every renamed value, by command and by the new name of the setting."""
-
 
 def new_names(script: str) -> dict[str, str]:
     """The new name of every renamed setting of a command, by its old name."""
     return {**RENAMED["*"], **RENAMED.get(script, {})}
 
 
-def new_values(script: str) -> dict[str, dict[str, str]]:
-    """The new value of every renamed value of a command, by setting and old value."""
-    return {**RENAMED_VALUES.get("*", {}), **RENAMED_VALUES.get(script, {})}
-
-
 def translate(script: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings out of a file or a record, under today's names and with today's values.
+    """Settings out of a file or a record, under today's names.
 
     >>> translate("ddpm", {"ema": 0.99, "sweep": "clip=1,2", "lr": 0.1})
     {'ema_decay': 0.99, 'sweep': 'grad_clip=1,2', 'lr': 0.1}
 
     Raises:
-      ValueError: a setting stands there under its old name and its new one.
+      ValueError: the same setting has its old name and its new name.
     """
-    names, renamed_values = new_names(script), new_values(script)
+    names = new_names(script)
     result: dict[str, Any] = {}
     for old, value in values.items():
         name = names.get(old, old)
@@ -75,5 +67,5 @@ def translate(script: str, values: Mapping[str, Any]) -> dict[str, Any]:
         if name == "sweep" and isinstance(value, str):
             swept, equals, numbers = value.partition("=")
             value = names.get(swept.strip().replace("-", "_"), swept) + equals + numbers
-        result[name] = renamed_values.get(name, {}).get(value, value) if isinstance(value, str) else value
+        result[name] = value
     return result

@@ -115,7 +115,9 @@ class ImageRun(Run):
     )
     READ_WITH: ClassVar[dict[str, conditions.Conditions]] = {
         name: (
-            conditions.Condition(functools.partial(data_forms.heeds, name), f"with --data {data_forms.heeding(name)}"),
+            conditions.Condition(
+                functools.partial(data_forms.is_read, name), f"with --data {data_forms.readers(name)}"
+            ),
         )
         for name in ("data_dir", "size", "channels", "on_bad_image", "flip", "exclude_class")
     }

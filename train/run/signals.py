@@ -1,8 +1,8 @@
-"""Signals: SIGTERM as a flag that training looks at, and a watch over calls that do not come back.
+"""Signals: SIGTERM as a flag that training polls, and a watchdog for calls that do not return.
 
-Python runs the handler of a signal in the main thread, and only there between two of its own instructions: while that
-thread waits inside XLA, no handler runs. So a thread beside it is told of every signal by the system's own handler, and
-ends the process where the main thread does not answer in time.
+Python runs the handler of a signal in the main thread, between two instructions of Python: while the main thread waits
+inside XLA, no handler runs. So a second thread learns of every signal from the C-level handler, and ends the process
+where the main thread does not answer in time.
 """
 
 import contextlib
@@ -15,36 +15,37 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
 
 GRACE = 20.0
-"""Seconds that the main thread has to answer a signal, or twice the longest time between two looks at the flag."""
+"""Seconds that the main thread has to answer a signal; or twice the longest time between two polls of the flag."""
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _answered = threading.Event()
-_longest = [0.0]  # seconds between two looks at the flag
+_longest = [0.0]  # seconds between two polls of the flag
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Inside, SIGINT and a SIGTERM that ``on_sigterm`` takes end the process even if the main thread never answers.
+    """Make SIGINT, and a SIGTERM inside ``on_sigterm``, end the process even if the main thread never answers.
 
-    Then the exit code is 130 or 143, and a line on stderr says where it waits. A second signal ends it at once.
+    The exit code is then 130 or 143, and a line on stderr says where the main thread waits. A second signal ends the
+    process at once.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     try:
         wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    except ValueError:  # not the main thread: signals are somebody else's
+    except ValueError:  # not the main thread, which alone handles signals
         os.close(reader)
         os.close(writer)
         yield
         return
-    ignored = (
-        signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    )  # as for a command that a shell starts in the background
+    # a shell starts commands in the background with SIGINT ignored
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     before = None if ignored else signal.signal(signal.SIGINT, _interrupt)
     threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
     try:
@@ -57,20 +58,20 @@ def watched() -> Iterator[None]:
 
 
 class Stop:
-    """Whether a signal has asked the run to stop: ``stop()`` on any machine, ``stop.here()`` on this one."""
+    """Flag of a signal that asks the run to stop: ``stop()`` for any machine, ``stop.here()`` for this one."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
-        self.looked = time.monotonic()
+        self.polled = time.monotonic()
 
     def here(self) -> bool:
-        """Whether this process was asked."""
+        """True if this process was asked to stop."""
         now = time.monotonic()
-        self.looked, _longest[0] = now, max(_longest[0], now - self.looked)
+        self.polled, _longest[0] = now, max(_longest[0], now - self.polled)
         return bool(self.asked)
 
     def __call__(self) -> bool:
-        """Whether any process was asked; all of them are to ask, and stop after the same step."""
+        """True if any process was asked to stop. Every process must call this after the same step."""
         asked = self.here()
         if jax.process_count() > 1:
             return bool(multihost_utils.process_allgather(jax.numpy.asarray(asked)).any())
@@ -79,14 +80,14 @@ class Stop:
 
 @contextlib.contextmanager
 def on_sigterm(restart: bool = False) -> Iterator[Stop]:
-    """Inside, SIGTERM only sets a flag, which the yielded ``Stop`` reads; a second one ends the process at once.
+    """Make SIGTERM set a flag, which the yielded ``Stop`` reads; a second SIGTERM ends the process at once.
 
     Args:
-      restart: whether the command that runs deletes what there is; then it is not the one to go on with.
+      restart: True if the command deletes the run in the workdir, so that the same command would not resume it.
     """
     stop = Stop()
 
-    def handle(number, frame):
+    def handle(number: int, frame: FrameType | None) -> None:
         if stop.asked:
             os._exit(128 + number)
         stop.asked.append(number)
@@ -94,7 +95,7 @@ def on_sigterm(restart: bool = False) -> Iterator[Stop]:
 
     try:
         previous = signal.signal(signal.SIGTERM, handle)
-    except ValueError:  # not the main thread: signals are somebody else's
+    except ValueError:  # not the main thread, which alone handles signals
         yield stop
         return
     try:
@@ -106,11 +107,11 @@ def on_sigterm(restart: bool = False) -> Iterator[Stop]:
 
 
 def resume_hint(restart: bool) -> str:
-    """Which command goes on with a run that was stopped."""
+    """The command that resumes a stopped run, for a message."""
     return "the same command without --restart goes on" if restart else "the same command goes on"
 
 
-def _interrupt(number, frame):
+def _interrupt(number: int, frame: FrameType | None) -> None:
     _answered.set()
     raise KeyboardInterrupt
 
@@ -121,13 +122,13 @@ def _watch(reader: int) -> None:
     while True:
         waiting = number and not _answered.is_set()
         if select.select([reader], [], [], 0.1 if waiting else None)[0]:
-            told = os.read(reader, 1)
-            if not told:
+            received = os.read(reader, 1)
+            if not received:
                 return os.close(reader)
-            if told[0] in (signal.SIGINT, signal.SIGTERM):
+            if received[0] in (signal.SIGINT, signal.SIGTERM):
                 if number:
-                    os._exit(128 + told[0])
-                number, end = told[0], time.monotonic() + _patience()
+                    os._exit(128 + received[0])
+                number, end = received[0], time.monotonic() + _patience()
         elif waiting and time.monotonic() > end:
             _give_up(number)
 
@@ -138,7 +139,7 @@ def _patience() -> float:
 
 def _give_up(number: int) -> None:
     text = (
-        f"{signal.Signals(number).name}: no answer for {_patience():.0f} s from {_place()}; ended without saving. "
+        f"{signal.Signals(number).name}: no answer for {_patience():.0f} s from {_position()}; ended without saving. "
         "Checkpoints are untouched\n"
     )
     with contextlib.suppress(OSError):
@@ -146,10 +147,10 @@ def _give_up(number: int) -> None:
     os._exit(128 + number)
 
 
-def _place() -> str:
-    """The innermost line of ours that the main thread is in, and the line of others that it called."""
+def _position() -> str:
+    """The innermost line of this project that the main thread is in, and the line of a library that it called."""
     frame = inner = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None and not pathlib.Path(frame.f_code.co_filename).is_relative_to(_ROOT):
         frame = frame.f_back
-    places = [f"{each.f_code.co_filename}:{each.f_lineno} ({each.f_code.co_name})" for each in (frame, inner) if each]
-    return ", in ".join(dict.fromkeys(places)).replace(f"{_ROOT}{os.sep}", "")
+    lines = [f"{each.f_code.co_filename}:{each.f_lineno} ({each.f_code.co_name})" for each in (frame, inner) if each]
+    return ", in ".join(dict.fromkeys(lines)).replace(f"{_ROOT}{os.sep}", "")

@@ -33,7 +33,7 @@ FLAGS = {
 
 OF_DATA_DIR = (
     conditions.Condition(
-        functools.partial(data_forms.heeds, "data_dir"), f"of a run with --data {data_forms.heeding('data_dir')}"
+        functools.partial(data_forms.is_read, "data_dir"), f"of a run with --data {data_forms.readers('data_dir')}"
     ),
 )
 """The condition under which a command that asks a run reads ``data_dir``."""
@@ -51,7 +51,7 @@ def check(settings: ImageRun) -> None:
     if kind == "folder" and not os.path.isdir(path):
         raise data.DataError(f"{path}: there is no such folder; say where your images are with --data folder:PATH")
     own = SHAPES.get(settings.data, (0, 0, 0))
-    heeded = data_forms.reads(settings.data)
+    heeded = data_forms.settings_of(settings.data)
     for name, same in (("size", own[0]), ("channels", own[2]), ("on_bad_image", "refuse")):
         value, unset = getattr(settings, name), "refuse" if name == "on_bad_image" else 0
         if name not in heeded and value not in (unset, same):
@@ -89,7 +89,7 @@ def shape(settings: ImageRun) -> tuple[int, int, int] | None:
 
 
 def _asked(settings: ImageRun) -> tuple[int | None, int | None]:
-    return data_forms.asked({name: getattr(settings, name) for name in ("data", "size", "channels")})
+    return data_forms.size_and_channels({name: getattr(settings, name) for name in ("data", "size", "channels")})
 
 
 def points(settings: ImageRun) -> bool:

@@ -1,13 +1,13 @@
-"""Many runs in one program: seeds, and values of a setting.
+"""Ensembles: many runs in one program, over seeds and over the values of a setting.
 
-A training run is a pure function of its key, its settings and the data, so ``jax.vmap`` of it is many runs. Member i
-is what ``--seed`` and the setting alone would train, up to the rounding of batched matrix products.
+A training run is a pure function of its key, its settings and the data, so ``jax.vmap`` of it is many runs. Member i is
+the run that ``--seed`` and the setting alone would train, up to the rounding of batched matrix products.
 """
 
 import dataclasses
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,22 +16,23 @@ from jax import errors
 
 from genjax.types import Key
 from train.run import conditions
-from train.run.config import Run, UsageError
+from train.run.schemas import Run
+from train.run.usage import UsageError
 
 WRONG_TYPE = (errors.ConcretizationTypeError, errors.TracerArrayConversionError)
-"""What JAX raises where a number that varies within a program would have to decide what the program is."""
+"""Errors of JAX for a traced number that would have to decide what the program is."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
     """The members of a run: every value with every seed, value by value.
 
-    Fields:
-      settings: of the run.
-      name: of the setting that varies, or empty.
-      values: of it, one for each member; None where nothing varies.
-      seeds: one for each member.
-      many: whether arrays have a leading axis of members.
+    Attributes:
+      settings: settings of the run.
+      name: name of the swept setting; empty without a sweep.
+      values: value of the swept setting by member; None without a sweep.
+      seeds: seed by member.
+      many: True where arrays have a leading axis of members.
     """
 
     settings: Run
@@ -42,25 +43,25 @@ class Ensemble:
 
     @property
     def keys(self) -> Key:
-        """The run's key, or the members' keys [m]."""
+        """The key of the run, or the keys of its members [m]."""
         return jax.vmap(jax.random.key)(self.seeds) if self.many else jax.random.key(self.settings.seed)
 
     @property
     def keys_and_values(self) -> tuple[Key, np.ndarray | None]:
-        """Keys and values, as ``lift``ed functions take them."""
+        """Keys and values, the first two arguments of functions made by ``lift``."""
         return self.keys, self.values
 
     def with_value(self, value: Any) -> Any:
-        """The settings of a member."""
+        """The settings of the members with this value."""
         return self.settings if value is None else dataclasses.replace(self.settings, **{self.name: value})
 
-    def lift(self, run: Callable, in_axes: tuple[int | None, ...], out_axes: Any = 0) -> Callable:
-        """``run(key, value, *args)`` for all members at once; for a single run the function itself.
+    def lift(self, run: Callable[..., Any], in_axes: tuple[int | None, ...], out_axes: Any = 0) -> Callable[..., Any]:
+        """Vectorise ``run(key, value, *args)`` over the members; for a single run the function itself.
 
         Args:
-          run: of one member.
-          in_axes: of ``args``: 0 where each member has its own.
-          out_axes: where the axis of members goes.
+          run: function of one member.
+          in_axes: axis of the members in each of ``args``; None where members share the argument.
+          out_axes: axis of the members in the results.
         """
         if not self.many:
             return run
@@ -68,35 +69,46 @@ class Ensemble:
         return jax.vmap(run, (0, values, *in_axes), out_axes)
 
     def first(self, tree: Any) -> Any:
-        """The first member's."""
+        """The arrays of the first member."""
         return jax.tree.map(lambda array: array[0], tree) if self.many else tree
 
     def describe(self, i: int) -> str:
-        """Who member i is."""
+        """Describe member i for messages."""
         value = "" if self.values is None else f", {self.name} {self.values[i]:g}"
         return f"seed {self.seeds[i]}{value}"
 
 
 def ensemble(settings: Run) -> Ensemble:
-    """The members that ``--num-seeds`` and ``--sweep`` ask for.
+    """Make the ensemble that ``--num-seeds`` and ``--sweep`` ask for.
 
     Raises:
-      UsageError: the sweep names no number, or values that cannot be.
+      UsageError: the sweep names no numeric setting, or its values are invalid.
     """
     seeds = settings.seed + np.arange(settings.num_seeds, dtype=np.uint32)
     if not settings.sweep:
         return Ensemble(settings, "", None, seeds, settings.num_seeds > 1)
     name, _, text = settings.sweep.partition("=")
     name = name.strip().replace("-", "_")
+    _check_name(settings, name)
+    values = _values(settings, name, text)
+    by_member = np.repeat(np.array(values, np.float32), settings.num_seeds)
+    return Ensemble(settings, name, by_member, np.tile(seeds, len(values)), True)
+
+
+def _check_name(settings: Run, name: str) -> None:
     kinds = typing.get_type_hints(type(settings))
-    numbers = [
-        field for field, kind in kinds.items() if kind is float and field != "ema_decay"
-    ]  # the loop has one average
+    # the average has one decay for all members
+    numbers = [field for field, kind in kinds.items() if kind is float and field != "ema_decay"]
     if name not in numbers:
         raise UsageError(f"--sweep {settings.sweep}: expected NAME=V1,V2,... where NAME is one of {', '.join(numbers)}")
     if idle := conditions.without_effect(conditions.table(type(settings)), settings, [name]):
-        why = idle[name].partition("; ")[2]
-        raise UsageError(f"--sweep {name}: with the other settings as they are this number makes no difference; {why}")
+        reason = idle[name].partition("; ")[2]
+        raise UsageError(
+            f"--sweep {name}: with the other settings as they are this number makes no difference; {reason}"
+        )
+
+
+def _values(settings: Run, name: str, text: str) -> Sequence[float]:
     try:
         values = [float(value) for value in text.split(",")]
     except ValueError as error:
@@ -105,22 +117,23 @@ def ensemble(settings: Run) -> Ensemble:
         change: dict[str, Any] = {name: value}
         if not math.isfinite(value):
             raise UsageError(f"--sweep {settings.sweep}: expected finite numbers, got {value}")
-        if found := dataclasses.replace(settings, **change).problems():
-            raise UsageError(f"--sweep {settings.sweep}: {'; '.join(found)}")
-    every_value = np.repeat(np.array(values, np.float32), settings.num_seeds)
-    return Ensemble(settings, name, every_value, np.tile(seeds, len(values)), True)
+        if problems := dataclasses.replace(settings, **change).problems():
+            raise UsageError(f"--sweep {settings.sweep}: {'; '.join(problems)}")
+    return values
 
 
 def check(ensemble: Ensemble, trial: Callable[..., Any], *args: Any) -> None:
-    """Refuse a setting that cannot vary within a program, or that the program does not use; nothing is computed.
+    """Refuse a swept setting that cannot vary within a program, or that the program does not use.
+
+    Nothing is computed: the trial is only traced.
 
     Args:
-      ensemble: the members.
-      trial: ``(keys, values, *args)``: a step of all of them, and an evaluation.
-      args: shapes and types.
+      ensemble: members of the run.
+      trial: a step and an evaluation of all members, ``(keys, values, *args)``.
+      args: shapes and types of the other arguments.
 
     Raises:
-      UsageError: what to do instead.
+      UsageError: the setting cannot be swept; the message says what to do instead.
     """
     try:
         traced = jax.make_jaxpr(trial)(*ensemble.keys_and_values, *args).jaxpr
@@ -138,5 +151,5 @@ def check(ensemble: Ensemble, trial: Callable[..., Any], *args: Any) -> None:
 
 
 def standard_error(values: np.ndarray) -> float:
-    """Of the mean of some members' numbers; NaN for one."""
+    """The standard error of the mean of some members' numbers; NaN for one member."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

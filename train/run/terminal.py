@@ -1,4 +1,4 @@
-"""The streams that a command finds: closed, full, in a foreign code page."""
+"""Standard streams as a command may find them: closed, full, or in a foreign code page."""
 
 import contextlib
 import io
@@ -11,9 +11,9 @@ from train.run import files
 
 
 def prepare() -> None:
-    """Make the three streams usable whatever they are: all that is said is said, with "?" for what cannot be shown.
+    """Make the three streams usable whatever their state; characters that a stream cannot show become "?".
 
-    A stream that is closed becomes one that nobody reads, so that no file of ours takes its number.
+    A closed stream is replaced by the null device, so that no other file takes its number.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -29,9 +29,9 @@ def prepare() -> None:
 
 
 def write_line(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
-    """A line on stdout or another stream, for whoever reads it; nobody need be there, so this never raises.
+    """Print text to stdout or another stream; never raise, whether or not anybody reads the stream.
 
-    Where the reader has left, as `| head -1` does, or the disk is full, nobody reads the stream from then on.
+    Where the reader has left (`| head -1`) or the disk is full, the stream becomes the null device.
     """
     stream = stream or sys.stdout
     try:

@@ -1,4 +1,4 @@
-"""One run in progress: steps on the devices; lines, checkpoints and figures on disk."""
+"""A run in progress: steps on the devices; lines, checkpoints and figures on disk."""
 
 import dataclasses
 import functools

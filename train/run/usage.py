@@ -90,7 +90,7 @@ def at_least(settings: object, lowest: Mapping[str, float]) -> list[str]:
     return messages
 
 
-def extremes(settings: Any) -> list[str]:
+def extremes(settings: conditions.Settings) -> list[str]:
     """Return an error message for each number or text that no program can take, whatever it is for."""
     messages = []
     for field in dataclasses.fields(settings):
@@ -117,7 +117,7 @@ def _elements(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def refuse(table: dict[str, conditions.Conditions], settings: Any, given: Collection[str], prefix: str = "") -> None:
+def refuse(table: dict[str, conditions.Conditions], settings: object, given: Collection[str], prefix: str = "") -> None:
     """Refuse settings that were given although nothing reads them.
 
     Args:
