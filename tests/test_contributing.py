@@ -1,6 +1,7 @@
 """CONTRIBUTING.md: its skeletons run, and its table names what there is."""
 
 import importlib
+import json
 import math
 import pathlib
 import re
@@ -9,11 +10,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import train
 from genjax import data, diffusion
+from train.run import command as run_command
+from train.run import registry
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-SKELETONS = dict(re.findall(r"<!-- (\w+) -->\n```python\n(.*?)```\n<!-- end -->", TEXT, re.DOTALL))
+SKELETONS = dict(re.findall(r"<!-- (\w+) -->\n```\w+\n(.*?)```\n<!-- end -->", TEXT, re.DOTALL))
 ROWS = re.findall(r"^\| (.+?) \| (.*?) ?\| (`[a-z_]+\..+`) \|$", TEXT.partition("## Which formula")[2], re.MULTILINE)
 
 
@@ -26,7 +30,7 @@ def run(name):
 
 def test_every_skeleton_is_short():
     assert {name: len(code.splitlines()) for name, code in SKELETONS.items() if len(code.splitlines()) >= 60} == {}
-    assert SKELETONS.keys() == {"sampler", "data"}
+    assert SKELETONS.keys() == {"model", "config", "sampler", "data"}
 
 
 def test_the_data_set_is_one_and_is_read_from_its_file(tmp_path, monkeypatch):
@@ -34,6 +38,22 @@ def test_the_data_set_is_one_and_is_read_from_its_file(tmp_path, monkeypatch):
     made = run("data")["checkerboards"]()
     assert data.summary(made) == "checkerboards: 360 to train, 40 held out, 2 classes"
     assert data.fingerprint(data.npz("checkerboards.npz")) == data.fingerprint(made)
+
+
+def test_the_model_is_trained_drawn_and_loaded_from_its_own_folder(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "independent.py").write_text(SKELETONS["model"])
+    (tmp_path / "configs" / "digits.toml").write_text(SKELETONS["config"])
+    recipe = registry.from_module("independent.py")
+    run_command.trainer(recipe)(["--steps", "4", "--every", "4", "--log-every", "1", "--steps-per-call", "2"])
+    losses = [
+        json.loads(line)["loss"]
+        for line in pathlib.Path("runs/independent-digits/metrics.jsonl").read_text().splitlines()
+    ]
+    assert losses[-1] < losses[0]
+    assert command("sample", "--recipe", "independent.py", "--workdir", "runs/independent-digits", "--num", 4)[0] == 0
+    assert train.load("runs/independent-digits", recipe=recipe).params["mean"].shape == (8, 8, 1)
 
 
 def test_the_sampler_is_of_second_order():

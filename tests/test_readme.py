@@ -92,7 +92,7 @@ def test_each_command_works_after_the_ones_before_it(tmp_path, monkeypatch):
             assert asked in runs, f"{shown}: no command before it makes {asked}"
             continue
         settings = config.parse(module.Config, script, filled(flags, tmp_path))
-        said = {name: value for name, value in vars(settings).items() if name not in config.free(settings)}
+        said = {name: value for name, value in vars(settings).items() if name not in config.changeable(settings)}
         assert runs.setdefault(settings.workdir, (script, said)) == (script, said), f"{shown}: another run is there"
         if getattr(settings, "data", "").startswith("codes:"):
             assert settings.data.partition(":")[2] in runs, f"{shown}: nothing before it makes the codes"
