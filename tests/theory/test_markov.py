@@ -326,7 +326,7 @@ def test_what_is_no_chain_is_refused():
         with pytest.raises(ValueError, match=r"transition: row 1 sums to 1\.1, 0\.1 too much"):
             use(bad)
     with pytest.raises(ValueError, match="square"):
-        markov.period(np.ones((2, 3)) / 3)
+        markov.stationary(np.ones((2, 3)) / 3)
     with pytest.raises(ValueError, match="start: the probabilities sum to 2"):
         markov.evolve(jnp.eye(2), jnp.array([1.0, 1.0]), 1)
     with pytest.raises(ValueError, match="distance: expected"):
