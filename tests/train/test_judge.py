@@ -70,4 +70,4 @@ def test_other_features_need_no_classes(runs):
     metrics = features.metrics(extractor, classifier.Config(), 5)
     result = judge.judge(settings(runs), metrics)
     assert result["features"] == "of pixels" and "classes" not in result["drawn"]
-    assert found["drawn"]["frechet"] > 5 * metrics.reference(197)["frechet"]
+    assert result["drawn"]["frechet"] > 5 * metrics.reference(197)["frechet"]
