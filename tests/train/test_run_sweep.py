@@ -150,7 +150,7 @@ def test_a_number_that_numpy_computes_with_is_refused_too(tmp_path):
     """In a process of its own: the type checks of the tests would refuse it first."""
     argv = ["--beta-schedule", "linear", "--sweep", "beta_end=0.01,0.02", "--workdir", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, "-m", "train.ddpm", *argv], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "--sweep last_beta: this number decides which program is run" in done.stderr
+    assert done.returncode == 2 and "--sweep beta_end: this number decides which program is run" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
