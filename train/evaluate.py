@@ -220,7 +220,7 @@ def main(argv: Sequence[str]) -> None:
             files.replace(out, json.dumps(row, indent=1, allow_nan=False) + "\n")
     labels = f"; labels: {row['labels']}" if "labels" in row else ""
     logging.log(f"{row['data']}, {row['split']}; pixels: {row['pixels']}{labels}")
-    numbers = {name: value for name, value in row.items() if isinstance(value, dict) and "nats" in value}
+    numbers = {name: value for name, value in row.items() if isinstance(value, dict) and "bits_per_dim" in value}
     for name in sorted(numbers, key=[*TITLES, *numbers].index):
         value, title = numbers[name], TITLES.get(name, name).format(samples=options.samples)
         logging.log(

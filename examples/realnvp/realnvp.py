@@ -103,7 +103,7 @@ def build(shape: Shape, *, num_couplings: int, features: int, num_levels: int) -
       num_levels: number L of values of a pixel.
     """
     coupling, num_dims = Coupling(features), math.prod(shape)
-    masks = [mask(shape, i % 2) for i in range(num_couplings)]
+    masks = [jnp.asarray(mask(shape, i % 2)) for i in range(num_couplings)]
 
     def init(key: Key) -> Params:
         keys = jax.random.split(key, num_couplings)

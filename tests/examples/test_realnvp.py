@@ -71,7 +71,7 @@ def test_numbers_that_are_not_of_the_images_are_refused(runs):
 
     train.register(RECIPE._replace(score=score))
     with pytest.raises(
-        config.UsageError, match=r"recipe realnvp: log_prob: expected a number .* 8 images, got .*\(3,\)"
+        config.UsageError, match=r"recipe realnvp: log_prob: expected a number.* 8 images, got .*\(3,\)"
     ):
         evaluate.scores(evaluate.Evaluate(str(runs / "flow"), num=8, samples=2))
 

@@ -103,13 +103,13 @@ def test_images_are_those_of_diffusers_under_the_same_noise(tmp_path):
         with torch.no_grad():
             for t in scheduler.timesteps:
                 x = scheduler.step(network(x, t).sample, t, x, use_clipped_model_output=True).prev_sample
-        theirs = x.numpy().transpose(0, 2, 3, 1)
+        expected = x.numpy().transpose(0, 2, 3, 1)
     run, params = params_of(workdir)
     model, schedule = ddpm.model(run.settings, run.shape), ddpm.schedule(run.settings)
     draw = lambda params: jax.jit(diffusion.ddim(model.denoise(params), schedule, num_steps=5))(KEY, start)
-    assert np.abs(draw(params) - theirs).max() < 1e-4
+    assert np.abs(draw(params) - expected).max() < 1e-4
     params["down_0_0"]["conv_1"]["kernel"] = params["down_0_0"]["conv_1"]["kernel"].transpose(1, 0, 2, 3)
-    assert np.abs(draw(params) - theirs).max() > 1e-2
+    assert np.abs(draw(params) - expected).max() > 1e-2
 
 
 @pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
@@ -154,9 +154,9 @@ def test_shards_that_are_missing_or_elsewhere_are_named(tmp_path):
 
 def test_a_run_with_waves_has_no_like_in_diffusers(tmp_path):
     workdir = read(folder(tmp_path / "theirs"), tmp_path / "run")
-    told = json.loads((workdir / "config.json").read_text())
-    told["config"] |= {"network": "unet", "fourier": [3]}
-    (workdir / "config.json").write_text(json.dumps(told))
+    settings = json.loads((workdir / "config.json").read_text())
+    settings["config"] |= {"network": "unet", "fourier": [3]}
+    (workdir / "config.json").write_text(json.dumps(settings))
     with pytest.raises(config.UsageError, match="diffusers has no such network: fourier: expected"):
         bridge.main(["--workdir", str(tmp_path / "run"), "--export", str(tmp_path / "back")])
     assert not (tmp_path / "back").exists()
@@ -211,36 +211,36 @@ def test_a_process_that_is_understood_has_the_tables_and_the_steps_of_diffusers(
     torch = pytest.importorskip("torch")
     described = PROCESS | more
     known = {name: value for name, value in described.items() if name not in ("tensor_format", "predict_epsilon")}
-    theirs = diffusers.DDPMScheduler.from_config(known)
-    told = ddpm.Config(**diffusers_config.settings(described, "scheduler_config.json"))
-    schedule = ddpm.schedule(told)
-    assert np.abs(schedule.alpha_bar - theirs.alphas_cumprod.numpy()).max() < 1e-6
+    expected = diffusers.DDPMScheduler.from_config(known)
+    settings = ddpm.Config(**diffusers_config.settings(described, "scheduler_config.json"))
+    schedule = ddpm.schedule(settings)
+    assert np.abs(schedule.alpha_bar - expected.alphas_cumprod.numpy()).max() < 1e-6
     stay = lambda x, t: read_as(schedule, 0.3 * jnp.tanh(x), x, t)
-    read_as = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[told.prediction_type]
+    read_as = {"noise": diffusion.from_noise, "x0": diffusion.from_x0, "v": diffusion.from_v}[settings.prediction_type]
     start = np.random.default_rng(1).normal(size=(2, 2, 2, 1)).astype(np.float32)
     one = lambda t: diffusion.posterior(
-        schedule, bounded(told, stay(jnp.asarray(start), jnp.full(2, t)).x0), jnp.asarray(start), jnp.full(2, t)
+        schedule, bounded(settings, stay(jnp.asarray(start), jnp.full(2, t)).x0), jnp.asarray(start), jnp.full(2, t)
     )
     for t in (0, 1, 9, 19):
         mean = one(t).mean
-        step = quiet(theirs, torch, 0.3 * np.tanh(start), t, start)
+        step = quiet(expected, torch, 0.3 * np.tanh(start), t, start)
         assert np.abs(np.asarray(mean) - step).max() < 2e-5 * max(1, np.abs(step).max())
         if t:
             table = {"small": one(t).variance, "large": 1 - schedule.alpha_bar[t] / schedule.alpha_bar[t - 1]}
-            ours = np.asarray(table[told.variance]).reshape(-1)[0]
-            kind = {"fixed_small_log": "fixed_small"}.get(theirs.config.variance_type, theirs.config.variance_type)
-            assert np.isclose(ours, float(theirs._get_variance(t, variance_type=kind)), rtol=2e-4)
-    again = diffusers_config.settings(diffusers_config.scheduler(told), "back")
+            ours = np.asarray(table[settings.variance]).reshape(-1)[0]
+            kind = {"fixed_small_log": "fixed_small"}.get(expected.config.variance_type, expected.config.variance_type)
+            assert np.isclose(ours, float(expected._get_variance(t, variance_type=kind)), rtol=2e-4)
+    again = diffusers_config.settings(diffusers_config.scheduler(settings), "back")
     assert again == diffusers_config.settings(described, "there")
 
 
-def bounded(told, x0):
-    clip = ddpm.clip(told)
+def bounded(settings, x0):
+    clip = ddpm.clip(settings)
     return clip(x0) if callable(clip) else jnp.clip(x0, -1, 1) if clip else x0
 
 
 def quiet(scheduler, torch, output, t, x):
-    """A step of theirs without its noise, which is what a second one with the same seed adds as well."""
+    """A step of expected without its noise, which is what a second one with the same seed adds as well."""
     as_theirs = lambda a: torch.tensor(np.asarray(a, np.float32).transpose(0, 3, 1, 2))
     draw = lambda output, x: scheduler.step(output, t, x, generator=torch.Generator().manual_seed(0)).prev_sample
     zero = torch.zeros_like(as_theirs(x))
@@ -329,7 +329,7 @@ def test_a_chain_clips_as_its_scheduler_does(tmp_path):
     drawn = {}
     for reach in (None, 0.1, 1.0):
         more = {"clip_sample": False} if reach is None else {"clip_sample_range": reach}
-        workdir = read(folder(tmp_path / f"theirs-{reach}", process=PROCESS | more), tmp_path / f"run-{reach}")
+        workdir = read(folder(tmp_path / f"expected-{reach}", process=PROCESS | more), tmp_path / f"run-{reach}")
         drawn[reach] = sample.draw(sample.Sample(str(workdir), num=2, sampler="ddim", steps=5)).astype(float)
     span = lambda images: images.max() - images.min()
     assert span(drawn[0.1]) <= 0.1 * 255 + 1 < span(drawn[1.0]) <= span(drawn[None])

@@ -43,7 +43,7 @@ def load_maps(settings: ImageRun, levels: int) -> data.Dataset:
 
     Args:
       settings: settings of the run over codes.
-      levels: number of codes that the run has been told.
+      levels: number of codes that the settings name.
 
     Raises:
       UsageError: the codebook has another number of entries than ``levels``.

@@ -12,7 +12,7 @@ from genjax.types import Batch, Images, Key, Params
 from train.run import conditions, sources
 from train.run.config import Run, UsageError
 
-if TYPE_CHECKING:  # it draws with matplotlib, which nobody waits for who only asks for --help
+if TYPE_CHECKING:  # importing it loads matplotlib, which --help need not wait for
     from train.run.task import Task
 
 S = TypeVar("S", bound=Run)
