@@ -90,22 +90,22 @@ def main(argv: Arguments[str]) -> None:
     run = drawn.Drawn(config=settings.config, data_dir=settings.data_dir, workdir=settings.workdir)
     extractor, classifier = features.from_classifier(str(drawn.train("classifier", run)), settings.data_dir)
     metrics = features.metrics(extractor, classifier, settings.neighbours)
-    found = {}
+    results = {}
     for name, spoil in SPOILED.items():
         images = spoil(np.random.default_rng(settings.seed), metrics.real.train, metrics.real.heldout)
-        found[name] = {"num": len(images), **metrics.numbers(images)}
+        results[name] = {"num": len(images), **metrics.numbers(images)}
     path = quality.HERE / "results" / f"calibration-{settings.config}.json"
-    path.write_text(json.dumps({"features": metrics.title, "sets": found}, indent=1) + "\n", encoding="utf-8")
-    quality.write_table(f"calibration {settings.config}", table(found))
+    path.write_text(json.dumps({"features": metrics.title, "sets": results}, indent=1) + "\n", encoding="utf-8")
+    quality.write_table(f"calibration {settings.config}", table(results))
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
+def table(results: dict[str, dict[str, Any]]) -> str:
     """Format the results as a Markdown table."""
     head = (
         "| images | number | Fréchet | kernel | precision | recall | density | coverage | class KL | distance ratio |"
     )
     lines = [head, "|---" * 10 + "|"]
-    for name, row in found.items():
+    for name, row in results.items():
         kernel = "{:.3g} ± {:.1g}".format(*row["kernel"])
         shares = [row[key] for key in ("precision", "recall", "density", "coverage", "class_kl", "copies_ratio")]
         cells = " | ".join(f"{value:.3f}" for value in shares)

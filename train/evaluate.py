@@ -108,6 +108,7 @@ def _scores(options: Evaluate, run: load.Record, origin: load.Record) -> dict[st
         )
     chosen = np.sort(np.random.default_rng(options.seed).permutation(size)[: options.num or size])
     values = _values(score, params, jax.random.key(options.seed), rows, chosen)
+    _check_values(run.recipe.name, values, len(chosen))
     process.check_finite(options.workdir, values)
     row: dict[str, Any] = {
         "workdir": options.workdir,
@@ -142,6 +143,16 @@ def _values(
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
         parts.append(compiled(params, keys, {name: array[index] for name, array in rows.items()}))
     return {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _check_values(recipe_name: str, values: Mapping[str, jax.Array], num: int) -> None:
+    """Refuse numbers that are not of the images, as a recipe from outside may return."""
+    for name, each in values.items():
+        if each.ndim not in (1, 2) or each.shape[0] != num:
+            raise config.UsageError(
+                f"recipe {recipe_name}: {name}: expected a number, or some, for each of {num} images, got an array "
+                f"of shape {each.shape}"
+            )
 
 
 def _means(values: Mapping[str, jax.Array], shape: tuple[int, ...]) -> dict[str, Any]:

@@ -21,14 +21,14 @@ def _network(params: Params) -> nn.Sequential:
     layers: list[nn.Module] = []
     for i in range(len(params)):
         layer = params[f"Dense_{i}"]
-        made = nn.Linear(*layer["kernel"].shape)
-        notes.fill(made, layer)
-        layers += [made, nn.Tanh()]
+        linear = nn.Linear(*layer["kernel"].shape)
+        notes.fill(linear, layer)
+        layers += [linear, nn.Tanh()]
     return nn.Sequential(*layers[:-1])
 
 
 def learner(
-    params: Params, copies: int, length: int, *, rate: float, discount: float, trace: float, where: torch.device
+    params: Params, copies: int, length: int, *, rate: float, discount: float, gae_lambda: float, where: torch.device
 ) -> Callable[[], None]:
     """Build one update: ``length`` steps of each copy under the policy, and a gradient step."""
     policy, value = networks(params, where)
@@ -36,19 +36,18 @@ def learner(
     env: Any = gymnasium.make_vec("CartPole-v1", copies, vectorization_mode="vector_entry_point")
 
     def update() -> None:
-        seen = _rollout(env, policy, length, where)
-        observation, action, reward, ended, last = seen
+        observation, action, reward, ended, last = _rollout(env, policy, length, where)
         with torch.no_grad():
             values = value(torch.cat([observation, last[None]]))[..., 0]
-        advantage, later = torch.zeros_like(reward), torch.zeros_like(reward[0])
+        advantage, next_advantage = torch.zeros_like(reward), torch.zeros_like(reward[0])
         for t in reversed(range(length)):
-            going_on = 1 - ended[t]
-            delta = reward[t] + discount * going_on * values[t + 1] - values[t]
-            later = advantage[t] = delta + discount * trace * going_on * later
+            alive = 1 - ended[t]
+            delta = reward[t] + discount * alive * values[t + 1] - values[t]
+            next_advantage = advantage[t] = delta + discount * gae_lambda * alive * next_advantage
         target = advantage + values[:-1]
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        chances = torch.distributions.Categorical(logits=policy(observation))
-        loss = -(chances.log_prob(action) * advantage).mean() - 0.01 * chances.entropy().mean()
+        actions = torch.distributions.Categorical(logits=policy(observation))
+        loss = -(actions.log_prob(action) * advantage).mean() - 0.01 * actions.entropy().mean()
         loss = loss + (value(observation)[..., 0] - target).square().mean() / 2
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -60,13 +59,13 @@ def learner(
 
 @torch.no_grad()
 def _rollout(env: Any, policy: nn.Module, length: int, where: torch.device) -> tuple[torch.Tensor, ...]:
-    kept: list[tuple[Any, ...]] = []
-    now, _ = env.reset(seed=0)
+    steps: list[tuple[Any, ...]] = []
+    state, _ = env.reset(seed=0)
     for _ in range(length):
-        observation = torch.from_numpy(np.array(now)).to(where)
+        observation = torch.from_numpy(np.array(state)).to(where)
         action = torch.distributions.Categorical(logits=policy(observation)).sample()
-        now, reward, terminated, truncated, _ = env.step(action.cpu().numpy())
+        state, reward, terminated, truncated, _ = env.step(action.cpu().numpy())
         numbers = (torch.from_numpy(np.asarray(a, np.float32)).to(where) for a in (reward, terminated | truncated))
-        kept.append((observation, action, *numbers))
-    parts = (torch.stack(part) for part in zip(*kept, strict=True))
-    return (*parts, torch.from_numpy(np.array(now)).to(where))
+        steps.append((observation, action, *numbers))
+    parts = (torch.stack(part) for part in zip(*steps, strict=True))
+    return (*parts, torch.from_numpy(np.array(state)).to(where))

@@ -7,34 +7,35 @@ import diffusers
 import torch
 
 from benchmarks.peers import notes
-from genjax.nn import unet
+from genjax.nn.unet import UNet
 from genjax.types import Params
 
 
-def ho(params: Params, ours: unet.UNet, size: int, where: torch.device) -> torch.nn.Module:
-    """``UNet2DModel`` with the shape and the weights of ours: ``network(x, t)`` of NCHW images."""
-    heights = [size >> level for level in range(len(ours.channel_mults))]
-    kinds = ["Attn" if height in ours.attention_resolutions else "" for height in heights]
+def ho(params: Params, unet: UNet, size: int, where: torch.device) -> torch.nn.Module:
+    """``UNet2DModel`` with the shape and the weights of ``unet``: ``network(x, t)`` of NCHW images."""
+    heights = [size >> level for level in range(len(unet.channel_mults))]
+    attention = (16,) if unet.attention_resolutions is None else unet.attention_resolutions
+    kinds = ["Attn" if height in attention else "" for height in heights]
     network: Any = diffusers.UNet2DModel(
         sample_size=size,
-        in_channels=ours.image_channels,
-        out_channels=ours.image_channels,
-        layers_per_block=ours.num_res_blocks,
-        block_out_channels=tuple(ours.channels * multiplier for multiplier in ours.channel_mults),
+        in_channels=unet.image_channels,
+        out_channels=unet.image_channels,
+        layers_per_block=unet.num_res_blocks,
+        block_out_channels=tuple(unet.channels * multiplier for multiplier in unet.channel_mults),
         down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
         up_block_types=tuple(f"{kind}UpBlock2D" for kind in kinds[::-1]),
-        norm_num_groups=ours.groups,
-        norm_eps=ours.epsilon,
+        norm_num_groups=unet.groups,
+        norm_eps=unet.epsilon,
         downsample_padding=0,
         flip_sin_to_cos=False,
         freq_shift=1,
         attention_head_dim=None,
-        dropout=ours.dropout,
+        dropout=unet.dropout,
     )
     notes.fill(network.time_embedding.linear_1, params["time_0"])
     notes.fill(network.time_embedding.linear_2, params["time_1"])
     notes.fill(network.conv_in, params["conv_in"])
-    levels = len(ours.channel_mults)
+    levels = len(unet.channel_mults)
     for level in range(levels):
         down, up = network.down_blocks[level], network.up_blocks[levels - 1 - level]
         _level(down, params, f"down_{level}_")
@@ -72,15 +73,15 @@ def _level(block: Any, params: Params, prefix: str) -> None:
 
 def _residual(block: Any, params: Params) -> None:
     pairs = {"norm1": "norm_1", "conv1": "conv_1", "time_emb_proj": "time", "norm2": "norm_2", "conv2": "conv_2"}
-    for theirs, ours in pairs.items():
-        notes.fill(getattr(block, theirs), params[ours])
+    for name, own_name in pairs.items():
+        notes.fill(getattr(block, name), params[own_name])
     if "shortcut" in params:
         notes.fill(block.conv_shortcut, params["shortcut"] | {"kernel": params["shortcut"]["kernel"][None, None]})
 
 
 def _attention(block: Any, params: Params) -> None:
-    for theirs, ours in {"group_norm": "norm", "to_q": "query", "to_k": "key", "to_v": "value"}.items():
-        notes.fill(getattr(block, theirs), params[ours])
+    for name, own_name in {"group_norm": "norm", "to_q": "query", "to_k": "key", "to_v": "value"}.items():
+        notes.fill(getattr(block, name), params[own_name])
     notes.fill(block.to_out[0], params["out"])
 
 

@@ -27,7 +27,7 @@ class Conditioned(torch.nn.Module):
 
 def diffusion(network: notes.Module, channels: int, size: int, beta: Any, short: int = 0) -> Any:
     """Process with these β; ``short`` steps of DDIM in sampling, 0 for the whole chain."""
-    made = package.GaussianDiffusion(
+    process = package.GaussianDiffusion(
         Conditioned(network, channels),
         image_size=size,
         timesteps=len(beta),
@@ -36,11 +36,11 @@ def diffusion(network: notes.Module, channels: int, size: int, beta: Any, short:
         beta_schedule="linear",
         auto_normalize=False,
     )
-    _with(made, torch.from_numpy(np.array(beta, np.float64)))
-    return made.to(next(network.parameters()).device)
+    _set_beta(process, torch.from_numpy(np.array(beta, np.float64)))
+    return process.to(next(network.parameters()).device)
 
 
-def _with(made: Any, beta: torch.Tensor) -> None:
+def _set_beta(process: Any, beta: torch.Tensor) -> None:
     """Replace the β of a process; its chain reads no other copy."""
     alpha_bar = torch.cumprod(1 - beta, 0)
     before = torch.cat([torch.ones(1, dtype=beta.dtype), alpha_bar[:-1]])
@@ -57,7 +57,7 @@ def _with(made: Any, beta: torch.Tensor) -> None:
         "posterior_mean_coef2": (1 - before) * (1 - beta) ** 0.5 / (1 - alpha_bar),
     }
     for name, table in tables.items():
-        getattr(made, name).copy_(table)
+        getattr(process, name).copy_(table)
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 """The programs of the lecture notes in PyTorch, written from their description: networks, training and sampling loops.
 
-Weights come from ours, so that both compute the same: kernels [h w c f] become [f c h w], and those of transposed
-convolutions [c f h w] flipped in space, because PyTorch's is the gradient of a convolution and does not flip.
+Weights come from genjax, so that both compute the same. Kernels [h w c f] become [f c h w]; kernels of transposed
+convolutions become [c f h w], flipped in space, because PyTorch's transposed convolution does not flip.
 """
 
 import math
@@ -81,7 +81,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, features: int, time_features: int, norm: str, up: bool):
         super().__init__()
-        normalise = {"batch": nn.BatchNorm2d, "group": lambda n: nn.GroupNorm(8, n)}[norm]
+        normalise: Any = {"batch": nn.BatchNorm2d, "group": lambda n: nn.GroupNorm(8, n)}[norm]
         self.time = nn.Linear(time_features, features)
         self.conv_1, self.conv_2 = (
             nn.Conv2d(inputs, features, 3, padding=1),
@@ -163,7 +163,7 @@ def simple_unet(
     params: Params, channels: Sequence[int], image_channels: int, norm: str, where: torch.device
 ) -> SimpleUNet:
     """Lecture notes' network with our weights, in training mode as in the notes."""
-    network = SimpleUNet(channels, image_channels, norm)
+    network: Any = SimpleUNet(channels, image_channels, norm)
     for name in ("time", "conv_in", "conv_out"):
         fill(getattr(network, name), params[name])
     for side, blocks in (("down", network.down), ("up", network.up)):
@@ -273,18 +273,19 @@ def players(params: Params, widths: Sequence[int], where: torch.device) -> tuple
 def game(generator: Player, discriminator: Player, rate: float) -> Callable[[torch.Tensor], None]:
     """Build a round on a batch: the discriminator's step, then the generator's, with the non-saturating loss."""
     adam = lambda player: torch.optim.Adam(player.parameters(), lr=rate, betas=(0.5, 0.999))
-    judge, maker = adam(discriminator), adam(generator)
+    d_optimizer, g_optimizer = adam(discriminator), adam(generator)
+    first_layer: Any = generator.layers[0]
 
     def play(real: torch.Tensor) -> None:
-        fake = generator(torch.randn(len(real), generator.layers[0].in_features, device=real.device))
-        loss = (functional.softplus(-discriminator(real)) + functional.softplus(discriminator(fake.detach()))).mean()
-        judge.zero_grad(set_to_none=True)
-        loss.backward()
-        judge.step()
-        answer = functional.softplus(-discriminator(fake)).mean()
-        maker.zero_grad(set_to_none=True)
-        answer.backward()
-        maker.step()
-        loss.item()
+        fake = generator(torch.randn(len(real), first_layer.in_features, device=real.device))
+        d_loss = (functional.softplus(-discriminator(real)) + functional.softplus(discriminator(fake.detach()))).mean()
+        d_optimizer.zero_grad(set_to_none=True)
+        d_loss.backward()
+        d_optimizer.step()
+        g_loss = functional.softplus(-discriminator(fake)).mean()
+        g_optimizer.zero_grad(set_to_none=True)
+        g_loss.backward()
+        g_optimizer.step()
+        d_loss.item()
 
     return play

@@ -1,5 +1,6 @@
 """Steps of CartPole per second, and training an actor-critic on it: our kernels vmapped against Gymnasium's loops."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -40,23 +41,26 @@ def cases(size: Size, device: str) -> Iterator[harness.Case]:
 
 def _stepping(size: Size) -> harness.Case:
     gym = peers.adapter("gym")
-    start, kernel = envs.episodes(envs.cartpole(), lambda key, observation: jax.random.randint(key, (), 0, 2))
+    init, step = envs.episodes(envs.cartpole(), lambda key, observation: jax.random.randint(key, (), 0, 2))
 
     def rollout(key: Any, copies: int) -> Any:
         def one(key: Any) -> Any:
             """Count the episodes that end."""
-            counting = lambda key, state, _: (lambda after, seen: (after, seen.terminated | seen.truncated))(
-                *kernel(key, state, None)
-            )
-            return markov.simulate(counting, key, start(key), length=size.steps)[1].sum()
+
+            def has_ended(key: Any, carry: Any, _: Any) -> tuple[Any, Any]:
+                carry, transition = step(key, carry, None)
+                return carry, transition.terminated | transition.truncated
+
+            return markov.simulate(has_ended, key, init(key), length=size.steps)[1].sum()
 
         return jax.vmap(one)(jax.random.split(key, copies)).sum()
 
     run = jax.jit(rollout, static_argnums=1)
     key = jax.random.key(workload.SEED)
+    scan = lambda num: lambda: run(key, num).block_until_ready()
     variants = [
-        Variant(f"genjax: {n} copies in one scan", lambda n=n: lambda: run(key, n).block_until_ready(), n * size.steps)
-        for n in dict.fromkeys((size.copies, 1))
+        Variant(f"genjax: {num} copies in one scan", functools.partial(scan, num), num * size.steps)
+        for num in dict.fromkeys((size.copies, 1))
     ]
     if gym:
         variants.append(Variant("Gymnasium: a loop", lambda: lambda: gym.steps(size.loop), size.loop))
@@ -74,8 +78,8 @@ def _stepping(size: Size) -> harness.Case:
             return {}
         rng = np.random.default_rng(workload.SEED)
         states, actions = rng.uniform(-0.2, 0.2, (100, 4)), rng.integers(0, 2, 100)
-        step = jax.jit(jax.vmap(envs.cartpole().step))
-        after, _ = step(jax.random.split(key, 100), jnp.asarray(states, jnp.float32), jnp.asarray(actions))
+        env_step = jax.jit(jax.vmap(envs.cartpole().step))
+        after, _ = env_step(jax.random.split(key, 100), jnp.asarray(states, jnp.float32), jnp.asarray(actions))
         return {"states after a step, Gymnasium": harness.close(after, gym.dynamics(states, actions), 1e-5, "CartPole")}
 
     return harness.Case("CartPole, random actions", "step", size.copies * size.steps, variants, check)
@@ -84,22 +88,22 @@ def _stepping(size: Size) -> harness.Case:
 def _learning(size: Size, device: str) -> harness.Case:
     """Time an update of A2C: a rollout and its gradient step."""
     copies, length = size.rollout
-    chosen = actor_critic.Config(batch_size=copies, rollout_length=length)
-    ours, optimizer = actor_critic.model(chosen), actor_critic.build(chosen, (1, 1, 1)).optimizer
-    params = jax.jit(ours.init)(jax.random.key(workload.SEED))
+    config = actor_critic.Config(batch_size=copies, rollout_length=length)
+    model, optimizer = actor_critic.model(config), actor_critic.build(config, (1, 1, 1)).optimizer
+    params = jax.jit(model.init)(jax.random.key(workload.SEED))
     first = state.create(params, optimizer)
     rows, key = {"image": jnp.zeros((copies, 1), jnp.uint8)}, jax.random.key(workload.SEED)
-    one = jax.jit(steps.repeat(steps.gradient_step(ours.loss, optimizer), ours.sample_batch, 1))
+    update = jax.jit(steps.repeat(steps.gradient_step(model.loss, optimizer), model.sample_batch, 1))
 
-    def theirs() -> harness.Run:
+    def pytorch() -> harness.Run:
         notes, learner = peers.adapter("notes"), peers.adapter("a2c")
         return learner.learner(
             params,
             copies,
             length,
-            rate=chosen.lr,
-            discount=chosen.discount,
-            trace=chosen.gae_lambda,
+            rate=config.lr,
+            discount=config.discount,
+            gae_lambda=config.gae_lambda,
             where=notes.device(device),
         )
 
@@ -108,12 +112,13 @@ def _learning(size: Size, device: str) -> harness.Case:
         if not (notes and learner):
             return {}
         x = workload.noise((8, 4))
-        wanted = jax.jit(ours.logits)(params, jnp.asarray(x))
-        found = notes.numpy(learner.networks(params, notes.device(device))[0](notes.tensor(x, notes.device(device))))
-        return {"logits of the policy, PyTorch": harness.close(found, wanted, 1e-3, "policy")}
+        expected = jax.jit(model.logits)(params, jnp.asarray(x))
+        policy, _ = learner.networks(params, notes.device(device))
+        logits = notes.numpy(policy(notes.tensor(x, notes.device(device))))
+        return {"logits of the policy, PyTorch": harness.close(logits, expected, 1e-3, "policy")}
 
-    variants = [Variant("genjax: rollout and gradient in one program", lambda: lambda: _wait(one(key, first, rows)))]
-    variants += [Variant("PyTorch and Gymnasium: a loop", theirs)] if peers.adapter("a2c") else []
+    variants = [Variant("genjax: rollout and gradient in one program", lambda: lambda: _wait(update(key, first, rows)))]
+    variants += [Variant("PyTorch and Gymnasium: a loop", pytorch)] if peers.adapter("a2c") else []
     name = f"A2C on CartPole, {copies} copies of {length} steps and one gradient step"
     return harness.Case(name, "update", 1, variants, check)
 

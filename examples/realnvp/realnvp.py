@@ -13,7 +13,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -109,17 +109,21 @@ def build(shape: Shape, *, num_couplings: int, features: int, num_levels: int) -
         keys = jax.random.split(key, num_couplings)
         return [coupling.init(keys[i], jnp.zeros((1, *shape)))["params"] for i in range(num_couplings)]
 
+    def scale_and_shift(part: Params, x: Images) -> tuple[Images, Images]:
+        output: Any = coupling.apply({"params": part}, x)
+        return output
+
     def forward(params: Params, w: Images) -> tuple[Images, jax.Array]:
         log_det = jnp.zeros(w.shape[0], w.dtype)
         for part, m in zip(params, masks, strict=True):
-            s, t = coupling.apply({"params": part}, m * w)
+            s, t = scale_and_shift(part, m * w)
             w = m * w + (1 - m) * (w * jnp.exp(s) + t)
             log_det += ((1 - m) * s).sum((1, 2, 3))
         return w, log_det
 
     def inverse(params: Params, z: Images) -> Images:
         for part, m in zip(reversed(params), reversed(masks), strict=True):
-            s, t = coupling.apply({"params": part}, m * z)
+            s, t = scale_and_shift(part, m * z)
             z = m * z + (1 - m) * (z - t) * jnp.exp(-s)
         return z
 
@@ -199,7 +203,7 @@ def score(options: ScoreOptions, settings: Config, shape: Shape) -> Score:
             return flow.log_prob(jax.vmap(lambda key: jax.random.fold_in(key, i))(keys), params, x)
 
         weights = jax.lax.map(draw, jnp.arange(options.samples))  # [k b]
-        return {"log_prob": weights[0], "bound": variational.importance_weighted_bound(weights.T)}
+        return {"log_prob": weights[0], "bound": variational.importance_weighted_bound(weights)}
 
     return Score(flow.init, values, f"{settings.levels} levels, dequantised")
 

@@ -132,8 +132,9 @@ def build(
       ValueError: the networks' outputs do not fit, or a number is out of range.
     """
     setup = _Setup(
-        policy, value, env, num_envs, num_steps, discount, gae_lambda, ent_coef, vf_coef, clip_eps, normalise, start,
-        axis_name,
+        policy=policy, value=value, env=env, num_envs=num_envs, num_steps=num_steps, discount=discount,
+        gae_lambda=gae_lambda, ent_coef=ent_coef, vf_coef=vf_coef, clip_eps=clip_eps, normalise=normalise, start=start,
+        axis_name=axis_name,
     )  # fmt: skip
     _check(setup)
     bind = lambda function: functools.partial(function, setup)

@@ -92,4 +92,6 @@ def build(encoder: nn.Module, decoder: nn.Module, shape: tuple[int, int, int]) -
         reconstructions = reconstruct(params, batch["image"])  # refuses what are no images
         return reconstruction_error(batch["image"], reconstructions).mean(), {}
 
-    return Autoencoder(init, loss, encode, decode, reconstruct, optimizer=contracts.unchanged)
+    return Autoencoder(
+        init=init, loss=loss, encode=encode, decode=decode, reconstruct=reconstruct, optimizer=contracts.unchanged
+    )

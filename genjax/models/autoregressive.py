@@ -72,7 +72,9 @@ def generate(
       temperature: temperature of the distribution of a pixel.
     """
     h, w, c = given.shape[1:]
-    drawing = _Drawing(network, likelihood, params, labels, keys, temperature)
+    drawing = _Drawing(
+        network=network, likelihood=likelihood, params=params, labels=labels, keys=keys, temperature=temperature
+    )
     start = (drawing.apply(given.shape[0], w, method="cache"), jnp.zeros_like(drawing.embed(given[:, 0])))
     rows = (jnp.arange(h), given.swapaxes(0, 1), jnp.asarray(known))
     return jax.lax.scan(functools.partial(_row, drawing), start, rows)[1].transpose(2, 0, 1, 3)
@@ -140,9 +142,7 @@ def build(
     Raises:
       ValueError: the network's outputs do not fit, or the temperature is not positive.
     """
-    checks.counts("shape", shape, length=3)
-    checks.positive("temperature", temperature)
-    _check_network(network, likelihood, shape)
+    _check(network, likelihood, shape, temperature)
     num_classes, empty = contracts.num_classes(network), jnp.zeros(shape[:2], bool)
     draw = functools.partial(generate, network, likelihood, temperature=temperature)
 
@@ -168,11 +168,15 @@ def build(
         _check_mask(known, shape)
         return draw(random.example_keys(key, images.shape[0]), params, images, known, labels)
 
-    return Autoregressive(init, loss, log_prob, sample, complete, optimizer=contracts.unchanged)
+    return Autoregressive(
+        init=init, loss=loss, log_prob=log_prob, sample=sample, complete=complete, optimizer=contracts.unchanged
+    )
 
 
-def _check_network(network: Any, likelihood: Likelihood, shape: tuple[int, int, int]) -> None:
-    """Refuse a network that is not causal, or does not fit the likelihood and the images."""
+def _check(network: Any, likelihood: Likelihood, shape: tuple[int, int, int], temperature: Number) -> None:
+    """Refuse numbers out of range, and a network that is not causal or does not fit the likelihood and the images."""
+    checks.counts("shape", shape, length=3)
+    checks.positive("temperature", temperature)
     h, w, c = shape
     protocols.check_causal("network", network)
     labels = contracts.trial_labels(contracts.num_classes(network))

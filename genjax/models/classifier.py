@@ -104,4 +104,4 @@ def build(network: Network, shape: tuple[int, int, int]) -> Classifier:
         nats = information.cross_entropy_from_logits(target, output).mean()
         return nats, {"accuracy": is_right.mean(dtype=jnp.float32)}
 
-    return Classifier(init, loss, logits, features, optimizer=contracts.unchanged)
+    return Classifier(init=init, loss=loss, logits=logits, features=features, optimizer=contracts.unchanged)

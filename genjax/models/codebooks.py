@@ -122,7 +122,7 @@ def ema_codebook(
             target = split_dead_codes(params, vectors(params), target, dead_code_threshold / size, decay)
         return statistics.pseudo_loss(params, target)
 
-    return Codebook(init, vectors, loss, float(decay))
+    return Codebook(init=init, vectors=vectors, loss=loss, decay=float(decay))
 
 
 def split_dead_codes(

@@ -91,7 +91,10 @@ def build(
         or not finite.
     """
     num_classes = contracts.num_classes(generator)
-    setup = _Setup(generator, discriminator, gan_loss, shape, latent_dim, gp_weight, r1_weight, num_classes)
+    setup = _Setup(
+        generator=generator, discriminator=discriminator, gan_loss=gan_loss, shape=shape, latent_dim=latent_dim,
+        gp_weight=gp_weight, r1_weight=r1_weight, num_classes=num_classes,
+    )  # fmt: skip
     _check(setup, n_critic)
     return GAN(
         init=functools.partial(_init, setup),

@@ -139,7 +139,10 @@ def build(
     checks.nonnegative("free_bits", free_bits)
     num_classes = contracts.num_classes(encoder)
     latent_dim = _latent_dim(encoder, decoder, (*shape[:2], likelihood.num_outputs(shape[2])), shape, num_classes)
-    setup = _Setup(encoder, decoder, likelihood, shape, beta, free_bits, num_classes, latent_dim)
+    setup = _Setup(
+        encoder=encoder, decoder=decoder, likelihood=likelihood, shape=shape, beta=beta, free_bits=free_bits,
+        num_classes=num_classes, latent_dim=latent_dim,
+    )  # fmt: skip
     return VAE(
         init=functools.partial(_init, setup),
         loss=functools.partial(_loss, setup),

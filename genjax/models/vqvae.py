@@ -98,7 +98,10 @@ def build(
     outputs = (*shape[:2], likelihood.num_outputs(shape[2]))
     if output.shape[1:] != outputs:
         raise ValueError(f"decoder: expected outputs of shape {outputs}, got {output.shape[1:]}")
-    setup = _Setup(encoder, decoder, codebook, likelihood, shape, commitment, z.shape[1:3])
+    setup = _Setup(
+        encoder=encoder, decoder=decoder, codebook=codebook, likelihood=likelihood, shape=shape, commitment=commitment,
+        map_size=z.shape[1:3],
+    )  # fmt: skip
     return VQVAE(
         init=functools.partial(_init, setup),
         loss=functools.partial(_loss, setup),

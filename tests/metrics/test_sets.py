@@ -151,8 +151,8 @@ def test_the_error_bar_of_the_kernel_distance_covers_over_fresh_sets(shift, n, m
     exact = 3 * r / d + 3 * r**2 / d**2 + (r**3 + 6 * r**2 + (3 * d + 6) * r) / d**3
     rng = np.random.default_rng(1)
     sets = [(rng.normal(size=(n, 4)), rng.normal(size=(m, 4)) + shift) for _ in range(300)]
-    found = [distances.kernel_distance(KEY, a, b) for a, b in sets]
-    mean, error = (np.array([float(part) for part in column]) for column in zip(*found, strict=True))
+    estimates = [distances.kernel_distance(KEY, a, b) for a, b in sets]
+    mean, error = (np.array([float(part) for part in column]) for column in zip(*estimates, strict=True))
     assert np.mean(np.abs(mean - exact) < 2 * error) >= low
     assert abs(mean.mean() - exact) < 4 * mean.std() / np.sqrt(300)  # no bias
     assert 0.75 < np.mean(error**2) / mean.var() < (2 if shift == 0 else 1.33)  # cut off below where laws are equal
@@ -207,18 +207,18 @@ def test_energy_at_coinciding_points_and_far_from_0():
 @pytest.mark.parametrize("offset", [0.0, 1e8])
 def test_neighbours_are_those_of_brute_force_wherever_the_points_lie(offset):
     """Two clusters far from each other as well as from 0, on a lattice, so that many distances are equal."""
-    real, made = (np.round(4 * RNG.normal(size=(60, 3))) / 4 for _ in range(2))
+    real, generated = (np.round(4 * RNG.normal(size=(60, 3))) / 4 for _ in range(2))
     real[::2] -= offset
-    made[::2] -= offset
+    generated[::2] -= offset
     brute = lambda x, y: np.linalg.norm(x[:, None] - y, axis=-1)
-    real_radius, made_radius = (np.sort(brute(x, x), 1)[:, 5] for x in (real, made))
-    across = brute(made, real)
+    real_radius, generated_radius = (np.sort(brute(x, x), 1)[:, 5] for x in (real, generated))
+    across = brute(generated, real)
     within = across <= real_radius
-    exact = within.any(1).mean(), (across <= made_radius[:, None]).any(0).mean(), within.sum(1).mean() / 5
-    assert neighbours.prdc(real, made) == pytest.approx((*exact, within.any(0).mean()), abs=1e-12)
+    exact = within.any(1).mean(), (across <= generated_radius[:, None]).any(0).mean(), within.sum(1).mean() / 5
+    assert neighbours.prdc(real, generated) == pytest.approx((*exact, within.any(0).mean()), abs=1e-12)
     assert np.array_equal(neighbours.kth_neighbour_distances(real, 5), real_radius)
-    assert np.array_equal(neighbours.nearest_distances(made, real), across.min(1))
-    assert np.array_equal(neighbours.pairwise_distances(made, real), across)
+    assert np.array_equal(neighbours.nearest_distances(generated, real), across.min(1))
+    assert np.array_equal(neighbours.pairwise_distances(generated, real), across)
 
 
 GOOD = np.random.default_rng(5).normal(size=(12, 2))

@@ -24,8 +24,8 @@ def test_a_joint_is_its_marginal_times_its_conditional():
 
 def test_a_condition_that_float32_takes_for_0_is_one():
     table = np.array([[1e-50, 3e-50], [0.5, 0.5], [0, 0]])
-    found = bayes.conditional(table, (0,))
-    assert np.allclose(found, [[0.25, 0.75], [0.5, 0.5], [np.nan] * 2], equal_nan=True)
+    conditional = bayes.conditional(table, (0,))
+    assert np.allclose(conditional, [[0.25, 0.75], [0.5, 0.5], [np.nan] * 2], equal_nan=True)
 
 
 def test_bayes_rule_turns_a_conditional_around():

@@ -12,8 +12,8 @@ from genjax.theory import exponential_normal, families, gaussian, variational
 KEY = jax.random.key(0)
 
 
-# parameters and place, log density: mpmath, of the float32 numbers that these are rounded to
-@pytest.mark.parametrize(("name", "place", "exact"), [
+# parameters and params, log density: mpmath, of the float32 numbers that these are rounded to
+@pytest.mark.parametrize(("name", "params", "exact"), [
     ("gamma", (0.01, 1.0, 1e-30), 63.7872973737),
     ("gamma", (0.01, 2.0, 0.5), -4.90633271996),
     ("gamma", (3.0, 0.5, 100.0), -43.5622483503),
@@ -26,9 +26,9 @@ KEY = jax.random.key(0)
     ("truncated_normal", (5.0, 0.01, 4.9), -46.3136751926),
     ("truncated_normal", (2.0, 1.0, 0.5), -2.02092562388),
 ])  # fmt: skip
-def test_densities_far_from_the_mass(name, place, exact):
+def test_densities_far_from_the_mass(name, params, exact):
     kind = {"gamma": families.Gamma, "truncated_normal": families.TruncatedNormal}[name]
-    a, b, z = (jnp.array([v], jnp.float32) for v in place)
+    a, b, z = (jnp.array([v], jnp.float32) for v in params)
     assert np.isclose(getattr(families, name)(1).log_prob(kind(a, b), z), exact, rtol=1e-4)
 
 

@@ -127,10 +127,10 @@ def float32(f, x):
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_kl_keeps_its_digits_near_zero(log_variance, relative, sign):
     s = float(np.float32(sign * log_variance / 2))
-    ours = float32(lambda log_std: gaussian.kl_standard(DiagGaussian(jnp.zeros(1), log_std[None])), s)
+    kl = float32(lambda log_std: gaussian.kl_standard(DiagGaussian(jnp.zeros(1), log_std[None])), s)
     lv = 2 * s
     exact = 0.5 * lv**2 * (1 / 2 + lv / 6 + lv**2 / 24 + lv**3 / 120 + lv**4 / 720)
-    assert np.isclose(ours, exact, rtol=relative, atol=0)
+    assert np.isclose(kl, exact, rtol=relative, atol=0)
 
 
 def test_kl_and_its_gradient_are_finite_to_the_extremes():
@@ -173,7 +173,7 @@ def test_quantiles_far_in_the_tail(cast, rtol):
     assert np.allclose(slope * exact_ratio(exact), 1, rtol=30 * rtol)
 
 
-def test_exp_minus_line_is_to_the_last_digit():
+def test_expm1_minus_x_is_exact_to_the_last_digit():
     x = np.concatenate([-np.logspace(-8, 2, 60), np.logspace(-8, 1.9, 60)])
     wide = x.astype(np.longdouble)
     series = wide**2 / 2 * (1 + wide / 3 * (1 + wide / 4 * (1 + wide / 5 * (1 + wide / 6 * (1 + wide / 7)))))

@@ -40,28 +40,28 @@ def test_no_prefix_code_is_shorter(n):
         *rng.integers(1, 30, (40, n)).tolist(),
         *(100 * rng.dirichlet(np.full(n, 0.3), 10)).round(6).tolist(),
     ]:
-        ours = huffman.code(dict(enumerate(weights)))
+        code = huffman.code(dict(enumerate(weights)))
         used = sorted((w for w in weights if w), reverse=True)
         best = min(np.dot(used, lengths) for lengths in shapes(len(used))) if len(used) > 1 else used[0]
-        assert math.isclose(huffman.expected_length(ours, dict(enumerate(weights))) * sum(weights), best, rel_tol=1e-12)
+        assert math.isclose(huffman.expected_length(code, dict(enumerate(weights))) * sum(weights), best, rel_tol=1e-12)
 
 
 @laws
 @given(frequencies)
 def test_a_code_can_be_read_and_wastes_less_than_a_bit(counts):
-    ours = huffman.code(counts)
-    assert huffman.is_prefix_free(ours) and huffman.kraft_sum(ours) == 1
+    code = huffman.code(counts)
+    assert huffman.is_prefix_free(code) and huffman.kraft_sum(code) == 1
     entropy = scipy.stats.entropy(list(counts.values()), base=2)
-    assert entropy - 1e-9 <= huffman.expected_length(ours, counts) < entropy + 1
+    assert entropy - 1e-9 <= huffman.expected_length(code, counts) < entropy + 1
 
 
 @laws
 @given(frequencies)
 def test_the_code_is_canonical_and_depends_on_the_frequencies_alone(counts):
-    ours = huffman.code(counts)
-    assert ours == huffman.code(dict(reversed(counts.items()))) == huffman.code({k: 3 * v for k, v in counts.items()})
-    ordered = sorted(ours, key=lambda symbol: (len(ours[symbol]), symbol))
-    words = [ours[symbol] for symbol in ordered]
+    code = huffman.code(counts)
+    assert code == huffman.code(dict(reversed(counts.items()))) == huffman.code({k: 3 * v for k, v in counts.items()})
+    ordered = sorted(code, key=lambda symbol: (len(code[symbol]), symbol))
+    words = [code[symbol] for symbol in ordered]
     assert words == sorted(words) and set(words[0]) <= {"0"}
 
 
@@ -90,13 +90,13 @@ def test_known_lengths(p, length, entropy):
 def test_a_dyadic_source_costs_its_entropy(depths):
     """Probabilities 2^-n that add up to 1, of a tree that is split at random leaves: a word has n bits."""
     tree = [0]
-    for place in depths:
-        depth = tree.pop(place % len(tree))
+    for leaf in depths:
+        depth = tree.pop(leaf % len(tree))
         tree += [depth + 1, depth + 1]
     p = {i: fractions.Fraction(1, 2**depth) for i, depth in enumerate(tree)}
-    ours = huffman.code(p)
-    assert [len(ours[i]) for i in p] == tree
-    assert huffman.expected_length(ours, p) == float(sum(p[i] * depth for i, depth in enumerate(tree)))
+    code = huffman.code(p)
+    assert [len(code[i]) for i in p] == tree
+    assert huffman.expected_length(code, p) == float(sum(p[i] * depth for i, depth in enumerate(tree)))
 
 
 @pytest.mark.parametrize(
@@ -267,9 +267,9 @@ def test_a_forged_file_with_a_right_checksum_is_refused_or_read_but_never_truste
 def test_a_length_that_is_forged_is_refused_before_room_is_made_for_it(count):
     """More symbols than the code holds, up to one for each bit and beyond."""
     body = bytearray(huffman.encode(b"a file that will be damaged, byte by byte")[:-4])
-    place = 19 + body[5]
-    assert struct.unpack_from("<Q", body, place) == (41,)
-    struct.pack_into("<Q", body, place, count)
+    offset = 19 + body[5]
+    assert struct.unpack_from("<Q", body, offset) == (41,)
+    struct.pack_into("<Q", body, offset, count)
     with pytest.raises(ValueError, match="does not describe the data"):
         huffman.decode(bytes(body) + struct.pack("<I", zlib.crc32(body)))
 

@@ -279,8 +279,8 @@ def test_lists_whole_numbers_and_infinite_logits_are_taken():
     assert information.kl([0.5, 0.5], np.full((5, 2), 0.5)).tolist() == [0] * 5
     assert information.binary_cross_entropy([1, 0, 1], [np.inf, -np.inf, -np.inf]).tolist() == [0, 0, np.inf]
     q = np.exp([50, 0, 1]) / np.exp([50, 0, 1]).sum()
-    found = information.kl_from_logits([-np.inf, 0, 0], [50, 0, 1])
-    assert np.isclose(found, -np.log(2) - np.log(q[1:]).mean(), rtol=1e-6)
+    kl = information.kl_from_logits([-np.inf, 0, 0], [50, 0, 1])
+    assert np.isclose(kl, -np.log(2) - np.log(q[1:]).mean(), rtol=1e-6)
 
 
 def test_counts_and_sums_of_samples_do_not_overflow():
@@ -297,8 +297,8 @@ def test_counts_and_sums_of_samples_do_not_overflow():
 def test_error_bars_of_means_cover():
     """4000 means of 30 draws: 1.96 standard errors, of a normal law with its deviation estimated, hold 94 of 100."""
     draws = np.random.default_rng(0).standard_normal((30, 4000))
-    found = estimates.estimate(draws)
-    inside = np.abs(found.mean) < 1.96 * np.asarray(found.standard_error)
+    estimate = estimates.estimate(draws)
+    inside = np.abs(estimate.mean) < 1.96 * np.asarray(estimate.standard_error)
     expected = 2 * scipy.stats.t(29).cdf(1.96) - 1
     assert abs(inside.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / 4000)
 
@@ -332,9 +332,9 @@ def test_kl_from_samples_is_unbiased_and_tighter_than_the_plain_mean():
     rng = np.random.default_rng(0)
     z = jnp.asarray(rng.standard_normal(20_000), jnp.float32)
     log_p, log_q = -0.5 * z**2, -0.5 * (z - 0.3) ** 2  # both less ½ log 2π
-    ours, plain = estimates.kl_from_samples(log_p, log_q), estimates.estimate(log_p - log_q)
-    assert abs(ours.mean - 0.045) < 4 * ours.standard_error
-    assert ours.standard_error < 0.5 * plain.standard_error
+    k3, plain = estimates.kl_from_samples(log_p, log_q), estimates.estimate(log_p - log_q)
+    assert abs(k3.mean - 0.045) < 4 * k3.standard_error
+    assert k3.standard_error < 0.5 * plain.standard_error
 
 
 def test_dependence_is_found_under_any_order_of_axes():

@@ -41,16 +41,16 @@ def test_closed_forms_are_the_maximum():
     x = RNG.gamma(2.0, 1.5, 500)
     assert np.isclose(likelihood.exponential(jnp.asarray(x)), 1 / scipy.stats.expon.fit(x, floc=0)[1], rtol=1e-6)
     mean, std = scipy.stats.norm.fit(x)
-    ours = likelihood.gaussian(jnp.asarray(x)[:, None])
-    assert np.isclose(ours.mean[0], mean, rtol=1e-5) and np.isclose(jnp.exp(ours.log_std[0]), std, rtol=1e-5)
+    fit = likelihood.gaussian(jnp.asarray(x)[:, None])
+    assert np.isclose(fit.mean[0], mean, rtol=1e-5) and np.isclose(jnp.exp(fit.log_std[0]), std, rtol=1e-5)
     counts = RNG.poisson(3.3, 400)
     around = likelihood.poisson(counts) + np.array([-1e-2, 0, 1e-2])
     assert np.argmax([scipy.stats.poisson.logpmf(counts, m).sum() for m in around]) == 1
     points = RNG.multivariate_normal([1, 2], [[2, 0.8], [0.8, 1]], 300)
     full = likelihood.full_gaussian(jnp.asarray(points))
     assert np.allclose(full.covariance, np.cov(points.T, bias=True), rtol=1e-4)
-    seen = RNG.multinomial(100, [0.2, 0.3, 0.5])
-    assert np.allclose(likelihood.categorical(seen), seen / 100)
+    counts = RNG.multinomial(100, [0.2, 0.3, 0.5])
+    assert np.allclose(likelihood.categorical(counts), counts / 100)
 
 
 @pytest.mark.parametrize(

@@ -78,21 +78,21 @@ def examples(num):
 
 def reach(table):
     """By walking."""
-    found = np.zeros(table.shape, bool)
+    reached = np.zeros(table.shape, bool)
     for first in range(len(table)):
         open_ends = [first]
         while open_ends:
             i = open_ends.pop()
-            if not found[first, i]:
-                found[first, i] = True
+            if not reached[first, i]:
+                reached[first, i] = True
                 open_ends += np.flatnonzero(table[i]).tolist()
-    return found
+    return reached
 
 
 def closed_classes(table):
-    found = reach(table)
-    groups = {tuple(np.flatnonzero(found[i] & found[:, i]).tolist()) for i in range(len(table))}
-    return sorted(group for group in groups if set(np.flatnonzero(found[group[0]])) == set(group))
+    reached = reach(table)
+    groups = {tuple(np.flatnonzero(reached[i] & reached[:, i]).tolist()) for i in range(len(table))}
+    return sorted(group for group in groups if set(np.flatnonzero(reached[group[0]])) == set(group))
 
 
 def cycle(table, state):
@@ -248,11 +248,11 @@ def test_the_gradient_of_the_stationary_law_is_that_of_finite_differences():
 @examples(60)
 @given(tables())
 def test_classes_and_period_are_those_of_walking(table):
-    found, classes = reach(table), markov.communicating_classes(jnp.asarray(table))
+    reached, classes = reach(table), markov.communicating_classes(jnp.asarray(table))
     assert sorted(i for group in classes for i in group.states) == list(range(5))
     assert [group.states[0] for group in classes] == sorted(min(group.states) for group in classes)
     for group in classes:
-        assert group.states == tuple(np.flatnonzero(found[group.states[0]] & found[:, group.states[0]]))
+        assert group.states == tuple(np.flatnonzero(reached[group.states[0]] & reached[:, group.states[0]]))
         assert all(group.period == cycle(table, i) for i in group.states)
     closed = [group for group in classes if group.closed]
     assert sorted(group.states for group in closed) == closed_classes(table)

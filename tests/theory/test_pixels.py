@@ -43,8 +43,8 @@ def test_pixels_that_were_bytes_are_of_the_levels_they_stand_for(likelihood):
     assert np.abs(as_bytes - levels).max() > 1e-3
     out = jax.random.normal(jax.random.key(0), (1, 1, 1, likelihood.num_outputs(1)))
     rows = jnp.broadcast_to(out, (17, *out.shape[1:]))
-    exact, seen = (np.asarray(likelihood.log_prob(rows, one(x)), float) for x in (levels, as_bytes))
-    assert np.allclose(seen, exact, atol=1e-5) and abs(np.exp(seen).sum() - 1) < 1e-5
+    exact, from_bytes = (np.asarray(likelihood.log_prob(rows, one(x)), float) for x in (levels, as_bytes))
+    assert np.allclose(from_bytes, exact, atol=1e-5) and abs(np.exp(from_bytes).sum() - 1) < 1e-5
 
 
 def test_every_gradient_is_finite():
@@ -62,10 +62,10 @@ def test_draws_of_the_logistic_follow_its_probabilities(num_levels):
     draws = np.asarray(likelihood.sample(jax.random.key(0), outputs(0.7, -1.0, 20_000)), float).reshape(-1)
     levels = np.linspace(-1, 1, num_levels)
     assert np.abs(draws[:, None] - levels).min(1).max() < 1e-6
-    seen = np.bincount(np.abs(draws[:, None] - levels).argmin(1), minlength=num_levels)
+    counts = np.bincount(np.abs(draws[:, None] - levels).argmin(1), minlength=num_levels)
     p = np.exp(np.asarray(likelihood.log_prob(outputs(0.7, -1.0, num_levels), one(levels)), float))
     enough = p * 20_000 > 5
-    assert scipy.stats.chisquare(seen[enough], p[enough] / p[enough].sum() * seen[enough].sum()).pvalue > 1e-3
+    assert scipy.stats.chisquare(counts[enough], p[enough] / p[enough].sum() * counts[enough].sum()).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("mean", [-3.0, -1.0, 0.001, 1.0])
@@ -93,9 +93,9 @@ def test_a_mixture_over_all_colours_sums_to_one_and_its_draws_follow_it(seed):
     p = np.exp(np.asarray(likelihood.log_prob(out, every), float))
     assert abs(p.sum() - 1) < 1e-5
     draws = np.asarray(likelihood.sample(jax.random.key(1), colours(20_000, seed)[0]), float).reshape(-1, 3)
-    seen = np.bincount(np.rint((draws + 1) / 2 * 3).astype(int) @ [16, 4, 1], minlength=64)
+    counts = np.bincount(np.rint((draws + 1) / 2 * 3).astype(int) @ [16, 4, 1], minlength=64)
     enough = p * 20_000 > 5
-    assert scipy.stats.chisquare(seen[enough], p[enough] / p[enough].sum() * seen[enough].sum()).pvalue > 1e-3
+    assert scipy.stats.chisquare(counts[enough], p[enough] / p[enough].sum() * counts[enough].sum()).pvalue > 1e-3
     joint = p.reshape(4, 4, 4).sum(2)
     assert np.abs(joint - np.outer(joint.sum(1), joint.sum(0))).max() > 1e-3  # channels do depend on each other
 
@@ -106,7 +106,7 @@ def test_a_mixture_is_that_of_the_paper_written_out():
     out, every = colours(64)
     o, half = np.asarray(out[0, 0, 0], float), 1 / 3
     pi, mean, scale, a = np.exp(o[:2]) / np.exp(o[:2]).sum(), o[2:8], np.exp(o[8:14]), np.tanh(o[14:20])
-    for x, found in zip(np.asarray(every, float)[:, 0, 0], likelihood.log_prob(out, every), strict=True):
+    for x, log_p in zip(np.asarray(every, float)[:, 0, 0], likelihood.log_prob(out, every), strict=True):
         total = 0.0
         for k in range(2):
             centre = [mean[k], mean[2 + k] + a[k] * x[0], mean[4 + k] + a[2 + k] * x[0] + a[4 + k] * x[1]]
@@ -116,7 +116,7 @@ def test_a_mixture_is_that_of_the_paper_written_out():
             upper = [law.cdf(v + half) if v < 0.99 else 1.0 for law, v in zip(laws, x, strict=True)]
             lower = [law.cdf(v - half) if v > -0.99 else 0.0 for law, v in zip(laws, x, strict=True)]
             total += pi[k] * np.prod(np.subtract(upper, lower))
-        assert np.isclose(found, np.log(total), atol=1e-4)
+        assert np.isclose(log_p, np.log(total), atol=1e-4)
 
 
 def test_levels_go_there_and_back_and_others_are_refused():
@@ -185,11 +185,11 @@ def test_the_mean_is_that_over_the_levels_and_temperature_is_a_power(likelihood,
     assert np.isclose(likelihood.mean(out).item(), np.exp(nats) @ levels, atol=1e-6)
     for temperature in (1e-38, 1e-3, 0.5, 3.0):
         cold = likelihood.temper(out, temperature)
-        seen = np.exp(np.asarray(likelihood.log_prob(of(cold), one(levels)), float))
-        assert abs(seen.sum() - 1) < 1e-5 and np.isfinite(likelihood.sample(jax.random.key(0), cold)).all()
+        p = np.exp(np.asarray(likelihood.log_prob(of(cold), one(levels)), float))
+        assert abs(p.sum() - 1) < 1e-5 and np.isfinite(likelihood.sample(jax.random.key(0), cold)).all()
         if likelihood.num_outputs(1) in (1, k):
             power = np.exp((nats - nats.max()) / temperature)
-            assert np.allclose(seen, power / power.sum(), atol=1e-5)
+            assert np.allclose(p, power / power.sum(), atol=1e-5)
 
 
 def test_the_mean_of_a_logistic_cut_off_at_white():

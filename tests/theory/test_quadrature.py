@@ -26,29 +26,29 @@ def test_masses_of_gaussians_of_any_width_are_one():
     means = 0.5 * np.random.default_rng(1).normal(size=(len(DEVIATIONS), 2))
     with jax.enable_x64(True):
         density = gaussians(means, np.stack([turned(*each) for each in DEVIATIONS]))
-        found = jax.jit(lambda: quadrature.log_integral(density, len(means), width=8.0))()
-        assert found.converged.all() and np.abs(found.log_value).max() < 1e-6
+        integral = jax.jit(lambda: quadrature.log_integral(density, len(means), width=8.0))()
+        assert integral.converged.all() and np.abs(integral.log_value).max() < 1e-6
 
 
 def test_two_narrow_peaks_far_apart_are_both_counted():
     with jax.enable_x64(True):
         one, other = (gaussians(np.array([mean]), [1e-4 * np.eye(2)]) for mean in ([1.0, 1.0], [-1.013, 0.37]))
         both = lambda z: jnp.logaddexp(one(z), other(z))
-        found = jax.jit(lambda: quadrature.log_integral(both, 1, num_points=72))()
-        assert found.converged.all() and abs(found.log_value[0] - np.log(2)) < 1e-6
+        integral = jax.jit(lambda: quadrature.log_integral(both, 1, num_points=72))()
+        assert integral.converged.all() and abs(integral.log_value[0] - np.log(2)) < 1e-6
 
 
 def test_mass_beyond_the_first_window_is_found():
     with jax.enable_x64(True):
-        found = quadrature.log_integral(gaussians(np.array([[7.0, 0.0]]), [0.01 * np.eye(2)]), 1, num_points=48)
-        assert found.converged.all() and abs(found.log_value[0]) < 1e-6
+        integral = quadrature.log_integral(gaussians(np.array([[7.0, 0.0]]), [0.01 * np.eye(2)]), 1, num_points=48)
+        assert integral.converged.all() and abs(integral.log_value[0]) < 1e-6
 
 
 def test_what_is_not_resolved_is_said():
     """A density that is rough at every scale: a step, along no axis."""
     rough = lambda z: jnp.where(jnp.sin(50 * z[:, 0]) * jnp.sin(70 * z[:, 1]) > 0.1, 0.0, -60.0)
-    found = jax.jit(lambda: quadrature.log_integral(rough, 1, num_points=9, tolerance=1e-6))()
-    assert not found.converged[0] and found.error[0] > 1e-6
+    integral = jax.jit(lambda: quadrature.log_integral(rough, 1, num_points=9, tolerance=1e-6))()
+    assert not integral.converged[0] and integral.error[0] > 1e-6
 
 
 @pytest.mark.parametrize("wrong", [{"num": 0}, {"num_points": 3}, {"width": 0.0}, {"tolerance": -1.0}])

@@ -25,13 +25,13 @@ EXACT = np.array([
 def test_hazard_excess_and_variance_and_their_slopes(dtype, rtol):
     with jax.enable_x64(dtype is np.float64):
         z = jnp.asarray(EXACT[:, 0], dtype)
-        found = jax.jit(lambda z: (tails.hazard(z), tails.mean_excess(z), tails.variance(z)))(z)
+        values = jax.jit(lambda z: (tails.hazard(z), tails.mean_excess(z), tails.variance(z)))(z)
         slopes = jax.jit(jax.vmap(lambda z: (jax.grad(tails.hazard)(z), jax.grad(tails.mean_excess)(z))))(z)
         cut = families.TruncatedNormal(-3 * z, jnp.full_like(z, 3))
         moments = cut.mean / 3, cut.variance / 9
     _, hazard, excess, variance = EXACT.T
-    for ours, exact in zip(found, (hazard, excess, variance), strict=True):
-        assert np.allclose(ours, exact, rtol=rtol, atol=1e-45)
+    for value, exact in zip(values, (hazard, excess, variance), strict=True):
+        assert np.allclose(value, exact, rtol=rtol, atol=1e-45)
     assert np.allclose(slopes, (hazard * excess, -variance), rtol=rtol, atol=1e-45)
     assert np.allclose(moments, (excess, variance), rtol=rtol, atol=0)
 

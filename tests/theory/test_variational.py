@@ -102,9 +102,9 @@ def test_the_fitted_bound_never_exceeds_log_p_and_meets_it_for_the_truncated_nor
 
 @pytest.mark.parametrize("gradient", [variational.score_function, variational.reparameterised])
 def test_every_gradient_finds_the_same_optimum(gradient):
-    ours, reference = fitted("gamma", 1.0, gradient), fitted("gamma", 1.0, variational.sticking_the_landing)
-    assert np.allclose(ours.concentration, reference.concentration, rtol=0.1)
-    assert abs(exact_elbo("gamma", ours, 1.0) - exact_elbo("gamma", reference, 1.0)) < 2e-3
+    q, reference = fitted("gamma", 1.0, gradient), fitted("gamma", 1.0, variational.sticking_the_landing)
+    assert np.allclose(q.concentration, reference.concentration, rtol=0.1)
+    assert abs(exact_elbo("gamma", q, 1.0) - exact_elbo("gamma", reference, 1.0)) < 2e-3
 
 
 def test_at_the_posterior_every_weight_is_the_evidence():

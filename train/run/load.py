@@ -162,7 +162,7 @@ def params(run: Record, init: Callable[[Key], Params], which: Which = "latest") 
         return jax.tree.map(lambda array: jnp.asarray(array[run.member] if ensemble.many else array), average)
 
 
-class Options(Protocol):
+class Options(conditions.Settings, Protocol):
     """The options of a command that asks a run."""
 
     BY_RECIPE: ClassVar[tuple[str, ...]]
@@ -171,6 +171,18 @@ class Options(Protocol):
     @property
     def workdir(self) -> str:
         """Folder of the run."""
+
+
+class OutputOptions(Protocol):
+    """The options of a command that asks a run and writes a file."""
+
+    @property
+    def workdir(self) -> str:
+        """Folder of the run."""
+
+    @property
+    def out(self) -> str:
+        """File to write."""
 
 
 def unread(
@@ -212,7 +224,7 @@ def refuse_unread(
         raise config.UsageError("\n".join(f"{conditions.flag(name)}: {reasons[name]}" for name in sorted(reasons)))
 
 
-def check_output(options: Any, suffixes: Sequence[str] = ()) -> pathlib.Path:
+def check_output(options: OutputOptions, suffixes: Sequence[str] = ()) -> pathlib.Path:
     """Check ``--out``: as ``files.check_output``, and it may not replace a file of a run, or one that is read.
 
     Args:
