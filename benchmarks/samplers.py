@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
     metrics = features.metrics(extractor, classifier, k=5)
     num = settings.num or len(metrics.real.heldout["image"])
     path = quality.HERE / "results" / f"samplers-{settings.name}.json"
-    result = {"features": metrics.title, "num": num, "floor": judges.reference(num)}
+    result = {"features": metrics.title, "num": num, "floor": metrics.reference(num)}
     rows: list[dict[str, Any]] = []
     for sampler, steps in itertools.product(settings.samplers, settings.steps):
         if steps > run.settings.timesteps:

@@ -80,7 +80,7 @@ def scores(options: Evaluate, typed: Collection[str] = ()) -> dict[str, Any]:
     run = load.record(pathlib.Path(options.workdir), recipe.scores, options.member, options.recipe)
     origin = run.recipe.source.origin(run)
     load.refuse_unread(options, run, run.recipe.score_options, typed, origin.settings.data)
-    with usage.of_library():
+    with usage.library_errors():
         return _scores(options, run, origin)
 
 

@@ -67,7 +67,7 @@ def feature_metrics(options: Judge, typed: Collection[str] = ()) -> features.Fea
     if problems := usage.extremes(options) + config.at_least(options, lowest):
         raise config.UsageError("\n".join(problems))
     run = _record(options)
-    with usage.of_library():
+    with usage.library_errors():
         if options.inception:
             settings = run.recipe.source.origin(run).settings
             settings = dataclasses.replace(settings, data_dir=options.data_dir or settings.data_dir)
@@ -114,7 +114,7 @@ def judge(options: Judge, metrics: features.FeatureMetrics | None = None) -> dic
             recipe=options.recipe,
         )
     )
-    with usage.of_library():
+    with usage.library_errors():
         numbers = metrics.numbers(drawn)
     process.check_finite(options.workdir, numbers)
     return {
@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> None:
     out = load.check_output(options) if options.out else None
     metrics = feature_metrics(options, typed)
     result = judge(options, metrics)
-    with usage.of_library():
+    with usage.library_errors():
         result["floor"] = metrics.reference(result["num"])
     process.check_finite("held-out images", result["floor"])
     if out:

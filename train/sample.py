@@ -88,7 +88,7 @@ def draw(options: Sample, typed: Collection[str] = ()) -> np.ndarray:
     run.recipe.source.check_run(run)
     make = run.recipe.sampler
     assert make is not None  # recipe.samples
-    with usage.of_library():
+    with usage.library_errors():
         sampler = make(options, run.settings, run.shape)
         params = load.params(run, sampler.init, options.checkpoint)
         size = min(options.batch_size, options.num)

@@ -89,10 +89,10 @@ def _learning(size: Size, device: str) -> harness.Case:
     """Time an update of A2C: a rollout and its gradient step."""
     copies, length = size.rollout
     config = actor_critic.Config(batch_size=copies, rollout_length=length)
-    model, optimizer = actor_critic.model(config), actor_critic.build(config, (1, 1, 1)).optimizer
+    model, optimizer = actor_critic.model(config), actor_critic.build(config).optimizer
     params = jax.jit(model.init)(jax.random.key(workload.SEED))
-    first = state.create(params, optimizer)
-    rows, key = {"image": jnp.zeros((copies, 1), jnp.uint8)}, jax.random.key(workload.SEED)
+    key = jax.random.key(workload.SEED)
+    first = state.create(params, optimizer, model.carry(key))
     update = jax.jit(steps.repeat(steps.gradient_step(model.loss, optimizer), model.sample_batch, 1))
 
     def pytorch() -> harness.Run:
@@ -117,7 +117,7 @@ def _learning(size: Size, device: str) -> harness.Case:
         logits = notes.numpy(policy(notes.tensor(x, notes.device(device))))
         return {"logits of the policy, PyTorch": harness.close(logits, expected, 1e-3, "policy")}
 
-    variants = [Variant("genjax: rollout and gradient in one program", lambda: lambda: _wait(update(key, first, rows)))]
+    variants = [Variant("genjax: rollout and gradient in one program", lambda: lambda: _wait(update(key, first, {})))]
     variants += [Variant("PyTorch and Gymnasium: a loop", pytorch)] if peers.adapter("a2c") else []
     name = f"A2C on CartPole, {copies} copies of {length} steps and one gradient step"
     return harness.Case(name, "update", 1, variants, check)

@@ -118,6 +118,7 @@ def pndm(
         x_bar, past, _ = state
         x0, noise, _ = evaluate(x_bar, place.now)
         adams_bashforth = place.weights[0] * noise + jnp.tensordot(place.weights[1:], past, 1)
+        # Four copies of the network: Ho et al.'s compiles in 8 s of CPU time, against 4 s with one copy.
         slope = jax.lax.cond(place.is_start, starting_method, lambda *_: adams_bashforth, x_bar, noise, place)
         past = jnp.where(place.is_ddim, past, jnp.concatenate([noise[None], past[:-1]]))
         if clip is None:

@@ -8,7 +8,7 @@ import pytest
 
 from genjax import data
 from train import ae, vae
-from train.run import config, likelihoods, networks
+from train.run import config, networks
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,7 @@ def test_a_member_is_scored_and_drawn_from(runs, tmp_path, command):
 
 def test_a_score_that_is_no_number_is_no_row(runs, tmp_path, command, monkeypatch):
     """As the evidence is, under ``jit``, of a posterior too narrow for any grid."""
-    monkeypatch.setattr(
-        likelihoods.vae_model, "log_evidence", lambda model, params, batch: batch["image"][:, 0, 0, 0] * np.nan
-    )
+    monkeypatch.setattr(vae.vae, "log_evidence", lambda model, params, batch: batch["image"][:, 0, 0, 0] * np.nan)
     out = tmp_path / "row.json"
     argv = ("evaluate", "--workdir", runs / "two", "--samples", 2, "--num", 5, "--out", out)
     code, _, err = command(*argv)

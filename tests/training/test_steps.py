@@ -37,7 +37,7 @@ def test_rows_stay_together_and_depend_on_seed_and_step_only():
     batch = sample_batch(KEY, at_step(7), ROWS)
     assert np.array_equal(batch["y"], 2 * batch["x"])
     assert np.array_equal(batch["x"], jax.jit(sample_batch)(KEY, at_step(7), ROWS)["x"])
-    assert not np.array_equal(batch["x"], draw(jax.random.key(1), at_step(7), ROWS)["x"])
+    assert not np.array_equal(batch["x"], sample_batch(jax.random.key(1), at_step(7), ROWS)["x"])
 
 
 def quadratic(key, params, batch):

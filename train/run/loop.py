@@ -18,7 +18,7 @@ from train.run.task import Build, Shape, num_rows
 from train.run.trainer import Trainer
 
 
-@usage.of_library()
+@usage.library_errors()
 def run(script: str, settings: config.Run, build: Build, source: sources.Source = sources.IMAGES) -> None:
     """Train as the settings say: from the start, or from the last checkpoint in the workdir.
 

@@ -134,7 +134,7 @@ def refuse(table: dict[str, conditions.Conditions], settings: object, given: Col
 
 
 @contextlib.contextmanager
-def of_library() -> Iterator[None]:
+def library_errors() -> Iterator[None]:
     """Turn a ValueError that the library raises into a UsageError, for work with the user's settings.
 
     A ValueError from below the library, out of JAX or NumPy, is a defect, and passes.
