@@ -102,7 +102,7 @@ def record(workdir: pathlib.Path, fits: Predicate, member: int = 0, recipe: str 
     asked = registry.from_module(recipe) if recipe else None
     path = workdir / "config.json"
     if not path.exists():
-        commands = " or ".join(map(startup.program, registry.names(fits)))
+        commands = " or ".join(startup.program(name) for name in registry.names(fits) if name in registry.BUILT_IN)
         raise store.CheckpointError(f"{workdir} holds no run: there is no config.json; train one with {commands}")
     described, script, shape = _described(path)
     if asked is not None and asked.name != script:
