@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from genjax.envs.classic import acrobot, cartpole
 from genjax.envs.environment import Environment, Step, Transition, episodes
@@ -34,4 +35,7 @@ ENVIRONMENTS: dict[str, Callable[[], Environment]] = {
 }
 """Constructors of the environments, by name."""
 
-__getattr__, __dir__ = attach(__name__, __all__)
+if TYPE_CHECKING:  # for editors and type checkers; the modules are imported at first use
+    from genjax.envs import classic, environment, tables
+else:
+    __getattr__, __dir__ = attach(__name__, __all__)

@@ -1,5 +1,7 @@
 """Training of any model: one state, one step, one chain of steps, on one device or several."""
 
+from typing import TYPE_CHECKING
+
 from genjax.lazy import attach
 from genjax.training.state import TrainState, create
 from genjax.training.steps import (
@@ -29,4 +31,7 @@ __all__ = [
     "with_stratified_times",
 ]
 
-__getattr__, __dir__ = attach(__name__, __all__)
+if TYPE_CHECKING:  # for editors and type checkers; the modules are imported at first use
+    from genjax.training import parallel, state, steps
+else:
+    __getattr__, __dir__ = attach(__name__, __all__)
