@@ -228,7 +228,7 @@ def test_draws_of_a_variational_model_that_cannot_be_are_refused(variational, fl
 
 
 def test_ends_in_the_wrong_order_are_refused(tmp_path):
-    with pytest.raises(config.UsageError, match="first, last: expected first < last, got 5.0 and -3.0"):
+    with pytest.raises(config.UsageError, match="gamma_min, gamma_max: expected min < max, got 5.0 and -3.0"):
         vdm.main([*TINY, "--gamma-min", "5", "--gamma-max", "-3", "--workdir", str(tmp_path / "run")])
 
 
