@@ -50,7 +50,9 @@ def fresh(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fresh")
     assert run(sys.executable, "-m", "venv", "--without-pip", folder).returncode == 0
     python = folder / "bin" / "python"
-    done = run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel)
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # which may lead to a checkout
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index")
+    done = run(*pip, wheel, env=alone)
     assert done.returncode == 0, done.stderr
     purelib = pathlib.Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
     others = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
