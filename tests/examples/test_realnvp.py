@@ -57,22 +57,20 @@ def test_it_is_scored_and_has_a_row_in_the_ledger(runs, tmp_path):
     evaluate.main(argv)
     row = json.loads(out.read_text())
     assert row["pixels"] == "17 levels, dequantised" and row["dimensions"] == 64
-    assert row["log_prob"]["nats"] < row["bound"]["nats"] < row["log_prob"]["nats"] + 64
+    assert row["elbo"]["nats"] < row["bound"]["nats"] < row["elbo"]["nats"] + 64
     one = evaluate.scores(evaluate.Evaluate(str(runs / "flow"), num=8, samples=1))
-    assert one["bound"]["nats"] == pytest.approx(row["log_prob"]["nats"], rel=1e-6)  # of one u it is that number itself
-    assert one["bound"]["standard_error"] == pytest.approx(row["log_prob"]["standard_error"], rel=1e-6)
-    assert f"{row['log_prob']['bits_per_dim']:.4f}" in evaluate.ledger([row])
+    assert one["bound"]["nats"] == pytest.approx(one["elbo"]["nats"], rel=1e-6)  # of one u the two are one
+    assert one["bound"]["standard_error"] == pytest.approx(one["elbo"]["standard_error"], rel=1e-6)
+    assert f"{row['elbo']['bits_per_dim']:.4f}" in evaluate.ledger([row])
 
 
 def test_numbers_that_are_not_of_the_images_are_refused(runs):
     def score(options, settings, shape):
         made = RECIPE.score(options, settings, shape)
-        return made._replace(values=lambda *args: {"log_prob": made.values(*args)["log_prob"][:3]})
+        return made._replace(values=lambda *args: {"elbo": made.values(*args)["elbo"][:3]})
 
     train.register(RECIPE._replace(score=score))
-    with pytest.raises(
-        config.UsageError, match=r"recipe realnvp: log_prob: expected a number.* 8 images, got .*\(3,\)"
-    ):
+    with pytest.raises(config.UsageError, match=r"recipe realnvp: elbo: expected a number.* 8 images, got .*\(3,\)"):
         evaluate.scores(evaluate.Evaluate(str(runs / "flow"), num=8, samples=2))
 
 
