@@ -69,7 +69,7 @@ KEY = jax.random.key(0)
 class Entrance(NamedTuple):
     """A function with good arguments.
 
-    Fields:
+    Attributes:
       function: of keyword arguments.
       arguments: good ones.
     """

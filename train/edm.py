@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from genjax import data, diffusion
 from genjax.models import edm
 from genjax.training import parallel, steps
-from genjax.types import Images, Key, Params
+from genjax.types import Params
 from train.run import chains, command, conditions, config, images, likelihoods, networks, process, sheets
 from train.run.recipe import Recipe, SampleOptions, Sampler, Score, ScoreOptions, Shape
 from train.run.task import Task
@@ -94,13 +94,7 @@ def _figures(settings: Config, trained: edm.EDM) -> images.Figures:
 
 def sampler(options: SampleOptions, settings: Config, shape: Shape) -> Sampler:
     """Make the sampler for ``train.sample``."""
-    num_steps = chains.num_steps(options, "heun", settings.timesteps)
-    trained = model(settings, shape, chains.on_grid(options, "heun"), num_steps)
-
-    def draw(keys: Key, params: Params, num: int, first: jax.Array) -> Images:
-        return trained.sample(keys, params, num)
-
-    return Sampler(trained.init, draw)
+    return chains.sampler(options, "heun", settings.timesteps, functools.partial(model, settings, shape))
 
 
 def score(options: ScoreOptions, settings: Config, shape: Shape) -> Score:

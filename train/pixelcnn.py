@@ -8,7 +8,6 @@ import flax.linen as nn
 from genjax.nn import pixelcnn
 from train.run import autoregressive, command, conditions, config, process
 from train.run.autoregressive import build, model
-from train.run.recipe import Recipe
 
 __all__ = ["RECIPE", "Config", "build", "main", "model"]
 
@@ -67,16 +66,7 @@ class Config(autoregressive.Config):
         )
 
 
-RECIPE = Recipe(
-    "pixelcnn",
-    Config,
-    model,
-    build,
-    autoregressive.SOURCE,
-    sampler=autoregressive.sampler,
-    sampler_options=autoregressive.SAMPLER_OPTIONS,
-    score=autoregressive.score,
-)
+RECIPE = autoregressive.recipe("pixelcnn", Config)
 main = command.trainer(RECIPE)
 
 if __name__ == "__main__":

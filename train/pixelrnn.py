@@ -8,7 +8,6 @@ import flax.linen as nn
 from genjax.nn import pixelrnn
 from train.run import autoregressive, command, config, process
 from train.run.autoregressive import build, model
-from train.run.recipe import Recipe
 
 __all__ = ["RECIPE", "Config", "build", "main", "model"]
 
@@ -36,16 +35,7 @@ class Config(autoregressive.Config):
         return pixelrnn.PixelRNN(outputs, colours, channels, self.features, self.layers, self.kind, self.head, levels)
 
 
-RECIPE = Recipe(
-    "pixelrnn",
-    Config,
-    model,
-    build,
-    autoregressive.SOURCE,
-    sampler=autoregressive.sampler,
-    sampler_options=autoregressive.SAMPLER_OPTIONS,
-    score=autoregressive.score,
-)
+RECIPE = autoregressive.recipe("pixelrnn", Config)
 main = command.trainer(RECIPE)
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from genjax import data, random
 from genjax.models import vdm
 from genjax.theory import pixels
 from genjax.training import parallel, steps
-from genjax.types import Batch, Images, Key, Metrics, Params, Scalar
+from genjax.types import Batch, Key, Metrics, Params, Scalar
 from train.run import chains, command, conditions, config, images, networks, plots, process, sheets
 from train.run.recipe import Recipe, SampleOptions, Sampler, Score, ScoreOptions, Shape
 from train.run.task import Task
@@ -115,13 +115,7 @@ def _figures(settings: Config, trained: vdm.VDM) -> images.Figures:
 
 def sampler(options: SampleOptions, settings: Config, shape: Shape) -> Sampler:
     """Make the sampler for ``train.sample``."""
-    num_steps = chains.num_steps(options, "ancestral", settings.timesteps)
-    trained = model(settings, shape, chains.on_grid(options, "ancestral"), num_steps)
-
-    def draw(keys: Key, params: Params, num: int, first: jax.Array) -> Images:
-        return trained.sample(keys, params, num)
-
-    return Sampler(trained.init, draw)
+    return chains.sampler(options, "ancestral", settings.timesteps, functools.partial(model, settings, shape))
 
 
 def score(options: ScoreOptions, settings: Config, shape: Shape) -> Score:

@@ -16,7 +16,7 @@ from genjax.models import autoregressive
 from genjax.theory import pixels
 from genjax.types import Batch, Images, Key, Params
 from train.run import codes, conditions, config, images, networks, sheets, sources
-from train.run.recipe import SampleOptions, Sampler, Score, ScoreOptions, Shape, override
+from train.run.recipe import Recipe, SampleOptions, Sampler, Score, ScoreOptions, Shape, override
 from train.run.task import Task
 
 COLUMNS = 10
@@ -150,6 +150,11 @@ def score(options: ScoreOptions, settings: Config, shape: Shape) -> Score:
         return {"codes": log_prob, "images": rest, "both": log_prob + rest}
 
     return Score(trained.init, values, _describe_pixels(settings))
+
+
+def recipe(name: str, schema: type[Config]) -> Recipe:
+    """Make the recipe of a model of pixels, one by one; its settings make the network."""
+    return Recipe(name, schema, model, build, SOURCE, sampler=sampler, sampler_options=SAMPLER_OPTIONS, score=score)
 
 
 def _describe_pixels(settings: Config) -> str:

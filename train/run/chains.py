@@ -10,8 +10,9 @@ import numpy as np
 
 from genjax import diffusion
 from genjax.diffusion import likelihood
+from genjax.types import Images, Key, Params
 from train.run import conditions, config, documents, usage
-from train.run.recipe import SampleOptions, Spacing
+from train.run.recipe import SampleOptions, Sampler, Spacing
 
 Chain = Callable[[diffusion.Denoise, diffusion.Grid], diffusion.Sample]
 """A sampler on a grid, ``(denoise, grid) -> sample``."""
@@ -72,9 +73,25 @@ def on_grid(options: SampleOptions, default: str, clip: Clip = True) -> Chain:
     return functools.partial(samplers[name], clip=clip)
 
 
-def num_steps(options: SampleOptions, default: str, timesteps: int) -> int:
-    """Return the steps of a chain on a grid: by default ``timesteps`` of the default sampler, and 50 of another."""
-    return options.steps or (timesteps if options.sampler in ("", default) else 50)
+def sampler(options: SampleOptions, default: str, timesteps: int, build: Callable[[Chain, int], Any]) -> Sampler:
+    """Make the sampler of a model that draws on a grid, for ``train.sample``.
+
+    Args:
+      options: options of ``train.sample``.
+      default: name of the sampler where the options name none.
+      timesteps: steps of the default sampler, where the options name no number; another sampler takes 50.
+      build: maker of the model, ``(chain, num_steps) -> model``.
+
+    Raises:
+      UsageError: the sampler is not one on a grid.
+    """
+    num_steps = options.steps or (timesteps if options.sampler in ("", default) else 50)
+    model = build(on_grid(options, default), num_steps)
+
+    def draw(keys: Key, params: Params, num: int, first: jax.Array) -> Images:
+        return model.sample(keys, params, num)
+
+    return Sampler(model.init, draw)
 
 
 def of_process(
